@@ -1,0 +1,59 @@
+"""Laplace Sample Information: how much each training sample tells a model, in nats.
+
+Names are imported when they are first used, so that `lsi --help` does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsi.audit import Audit
+    from lsi.errors import ConvergenceError, InputError, LsiError, OutputError
+    from lsi.estimator import LaplaceSampleInformation
+    from lsi.loo.newton import Newton
+    from lsi.loo.retrain import Retrain
+    from lsi.pipeline import score
+    from lsi.probes import LinearProbe
+    from lsi.scores import Scores, load
+
+_HOME = {
+    "Audit": "lsi.audit",
+    "ConvergenceError": "lsi.errors",
+    "InputError": "lsi.errors",
+    "LaplaceSampleInformation": "lsi.estimator",
+    "LinearProbe": "lsi.probes",
+    "LsiError": "lsi.errors",
+    "Newton": "lsi.loo.newton",
+    "OutputError": "lsi.errors",
+    "Retrain": "lsi.loo.retrain",
+    "Scores": "lsi.scores",
+    "load": "lsi.scores",
+    "score": "lsi.pipeline",
+}
+
+__all__ = [
+    "Audit",
+    "ConvergenceError",
+    "InputError",
+    "LaplaceSampleInformation",
+    "LinearProbe",
+    "LsiError",
+    "Newton",
+    "OutputError",
+    "Retrain",
+    "Scores",
+    "load",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lsi' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""Entry point: commands, exit codes, and how an error is told.
+
+Exit codes: 0 done, 2 wrong usage or input, 1 failure, 130 interrupted. An error is one line on
+stderr; ``--debug`` adds the traceback. Libraries that take long to import stay out of this module,
+so that ``lsi --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from cyclopts import App, CycloptsError, Group
+
+from lsi.cli.compute import compute
+from lsi.cli.console import PipeConsole
+from lsi.cli.saved import report, show
+from lsi.errors import InputError, LsiError, OutputError
+from lsi.text import plain_text
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+_LONGEST_MESSAGE = 2000
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("laplace-sample-information")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+app = App(
+    name="lsi",
+    help="How much does each training sample tell a model? Laplace Sample Information, in nats.",
+    help_epilogue=(
+        "Start with: `lsi compute --dataset digits --corrupt-label 0.1 --output scores/ "
+        "--report report.html`\n\n"
+        "Exit codes: 0 done, 2 wrong usage or input, 1 failure, 130 interrupted. "
+        "`--debug` shows the traceback of an error. Options may be spelt with underscores."
+    ),
+    help_format="markdown",
+    version=_version,
+    group_commands=Group("Commands", sort_key=0),
+    suppress_keyboard_interrupt=False,
+)
+app.command(compute)
+app.command(show)
+app.command(report)
+
+
+def main(argv: Iterable[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    _never_fail_on_letters()
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app(
+                tokens,
+                console=PipeConsole(),
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_none",
+            )
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _reader_left()
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exception(error)
+            return _tell(error, debug)
+    return DONE
+
+
+def _tell(error: BaseException, debug: bool) -> int:
+    """Print an error as one line and return its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted")
+        return INTERRUPTED
+    hint = "" if debug else " (--debug shows the traceback)"
+    if isinstance(error, CycloptsError):
+        _say(f"error: {error} See: lsi --help")
+        return MISUSED
+    if isinstance(error, (InputError, OutputError)):
+        _say(f"error: {error}")
+        return MISUSED
+    if isinstance(error, LsiError):
+        _say(f"error: {error}{hint}")
+    elif isinstance(error, MemoryError):
+        _say(
+            f"error: out of memory. Score fewer samples at a time with --subset, or use fewer features.{hint}"
+        )
+    else:
+        _say(f"error: {type(error).__name__}: {error}{hint}")
+    return FAILED
+
+
+def _say(text: str) -> None:
+    print(plain_text(text, _LONGEST_MESSAGE), file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")
+
+
+def _reader_left() -> int:
+    """End quietly when the reader of a pipe has gone, as in ``lsi show scores/ | head``."""
+    # The interpreter flushes stdout on exit: give it a place where that cannot fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
+
+
+def _never_fail_on_letters() -> None:
+    """Print a question mark where the terminal's encoding lacks a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

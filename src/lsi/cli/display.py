@@ -1,0 +1,176 @@
+"""What the commands print: the plan before the work, tables or JSON after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lsi.cli.console import PipeConsole
+from lsi.report.format import number, percent, settings
+from lsi.report.summary import summarize
+from lsi.report.wording import detection as detection_sentence
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    from lsi.cli.compute import Job
+    from lsi.scores import Scores
+
+ROWS = 8
+"""Samples shown at each end."""
+CLASS_ROWS = 12
+"""Most classes shown."""
+
+
+def announce(job: Job) -> None:
+    """Say on stderr what will be done and what it will cost.
+
+    Args:
+        job: A checked job.
+    """
+    from lsi.plan import estimate
+
+    problem, chosen = job.problem, job.settings
+    n_scored = len(problem.subset)
+    which = f"all {n_scored:,}" if n_scored == problem.n_samples else f"{n_scored:,} of {problem.n_samples:,}"
+    cost = estimate(
+        problem.n_samples,
+        problem.n_features,
+        problem.n_classes,
+        chosen["posterior"],
+        chosen["method"],
+        n_scored=n_scored,
+    )
+    lines = [
+        f"{job.samples.name}: {problem.n_samples:,} samples, {problem.n_features:,} features, "
+        f"{problem.n_classes} classes",
+        f"scoring {which}: posterior {chosen['posterior']}, {settings(chosen['method'].describe())}",
+        f"expected cost: {cost.text}",
+    ]
+    if job.corruption is not None:
+        rate = job.corruption.n_corrupted / problem.n_samples
+        lines.insert(1, f"{job.corruption.n_corrupted:,} labels changed on purpose ({percent(rate)})")
+    console = Console(stderr=True, highlight=False)
+    for line in lines:
+        console.print(Text(plain_text(line, 300)))
+
+
+def show_result(
+    scores: Scores, *, as_json: bool = False, written: Mapping[str, Path] | None = None, rows: int = ROWS
+) -> None:
+    """Print scores on stdout.
+
+    Args:
+        scores: The result.
+        as_json: Print one JSON object instead of tables.
+        written: Places that results were written to.
+        rows: Samples shown at each end.
+    """
+    summary = summarize(scores, gallery_size=rows)
+    places = {key: str(path) for key, path in (written or {}).items()}
+    if as_json:
+        print(json.dumps(machine_readable(summary, scores, places)))
+        return
+    console = PipeConsole(highlight=False)
+    # A pipe or file has no width: do not cut columns there.
+    if not console.is_terminal:
+        console.width = 100
+    _show_tables(console, summary)
+    for line in _closing_lines(summary, scores, places):
+        console.print(Text(line))
+
+
+def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> dict[str, Any]:
+    """Return what ``--json`` prints.
+
+    Args:
+        summary: What `lsi.report.summarize` returns.
+        scores: The result.
+        places: Places that results were written to.
+
+    Returns:
+        JSON values; ``detection`` and ``audit`` are None where the run had none. LSI in nats.
+    """
+    found, audit = summary["detection"], summary["audit"]
+    return {
+        "dataset": summary["title"],
+        "data": summary["run"]["data"],
+        "config": summary["run"]["config"],
+        "fit": summary["run"]["fit"],
+        "timings": summary["run"]["timings"],
+        "overview": summary["overview"],
+        "highest": summary["gallery"]["highest"],
+        "lowest": summary["gallery"]["lowest"],
+        "classes": summary["classes"],
+        "detection": found and {key: value for key, value in found.items() if key != "curve"},
+        "audit": audit and {key: value for key, value in audit.items() if key != "pairs"},
+        "corruption": scores.manifest.get("corruption"),
+        "output": places.get("output"),
+        "report": places.get("report"),
+    }
+
+
+def _show_tables(console: Console, summary: dict[str, Any]) -> None:
+    planted = summary["detection"] is not None
+    gallery = summary["gallery"]
+    console.print(_sample_table("Most informative", gallery["highest"], planted))
+    if gallery["lowest"]:
+        console.print()
+        console.print(_sample_table("Least informative", gallery["lowest"], planted))
+    console.print()
+    console.print(_class_table(summary["classes"]))
+
+
+def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool) -> Table:
+    table = _table(title)
+    for column, justify in (("sample", "right"), ("label", "left"), ("likely", "left")):
+        table.add_column(column, justify=justify, overflow="ellipsis", max_width=28)  # type: ignore[arg-type]
+    table.add_column("LSI (nats)", justify="right")
+    table.add_column("p(label)", justify="right")
+    if planted:
+        table.add_column("planted, was", max_width=28)
+    for entry in entries:
+        likely = Text(entry["likely"], style="bold" if entry["disagrees"] else "dim")
+        cells = [Text(entry["sample_id"]), Text(entry["label"]), likely]
+        cells += [Text(number(entry["lsi"])), Text(number(entry["loo_probability"]))]
+        table.add_row(*cells, *([Text(entry["original"] or "")] if planted else []))
+    return table
+
+
+def _class_table(classes: list[dict[str, Any]]) -> Table:
+    hidden = len(classes) - CLASS_ROWS
+    table = _table("Classes" if hidden <= 0 else f"Classes (the {CLASS_ROWS} highest of {len(classes)})")
+    table.add_column("class", overflow="ellipsis", max_width=28)
+    for column in ("samples", "mean LSI", "median LSI", "model disagrees"):
+        table.add_column(column, justify="right")
+    for row in classes[:CLASS_ROWS]:
+        figures = (f"{row['n']:,}", number(row["mean"]), number(row["median"]))
+        table.add_row(Text(row["label"]), *figures, percent(row["n_disagree"] / row["n"]))
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+
+
+def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[str]:
+    lines = [""]
+    found = summary["detection"]
+    if found:
+        figures = f"AUROC {found['auroc']:.3f}, average precision {found['average_precision']:.3f}"
+        lines.append(f"Planted label errors: {figures}. {detection_sentence(found)}")
+    elif scores.manifest.get("corruption"):
+        lines.append(
+            "Planted label errors: not measured, since the scored samples hold none, or nothing else."
+        )
+    lines.append(f"Audit: {scores.audit.summary()}" if scores.audit else "Audit: not run.")
+    names = {"output": "Scores", "report": "Report"}
+    lines += [plain_text(f"{names[key]}: {path}", 400) for key, path in places.items()]
+    return lines

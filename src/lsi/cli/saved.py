@@ -1,0 +1,95 @@
+"""``lsi show`` and ``lsi report``: what to do with scores that were saved."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lsi.cli.compute import keep_apart
+from lsi.errors import InputError
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    from lsi.data import Samples
+    from lsi.scores import Scores
+
+
+def show(
+    scores: Path,
+    *,
+    rows: Annotated[int, Parameter(name=["--rows", "-n"])] = 8,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show saved scores: the most and least informative samples, classes, audit.
+
+    Args:
+        scores: Folder that `lsi compute --output` wrote.
+        rows: Samples shown at each end.
+        json: Print one JSON object on stdout and nothing else there.
+
+    Raises:
+        InputError: If there are no scores, or no rows to show.
+    """
+    if rows < 1:
+        raise InputError(f"--rows must be at least 1, got {rows}.")
+    from lsi.cli.display import show_result
+    from lsi.scores import load
+
+    show_result(load(scores), as_json=json, rows=rows)
+
+
+def report(
+    scores: Path,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("report.html"),
+    dataset: Annotated[str | None, Parameter(name=["--dataset", "-d"])] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Write the HTML page of saved scores.
+
+    Args:
+        scores: Folder that `lsi compute --output` wrote.
+        output: Page to write.
+        dataset: The data that were scored, for pictures; default: where the scores say they came from.
+        overwrite: Replace a file that is no report of lsi.
+    """
+    from lsi.report import check_report, write_report
+    from lsi.scores import load
+
+    keep_apart(scores, output)
+    check_report(output, overwrite=overwrite)
+    loaded = load(scores)
+    written = write_report(output, loaded, find_samples(loaded, dataset), overwrite=overwrite)
+    print(plain_text(f"Report: {written}", 400))
+
+
+def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
+    """Return the data behind scores, for pictures.
+
+    Args:
+        scores: Scores as saved.
+        dataset: A name or path; None: what the scores' manifest says.
+
+    Returns:
+        The samples; None, with a warning on stderr, where the manifest's data are gone or have changed.
+        A dataset that is named must fit.
+
+    Raises:
+        InputError: If the dataset that is named cannot be read or is not the one that was scored.
+    """
+    from lsi.data import load_samples
+    from lsi.data.sources import reload_samples
+    from lsi.report.summary import check_samples
+
+    try:
+        samples = load_samples(dataset) if dataset else reload_samples(scores.manifest.get("source", {}))
+        check_samples(scores, samples)
+        return samples
+    except InputError as error:
+        if dataset:
+            raise
+        print(plain_text(f"warning: the page has no pictures: {error}", 2000), file=sys.stderr)
+        return None

@@ -1,0 +1,95 @@
+"""The design matrix: features with their intercept column, read in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Design:
+    """An `(N, D)` design matrix whose rows are handed out as tensors.
+
+    Small features live as one tensor. A memory-mapped array is read block by block, so that a
+    dataset larger than memory can be streamed.
+
+    Args:
+        features: `(N, D₀)` finite array without an intercept column.
+        fit_intercept: Whether a column of ones is appended.
+        dtype: Type of the tensors handed out.
+        device: Where the tensors live.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray | Tensor,
+        fit_intercept: bool = False,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.fit_intercept = fit_intercept
+        self._source: np.ndarray | Tensor = features
+        self.n_samples = int(features.shape[0])
+        self.n_features = int(features.shape[1]) + int(fit_intercept)
+        if not isinstance(features, np.memmap):
+            self._source = self._load(features)
+            self.fit_intercept = False
+
+    def _load(self, rows: np.ndarray | Tensor) -> Tensor:
+        tensor = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, order="C"))
+        out = torch.empty((tensor.shape[0], self.n_features), dtype=self.dtype, device=self.device)
+        out[:, : tensor.shape[1]] = tensor
+        if self.fit_intercept:
+            out[:, -1] = 1.0
+        return out
+
+    @property
+    def resident(self) -> bool:
+        """Whether the whole matrix is held as one tensor."""
+        return isinstance(self._source, Tensor)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return rows `start … stop − 1` as a `(stop − start, D)` tensor."""
+        block = self._source[start:stop]
+        return block if isinstance(block, Tensor) else self._load(block)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the rows at the positions `index`, in that order."""
+        if isinstance(self._source, Tensor):
+            return self._source[index.to(self.device)]
+        return self._load(self._source[index.cpu().numpy()])
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield `(slice, rows)` over the whole matrix, `size` rows at a time."""
+        for start in range(0, self.n_samples, size):
+            stop = min(start + size, self.n_samples)
+            yield slice(start, stop), self.rows(start, stop)
+
+    def rotated(self, basis: Tensor) -> Design:
+        """Return the design in the coordinates `X @ basis`, `basis` of shape `(D, R)`."""
+        out = torch.empty((self.n_samples, basis.shape[1]), dtype=self.dtype, device=self.device)
+        basis = basis.to(self.dtype)
+        for rows, x in self.blocks(8192):
+            out[rows] = x @ basis
+        return Design(out, dtype=self.dtype, device=self.device)
+
+    def astype(self, dtype: torch.dtype) -> Design:
+        """Return the same design in another floating-point type."""
+        if dtype == self.dtype:
+            return self
+        return Design(self._source, self.fit_intercept, dtype, self.device)
+
+
+def row_space(design: Design) -> Tensor:
+    """Return an orthonormal basis `(D, R)` that holds every row of `design`, R ≤ min(N, D).
+
+    A linear probe trained with weight decay never leaves the span of its samples, so that for
+    N < D everything can be computed in R coordinates without loss.
+    """
+    x = design.rows(0, design.n_samples).to(torch.float64)
+    q, _ = torch.linalg.qr(x.T, mode="reduced")
+    return q

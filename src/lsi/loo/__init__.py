@@ -1,0 +1,1 @@
+"""Leave-one-out engines and the audit that checks them."""

@@ -1,0 +1,101 @@
+r"""First-order leave-one-out steps with the exact downdate, for all samples from one factorisation.
+
+In class-contrast coordinates, with :math:`E_i = I \otimes x_i`, weighted residual :math:`g_i`,
+weighted curvature :math:`S_i`, and :math:`\bar H = \sum_j h_j + (n-1)\,\mathrm{wd}\, I`, the curvature
+without sample i is :math:`H_{-i} = \bar H - E_i S_i E_i^\top`, and
+
+.. math:: \delta_i = H_{-i}^{-1}(E_i g_i + \mathrm{wd}\,\theta) = t + T_i m_i,\quad
+          m_i = (I - S_i Q_i)^{-1}(g_i + S_i E_i^\top t)
+
+with :math:`T_i = \bar H^{-1}E_i`, :math:`Q_i = E_i^\top T_i`, :math:`t = \bar H^{-1}\mathrm{wd}\,\theta`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsi.probes.fit import Curvature
+from lsi.probes.model import SoftmaxModel
+
+
+@dataclass
+class FirstOrder:
+    """First-order removal of B samples and what later solves with the same downdate need.
+
+    Attributes:
+        index: Positions, `(B,)`.
+        x: Rows, `(B, D)`.
+        residual: `w g'`, `(B, C')`.
+        curvature: `w S'`, `(B, C', C')`.
+        gram: `Q_i`, `(B, C', C')`.
+        downdate: `(I − S_i Q_i)⁻¹`, `(B, C', C')`, float64.
+        delta: The step `δ_i`, `(B, C', D)`.
+    """
+
+    index: Tensor
+    x: Tensor
+    residual: Tensor
+    curvature: Tensor
+    gram: Tensor
+    downdate: Tensor
+    delta: Tensor
+
+    @property
+    def leverage(self) -> Tensor:
+        """`tr(S_i Q_i)`, `(B,)`: the share of its own prediction that the sample determines."""
+        return (self.curvature * self.gram.mT).sum((1, 2))
+
+    def select(self, keep: Tensor) -> FirstOrder:
+        """Return the removals picked by a mask or an index."""
+        return FirstOrder(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+class DenseSolver:
+    """`H₋ᵢ⁻¹` for every sample from one dense inverse.
+
+    Args:
+        model: The trained probe.
+        curvature: Its factorised curvature.
+    """
+
+    def __init__(self, model: SoftmaxModel, curvature: Curvature) -> None:
+        self.model = model
+        k, d = model.theta.shape
+        dtype = model.design.dtype
+        inverse = curvature.inverse()
+        self._inverse = inverse.to(dtype)
+        reach = self._inverse.view(k, d, k, d).permute(1, 0, 2, 3)
+        self._reach = reach.reshape(d, k * k * d)
+        decay = model.weight_decay * model.theta
+        self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)
+
+    def first_order(self, index: Tensor) -> FirstOrder:
+        """Return the exact-downdate Newton step of each sample at `index`."""
+        x, residual, curvature = self.model.curvature_at(index)
+        b, k = residual.shape
+        d = x.shape[1]
+        reach = (x @ self._reach).view(b, k * k, d)
+        gram = (reach @ x[:, :, None]).view(b, k, k)
+        gram = 0.5 * (gram + gram.mT)
+        eye = torch.eye(k, dtype=torch.float64, device=x.device)
+        downdate = torch.linalg.inv(eye - curvature.to(torch.float64) @ gram.to(torch.float64))
+        decay_logit = x @ self._decay_step.T
+        m = residual + (curvature @ decay_logit[:, :, None])[:, :, 0]
+        m = (downdate @ m.to(torch.float64)[:, :, None])[:, None, :, 0].to(x.dtype)
+        delta = (m @ reach.view(b, k, k * d)).view(b, k, d) + self._decay_step
+        return FirstOrder(index, x, residual, curvature, gram, downdate, delta)
+
+    def solve(self, removal: FirstOrder, right: Tensor) -> Tensor:
+        r"""Return `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`.
+
+        .. math:: H_{-i}^{-1} v = \bar H^{-1}\bigl(v + E_i (I - S_iQ_i)^{-1} S_i E_i^\top \bar H^{-1} v\bigr)
+        """
+        b, k, d = right.shape
+        plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)
+        own = (plain @ removal.x[:, :, None]).to(torch.float64)
+        lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
+        extra = (lift[:, :, None] * removal.x[:, None, :]).view(b, -1) @ self._inverse
+        return plain + extra.view(b, k, d)

@@ -1,0 +1,166 @@
+"""Leave-one-out optima by damped Newton with conjugate gradients: slow, safe, in float64.
+
+Used where chord steps do not contract, and by the audit. It relies on none of the engine's
+approximations: the dense solver is only its preconditioner, and convergence is judged by the
+gradient of the leave-one-out objective itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lsi.loo.newton.dense import DenseSolver, FirstOrder
+from lsi.loo.newton.sweep import row_blocks, sweep
+from lsi.probes.model import SoftmaxModel
+
+
+@dataclass
+class ExactSolver:
+    """Newton-CG on each leave-one-out objective.
+
+    Attributes:
+        model: The full-data model with a float64 design.
+        solver: Preconditioner.
+        start: Gradient that the fit left over, `(C', D)`.
+        tolerance: Squared Newton decrement, relative to that of the first step, at which a sample counts
+            as converged.
+        max_steps: Limit of Newton steps.
+    """
+
+    model: SoftmaxModel
+    solver: DenseSolver
+    start: Tensor
+    tolerance: float = 1e-20
+    max_steps: int = 60
+
+    def solve(self, removal: FirstOrder, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the optima and, for each, its last relative Newton decrement (not squared).
+
+        Args:
+            removal: The B left-out samples.
+            delta: Where to start, `(B, C', D)`.
+        """
+        delta = delta.to(torch.float64).clone()
+        x = self.model.design.take(removal.index)
+        residual = self.model.curvature_at(removal.index)[1]
+        scale = self._scale(removal, x, residual)
+        error = torch.full((len(delta),), float("inf"), dtype=torch.float64, device=delta.device)
+        best, stalled = error.clone(), torch.zeros_like(error)
+        active = torch.arange(len(delta), device=delta.device)
+        for _ in range(self.max_steps):
+            part = removal.select(active)
+            gradient = sweep(
+                self.model, part.index, delta[active], self.start, residual[active], x[active], None
+            ).gradient
+            operator = _Operator(self.model, part.index, delta[active])
+            step = self._conjugate_gradients(operator, part, gradient)
+            decrement = (step * gradient).sum((1, 2)).clamp_min(0)
+            error[active] = (decrement / scale[active]).sqrt()
+            stalled[active] = torch.where(error[active] > 0.5 * best[active], stalled[active] + 1, 0.0)
+            best[active] = torch.minimum(best[active], error[active])
+            length = self._line_search(part.index, delta[active], step, decrement, operator)
+            delta[active] -= length[:, None, None] * step
+            # A stall at a tiny error is the rounding floor of the gradient; nothing is left to gain.
+            done = (error[active] ** 2 <= self.tolerance) | ((error[active] < 1e-6) & (stalled[active] >= 2))
+            active = active[~done]
+            if not len(active):
+                break
+        return delta, error
+
+    def _scale(self, removal: FirstOrder, x: Tensor, residual: Tensor) -> Tensor:
+        """Return `δᵀH₋δ` of the first step: the size that errors are compared with."""
+        right = residual[:, :, None] * x[:, None, :] + self.model.weight_decay * self.model.theta
+        first = removal.delta.to(torch.float64)
+        return (first * right).sum((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)
+
+    def _conjugate_gradients(
+        self, operator: _Operator, removal: FirstOrder, right: Tensor, limit: int = 200
+    ) -> Tensor:
+        """Return `H⁻¹ right` at the present weights, to 1e-3 in the preconditioned norm."""
+        solution, remainder = torch.zeros_like(right), right.clone()
+        z = self._precondition(removal, remainder)
+        direction = z.clone()
+        energy = (remainder * z).sum((1, 2))
+        goal = energy * 1e-6
+        for _ in range(limit):
+            image = operator(direction)
+            curvature = (direction * image).sum((1, 2))
+            alpha = torch.where(curvature > 0, energy / curvature.clamp_min(1e-300), 0.0)
+            solution += alpha[:, None, None] * direction
+            remainder -= alpha[:, None, None] * image
+            z = self._precondition(removal, remainder)
+            updated = (remainder * z).sum((1, 2))
+            if bool((updated <= goal).all()):
+                break
+            beta = torch.where(energy > 0, updated / energy.clamp_min(1e-300), 0.0)
+            direction = z + beta[:, None, None] * direction
+            energy = updated
+        return solution
+
+    def _precondition(self, removal: FirstOrder, right: Tensor) -> Tensor:
+        return self.solver.solve(removal, right.to(removal.x.dtype)).to(torch.float64)
+
+    def _line_search(
+        self, index: Tensor, delta: Tensor, step: Tensor, decrement: Tensor, operator: _Operator
+    ) -> Tensor:
+        """Return the step lengths by backtracking on the objective, one evaluation for all samples."""
+        length = torch.ones(len(index), dtype=torch.float64, device=delta.device)
+        before = operator.objective
+        for _ in range(40):
+            after = _objective(self.model, index, delta - length[:, None, None] * step)
+            slack = 1e-12 * (before.abs() + 1.0)
+            worse = after > before - 1e-4 * length * decrement + slack
+            if not bool(worse.any()):
+                break
+            length = torch.where(worse, 0.5 * length, length)
+        return length
+
+
+def _objective(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Tensor:
+    """Return `F₋ᵢ(θ + δ) − F₋ᵢ(θ)`, `(B,)`, in difference form."""
+    flat_theta = model.theta.reshape(-1)
+    flat = delta.reshape(len(index), -1)
+    value = model.loo_ridge * (flat @ flat_theta + 0.5 * flat.square().sum(1))
+    for block in row_blocks(model, index, delta):
+        # log Σ p exp(s) − s_y is the change of the cross-entropy
+        loss = (block.probabilities.clamp_min(1e-300).log()[:, None, :] + block.logit_shift).logsumexp(-1)
+        label = model.target[block.rows][:, None, None].expand(-1, len(index), 1)
+        loss -= block.logit_shift.gather(2, label)[:, :, 0]
+        loss[block.own] = 0.0
+        value += (loss * block.weight[:, None]).sum(0)
+    return value
+
+
+class _Operator:
+    """Product with the leave-one-out Hessian at `θ + δ_i`, for B removals."""
+
+    def __init__(self, model: SoftmaxModel, index: Tensor, delta: Tensor) -> None:
+        self.model, self.index = model, index
+        self.objective = _objective(model, index, delta)
+        # All probabilities are kept: (N, B, C) is what decides how many samples one call may hold.
+        self.probabilities = torch.cat(
+            [block.change + block.probabilities[:, None, :] for block in row_blocks(model, index, delta)]
+        )
+
+    def __call__(self, v: Tensor) -> Tensor:
+        b, k, d = v.shape
+        model = self.model
+        contrasts = model.contrasts
+        out = model.loo_ridge * v
+        flat = (contrasts @ v).view(-1, d)
+        for rows, x in model.design.blocks(max(64, (1 << 20) // (b * model.n_classes))):
+            p = self.probabilities[rows]
+            logits = (x @ flat.T).view(len(x), b, -1)
+            image = p * (logits - (p * logits).sum(-1, keepdim=True)) * model.weight[rows, None, None]
+            which = ((self.index >= rows.start) & (self.index < rows.stop)).nonzero()[:, 0]
+            image[self.index[which] - rows.start, which] = 0.0
+            out += ((image @ contrasts).view(len(x), b * k).T @ x).view(b, k, d)
+        return out
+
+
+def in_double(model: SoftmaxModel) -> SoftmaxModel:
+    """Return the model with a float64 design."""
+    return replace(model, design=model.design.astype(torch.float64))

@@ -1,0 +1,106 @@
+"""One sweep over all rows at the weights of B left-out models: gradient and shift of curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lsi.posterior.base import Posterior
+from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax import probability_shift
+
+ELEMENTS = 1 << 20  # numbers in one (rows, B, C) block: a few MiB, so that it stays near the cores
+
+
+@dataclass
+class RowBlock:
+    """Rows seen by B left-out models.
+
+    Attributes:
+        rows: Which rows.
+        x: `(n, D)`.
+        weight: Sample weights, `(n,)`.
+        probabilities: At the full-data weights, `(n, C)`.
+        logit_shift: Change of the logits, `(n, B, C)`.
+        change: Change of the probabilities, zero where the row is the left-out sample, `(n, B, C)`.
+        own: Index pair `(row in block, b)` of the left-out samples found in this block.
+    """
+
+    rows: slice
+    x: Tensor
+    weight: Tensor
+    probabilities: Tensor
+    logit_shift: Tensor
+    change: Tensor
+    own: tuple[Tensor, Tensor]
+
+
+def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[RowBlock]:
+    """Yield the rows as seen by the models at `θ + δ_b`, b = 1 … B.
+
+    Args:
+        model: The full-data model.
+        index: Left-out positions, `(B,)`.
+        delta: Change of the weights, `(B, C', D)`, in the type of the design.
+    """
+    b, c = len(index), model.n_classes
+    dtype = model.design.dtype
+    step = (model.contrasts.to(dtype) @ delta.to(dtype)).view(b * c, -1)
+    for rows, x in model.design.blocks(max(64, ELEMENTS // (b * c))):
+        shift = (x @ step.T).view(len(x), b, c)
+        p = model.probabilities(x)
+        change = probability_shift(p[:, None, :], shift)
+        which = ((index >= rows.start) & (index < rows.stop)).nonzero()[:, 0]
+        own = (index[which] - rows.start, which)
+        change[own] = 0.0
+        yield RowBlock(rows, x, model.weight[rows].to(dtype), p, shift, change, own)
+
+
+@dataclass
+class Sweep:
+    """Result of a sweep: gradient `(B, C', D)` of each leave-one-out objective, and the shift."""
+
+    gradient: Tensor
+    shift: Any
+
+
+def sweep(
+    model: SoftmaxModel,
+    index: Tensor,
+    delta: Tensor,
+    start: Tensor,
+    residual: Tensor,
+    x: Tensor,
+    posterior: Posterior | None,
+) -> Sweep:
+    r"""Return the gradient of each leave-one-out objective at :math:`\theta + \delta_i`, as differences.
+
+    .. math:: r_i = \sum_{j \ne i} w_j (p_j(\theta + \delta_i) - p_j(\theta)) \otimes x_j
+              + (n-1)\,\mathrm{wd}\,\delta_i + \nabla F(\theta) - g_i \otimes x_i - \mathrm{wd}\,\theta
+
+    Args:
+        model: The full-data model.
+        index: Left-out positions, `(B,)`.
+        delta: `δ_i`, `(B, C', D)`.
+        start: `∇F(θ)`, what the fit left over, `(C', D)`.
+        residual: `g_i`, `(B, C')`.
+        x: Rows of the left-out samples, `(B, D)`.
+        posterior: Accumulates the change of the others' curvature, or None.
+
+    Returns:
+        The gradients, and the posterior's accumulated shift.
+    """
+    b, k, d = delta.shape
+    contrasts = model.contrasts.to(delta.dtype)
+    shift = None if posterior is None else posterior.new_shift(b)
+    gradient = model.loo_ridge * delta - residual[:, :, None] * x[:, None, :]
+    gradient += (start - model.weight_decay * model.theta).to(delta.dtype)
+    for block in row_blocks(model, index, delta):
+        weighted = block.change * block.weight[:, None, None]
+        gradient += ((weighted @ contrasts).view(len(block.x), b * k).T @ block.x).view(b, k, d)
+        if posterior is not None:
+            posterior.add_shift(shift, block.x, block.weight, block.probabilities, block.change)
+    return Sweep(gradient, shift)

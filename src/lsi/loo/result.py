@@ -1,0 +1,45 @@
+"""What a leave-one-out engine returns: aligned arrays, one entry a left-out sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass
+class LooResult:
+    """Leave-one-out quantities of the scored samples, in the order asked for.
+
+    Attributes:
+        mean_term: Nats, `(n_scored,)` float64.
+        covariance_term: Nats.
+        loo_probability: Probability of the given label without the sample.
+        loo_prediction: Class code that is most likely without the sample.
+        leverage: `tr(S_i Q_i)`; NaN for methods that give none.
+        relative_error: Certificate; NaN for methods that give none.
+    """
+
+    mean_term: np.ndarray
+    covariance_term: np.ndarray
+    loo_probability: np.ndarray
+    loo_prediction: np.ndarray
+    leverage: np.ndarray
+    relative_error: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int) -> LooResult:
+        """Return a result of NaN to be filled block by block."""
+        values = {field.name: np.full(n, np.nan) for field in fields(cls)}
+        values["loo_prediction"] = np.full(n, -1, dtype=np.int64)
+        return cls(**values)
+
+    @property
+    def lsi(self) -> np.ndarray:
+        """The score, `mean_term + covariance_term`, in nats."""
+        return self.mean_term + self.covariance_term
+
+    def put(self, where: slice, part: LooResult) -> None:
+        """Write the entries of a block."""
+        for field in fields(self):
+            getattr(self, field.name)[where] = getattr(part, field.name)

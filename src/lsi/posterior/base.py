@@ -1,0 +1,107 @@
+r"""The contract of a posterior: a precision, how leaving a sample out changes it, the divergence.
+
+Every structure approximates the same dense matrix
+:math:`P = \sum_j w_j S_j \otimes x_j x_j^\top + \tau I` (Gauss-Newton curvature of the summed loss plus prior
+precision), and fulfils, for a removal evaluated at weights :math:`\theta + \delta`:
+
+* ``posterior.to_dense()`` is P in that structure, ``(K, K)``, rows class-major;
+* ``posterior.divergence(removal)`` is ``KL(N(θ, P⁻¹) ‖ N(θ + δ, P₂⁻¹))`` of the structures
+  with and without the sample, to rounding error. :math:`P_2` is taken at :math:`\theta + \delta` where the
+  removal carries a shift, else at :math:`\theta`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lsi.divergence import Terms
+from lsi.features.design import Design
+from lsi.probes.model import SoftmaxModel
+
+
+@dataclass
+class Removal:
+    """B left-out samples and the weights found without each of them, in the model's coordinates.
+
+    Attributes:
+        index: Positions of the left-out samples, `(B,)`.
+        x: Their rows, `(B, D)`.
+        curvature: Their weighted curvature `w S'` at the full-data weights, `(B, C', C')`.
+        delta: Change of the weights, `(B, C', D)`.
+        shift: What the posterior accumulated of the other samples' change of curvature, or None
+            for the approximation that keeps their curvature.
+    """
+
+    index: Tensor
+    x: Tensor
+    curvature: Tensor
+    delta: Tensor
+    shift: Any = None
+
+
+class Posterior(ABC):
+    """A Gaussian weight posterior of a trained softmax probe.
+
+    Args:
+        model: The trained probe.
+        prior_precision: τ > 0, precision of the isotropic Gaussian prior.
+        basis: Where the model lives in reduced coordinates: orthonormal `(D₀, D)` that leads back.
+    """
+
+    name: ClassVar[str]
+    # Whether `divergence` rebuilds the shifted curvature at the removal's own weights (dear, exact)
+    # rather than taking what the last sweep accumulated.
+    shift_is_current: ClassVar[bool] = False
+
+    def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
+        self.model = model
+        self.prior_precision = prior_precision
+        self.basis = basis
+
+    @classmethod
+    @abstractmethod
+    def coordinates(cls, design: Design) -> Tensor | None:
+        """Return the orthonormal basis `(D₀, D)` in which this structure is cheapest, or None."""
+
+    @abstractmethod
+    def new_shift(self, n_removed: int) -> Any:
+        """Return an empty accumulator for `add_shift`."""
+
+    @abstractmethod
+    def add_shift(self, shift: Any, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> None:
+        """Add what a block of rows contributes to the change of the others' curvature.
+
+        Args:
+            shift: The accumulator.
+            x: Rows, `(n, D)`.
+            weight: Sample weights, `(n,)`.
+            probabilities: At the full-data weights, `(n, C)`.
+            change: Change of the probabilities for each removal, `(n, B, C)`; zero where the row is
+                the left-out sample itself.
+        """
+
+    @abstractmethod
+    def divergence(self, removal: Removal) -> Terms:
+        """Return the two terms of the divergence for each left-out sample, in nats."""
+
+    @abstractmethod
+    def to_dense(self) -> Tensor:
+        """Return the precision as a dense `(K, K)` matrix in all classes; for tests only."""
+
+    def lift(self, rows: Tensor) -> Tensor:
+        """Return vectors of feature space in the original coordinates, `(…, D) → (…, D₀)`."""
+        return rows if self.basis is None else rows @ self.basis.T.to(rows.dtype)
+
+    def _classes(self, matrix: Tensor) -> Tensor:
+        """Return a matrix over `(C', D)` pairs in all C classes and original features."""
+        contrasts = self.model.contrasts.to(matrix.dtype)
+        k, d = self.model.theta.shape
+        blocks = self.lift(matrix.view(k, d, k, d))
+        blocks = self.lift(blocks.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        size = self.model.n_classes * blocks.shape[1]
+        return torch.einsum("cr,rdse,fs->cdfe", contrasts, blocks, contrasts).reshape(size, size)

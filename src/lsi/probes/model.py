@@ -1,0 +1,160 @@
+"""The trained linear softmax probe and its sums over the data, in class-contrast coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsi.features.design import Design
+from lsi.probes.softmax import class_contrasts, contrast_curvature, probability_shift, residuals
+
+ROWS = 8192  # rows read at a time: large enough for matrix products, small enough for caches
+
+
+@dataclass
+class SoftmaxModel:
+    r"""Data, objective and weights of a linear softmax probe.
+
+    The objective in sum form is
+    :math:`F(\theta) = \sum_j w_j \ell_j(\theta) + \tfrac{\lambda}{2}\|\theta\|^2` with
+    :math:`\lambda = n\,\mathrm{wd}`.
+
+    Attributes:
+        design: `(N, D)` design matrix.
+        target: `(N,)` class codes.
+        weight: `(N,)` float64 sample weights.
+        weight_decay: `wd`, on the scale of the mean loss.
+        contrasts: `(C, C − 1)` basis V; the weights of all classes are `V @ theta`.
+        theta: `(C − 1, D)` float64 weights.
+    """
+
+    design: Design
+    target: Tensor
+    weight: Tensor
+    weight_decay: float
+    contrasts: Tensor
+    theta: Tensor
+
+    @classmethod
+    def start(
+        cls, design: Design, target: Tensor, weight: Tensor, weight_decay: float, n_classes: int
+    ) -> SoftmaxModel:
+        """Return the untrained model: all weights zero."""
+        contrasts = class_contrasts(n_classes).to(design.device)
+        theta = torch.zeros((n_classes - 1, design.n_features), dtype=torch.float64, device=design.device)
+        return cls(design, target, weight, weight_decay, contrasts, theta)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples N."""
+        return self.design.n_samples
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C."""
+        return self.contrasts.shape[0]
+
+    @property
+    def ridge(self) -> float:
+        """The penalty of the full problem in sum form, `n · weight_decay`."""
+        return self.n_samples * self.weight_decay
+
+    @property
+    def loo_ridge(self) -> float:
+        """The penalty of a leave-one-out problem in sum form, `(n − 1) · weight_decay`."""
+        return (self.n_samples - 1) * self.weight_decay
+
+    def probabilities(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Return `softmax(V θ x)` for rows `x`, `(B, C)` in the type of `x`."""
+        weights = self.contrasts @ (self.theta if theta is None else theta)
+        return torch.softmax(x @ weights.T.to(x.dtype), -1)
+
+    def objective_and_gradient(
+        self, theta: Tensor, dtype: torch.dtype = torch.float64
+    ) -> tuple[float, Tensor]:
+        """Return `F(θ)` and `∇F(θ)` of shape `(C − 1, D)`, both in sum form."""
+        loss, gradient = 0.0, torch.zeros_like(theta)
+        weights = (self.contrasts @ theta).to(dtype)
+        contrasts = self.contrasts.to(dtype)
+        for rows, block in self.design.blocks(ROWS):
+            x, y, w = block.to(dtype), self.target[rows], self.weight[rows].to(dtype)
+            log_p = torch.log_softmax(x @ weights.T, -1)
+            loss -= float((w * log_p.gather(1, y[:, None])[:, 0]).sum(dtype=torch.float64))
+            residual = residuals(log_p.exp(), y) * w[:, None]
+            gradient += ((residual @ contrasts).T @ x).to(gradient.dtype)
+        loss += 0.5 * self.ridge * float((theta.to(torch.float64) ** 2).sum())
+        return loss, gradient + self.ridge * theta
+
+    def hessian(self) -> Tensor:
+        r"""Return `Σ_j w_j S'_j ⊗ x_j x_jᵀ` at the current weights, without any ridge.
+
+        Returns:
+            Float64 `(K', K')`, K' = (C − 1)·D, class-major.
+        """
+        probabilities = torch.cat([self.probabilities(x) for _, x in self.design.blocks(ROWS)])
+
+        def weights(rows: slice, r: int) -> Tensor:
+            p, v = probabilities[rows], self.contrasts.to(self.design.dtype)
+            mean = p @ v[:, : r + 1]
+            return p @ (v[:, r, None] * v[:, : r + 1]) - mean[:, r, None] * mean
+
+        return self._block_gram(weights)
+
+    def hessian_change(self, delta: Tensor) -> Tensor:
+        r"""Return `Σ_j w_j (S'_j(θ + δ) − S'_j(θ)) ⊗ x_j x_jᵀ`, summed as differences.
+
+        Args:
+            delta: Change of the weights, `(C − 1, D)`.
+
+        Returns:
+            Float64 `(K', K')`.
+        """
+        before, change = [], []
+        step = (self.contrasts @ delta).to(self.design.dtype)
+        for _, x in self.design.blocks(ROWS):
+            before.append(self.probabilities(x))
+            change.append(probability_shift(before[-1], x @ step.T))
+        p, dp = torch.cat(before), torch.cat(change)
+
+        def weights(rows: slice, r: int) -> Tensor:
+            v = self.contrasts.to(dp.dtype)
+            mean, moved = p[rows] @ v[:, : r + 1], dp[rows] @ v[:, : r + 1]
+            cross = mean[:, r, None] * moved + moved[:, r, None] * (mean + moved)
+            return dp[rows] @ (v[:, r, None] * v[:, : r + 1]) - cross
+
+        return self._block_gram(weights)
+
+    def _block_gram(self, weights: Callable[[slice, int], Tensor]) -> Tensor:
+        """Return `Σ_j w_j M_j ⊗ x_j x_jᵀ` for symmetric `M_j`, forming the lower class blocks only.
+
+        Args:
+            weights: Gives `M_j[r, : r + 1]` for a slice of rows, `(n, r + 1)`.
+        """
+        k, d = self.contrasts.shape[1], self.design.n_features
+        dtype = self.design.dtype
+        out = torch.zeros((k, d, k, d), dtype=torch.float64, device=self.design.device)
+        for r in range(k):
+            panel = torch.zeros((d, (r + 1) * d), dtype=dtype, device=self.design.device)
+            for rows, x in self.design.blocks(ROWS // 4):
+                m = weights(rows, r) * self.weight[rows, None].to(dtype)
+                panel.addmm_(x.T, (m[:, :, None] * x[:, None, :]).view(len(x), -1))
+            blocks = panel.view(d, r + 1, d)
+            out[r, :, : r + 1, :] = blocks
+            out[:r, :, r, :] = blocks[:, :r, :].permute(1, 2, 0)
+        return out.view(k * d, k * d)
+
+    def curvature_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows, weighted residuals `w g'` and weighted curvatures `w S'` of some samples.
+
+        Returns:
+            `x (B, D)`, `residual (B, C − 1)`, `curvature (B, C − 1, C − 1)`, in the design's type.
+        """
+        x = self.design.take(index)
+        p = self.probabilities(x.to(torch.float64))
+        w = self.weight[index]
+        residual = (residuals(p, self.target[index]) @ self.contrasts) * w[:, None]
+        curvature = contrast_curvature(p, self.contrasts) * w[:, None, None]
+        return x, residual.to(x.dtype), curvature.to(x.dtype)

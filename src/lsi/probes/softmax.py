@@ -1,0 +1,76 @@
+r"""Mathematics of the linear softmax probe: residuals, curvature and its change.
+
+Logits of sample j are :math:`z_j = \theta x_j` with :math:`\theta` of shape `(C, D)`, and
+:math:`p_j = \mathrm{softmax}(z_j)`. The gradient of its cross-entropy is
+:math:`g_j \otimes x_j` with the residual :math:`g_j = p_j - e_{y_j}`, and its (Gauss-Newton)
+curvature :math:`h_j = S_j \otimes x_j x_j^\top` with :math:`S_j = \mathrm{diag}(p_j) - p_j p_j^\top`.
+
+Since :math:`S_j 1 = 0` and :math:`1^\top g_j = 0`, everything happens in the C − 1 directions that are
+orthogonal to the vector of ones; `class_contrasts` gives a basis V of them. A quantity with a prime
+is written in that basis: :math:`g' = V^\top g`, :math:`S' = V^\top S V`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def class_contrasts(n_classes: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return the Helmert basis `(C, C − 1)`: orthonormal columns, each orthogonal to the ones.
+
+    >>> v = class_contrasts(3)
+    >>> torch.allclose(v.T @ v, torch.eye(2, dtype=v.dtype))
+    True
+    """
+    basis = torch.zeros((n_classes, n_classes - 1), dtype=torch.float64)
+    for k in range(1, n_classes):
+        basis[:k, k - 1] = 1.0
+        basis[k, k - 1] = -float(k)
+        basis[:, k - 1] /= (k * (k + 1)) ** 0.5
+    return basis.to(dtype)
+
+
+def residuals(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Return `p − e_y` of shape `(B, C)`, exact also where the label's probability is near one.
+
+    The entry of the label is `−Σ_{c≠y} p_c`: subtracting one from a probability that rounds to one
+    would lose it.
+    """
+    residual = probabilities.clone()
+    residual.scatter_(1, target[:, None], 0.0)
+    return residual.scatter_(1, target[:, None], -residual.sum(1, keepdim=True))
+
+
+def contrast_curvature(probabilities: Tensor, contrasts: Tensor) -> Tensor:
+    """Return `S' = Vᵀ(diag(p) − p pᵀ)V` of shape `(B, C − 1, C − 1)`."""
+    projected = probabilities @ contrasts
+    weighted = torch.einsum("cr,bc,cs->brs", contrasts, probabilities, contrasts)
+    return weighted - projected[:, :, None] * projected[:, None, :]
+
+
+def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
+    r"""Return `softmax(z + s) − softmax(z)` in a form that keeps the digits of a small change.
+
+    .. math:: \Delta p_c = p_c \frac{\mathrm{expm1}(s_c - m) - \epsilon}{1 + \epsilon},\quad
+              \epsilon = \sum_k p_k\, \mathrm{expm1}(s_k - m),\ m = \max_k s_k
+
+    Args:
+        probabilities: `softmax(z)`, broadcastable to the shape of `logit_shift`.
+        logit_shift: `s`, classes last.
+
+    Returns:
+        The change, of the shape of `logit_shift`.
+    """
+    peak = logit_shift.amax(-1, keepdim=True)
+    growth = (logit_shift - peak).expm1_()
+    normaliser = 1.0 + (probabilities * growth).sum(-1, keepdim=True)
+    change = (growth - (normaliser - 1.0)).mul_(probabilities).div_(normaliser)
+    swept = normaliser.squeeze(-1) < 1e-6
+    if bool(swept.any()):
+        # Nearly all mass moved to classes that had almost none: the normaliser has lost its digits,
+        # but then the change is large and plain subtraction is exact enough.
+        before = probabilities.expand_as(logit_shift)[swept]
+        after = torch.softmax(before.log() + logit_shift[swept], -1)
+        change[swept] = after - before
+    return change

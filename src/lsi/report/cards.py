@@ -1,0 +1,106 @@
+"""One card a sample: what it looks like, its labels and its score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.data import Samples
+from lsi.report.thumbnails import thumbnail
+from lsi.text import plain_text
+
+MAX_BARS = 48
+"""Most bars of a feature profile; wider rows are grouped."""
+PIXELATED_BELOW = 49
+"""Images with a longest side below this are enlarged with sharp pixels."""
+
+
+class CardMaker:
+    """Makes cards for rows of a score table.
+
+    Attributes:
+        kind: What stands on a card: ``image``, ``features`` or ``none``.
+    """
+
+    def __init__(self, frame: pd.DataFrame, samples: Samples | None, name: Callable[[object], str]) -> None:
+        """Prepare what all cards share.
+
+        Args:
+            frame: The score table.
+            samples: The data that were scored, if at hand.
+            name: Turns a label into the text to show.
+        """
+        self._frame = frame
+        self._samples = samples
+        self._name = name
+        self.kind = "none"
+        if samples is not None and samples.images is not None:
+            self.kind = "image"
+        elif samples is not None and samples.features is not None:
+            self.kind = "features"
+            self._centre = samples.features.mean(axis=0, dtype=np.float64)
+            spread = samples.features.std(axis=0, dtype=np.float64)
+            self._spread = np.where(spread > 0, spread, 1.0)
+
+    def __call__(self, row: int, rank: int) -> dict[str, Any]:
+        """Return the card of table row `row`.
+
+        Args:
+            row: Position in the table.
+            rank: Place in the order by LSI, 1 is the highest.
+
+        Returns:
+            JSON values (numpy scalars among them); ``image`` or ``profile`` where there is one.
+        """
+        # Column by column: a row of numbers taken as a whole would turn integers into floats.
+        entry = {name: self._frame[name].iloc[row] for name in self._frame}
+        planted = bool(entry.get("corrupted", False))
+        card: dict[str, Any] = {
+            "rank": rank,
+            "sample_id": plain_text(entry["sample_id"]),
+            "position": entry["position"],
+            "label": self._name(entry["label"]),
+            "likely": self._name(entry["loo_prediction"]),
+            "disagrees": str(entry["label"]) != str(entry["loo_prediction"]),
+            "lsi": entry["lsi"],
+            "mean_term": entry["mean_term"],
+            "covariance_term": entry["covariance_term"],
+            "loo_probability": entry["loo_probability"],
+            "planted": planted,
+            "original": self._name(entry["original_label"]) if planted else None,
+        }
+        return card | self._face(int(entry["position"]))
+
+    def _face(self, position: int) -> dict[str, Any]:
+        """Return the picture or the feature profile of a sample."""
+        samples = self._samples
+        if self.kind == "image" and samples is not None and samples.images is not None:
+            image = samples.images[position]
+            return {"image": thumbnail(image), "pixelated": max(image.shape[:2]) < PIXELATED_BELOW}
+        if self.kind == "features" and samples is not None and samples.features is not None:
+            z = (np.asarray(samples.features[position], dtype=np.float64) - self._centre) / self._spread
+            return {"profile": profile(z), "striking": self._striking(z)}
+        return {}
+
+    def _striking(self, z: np.ndarray) -> list[dict[str, Any]]:
+        """Return the three features furthest from their mean."""
+        names = self._samples.feature_names if self._samples else None
+        furthest = np.argsort(-np.abs(z), kind="stable")[:3]
+        return [{"name": plain_text(names[k] if names else f"x{k}", 32), "z": z[k]} for k in furthest]
+
+
+def profile(z: np.ndarray) -> list[float]:
+    """Reduce a row of standardised features to at most `MAX_BARS` bars.
+
+    Args:
+        z: ``(D,)`` features in standard deviations from their mean.
+
+    Returns:
+        In each group of neighbouring features the value furthest from 0, cut to ±3.
+    """
+    groups = np.array_split(z, min(len(z), MAX_BARS))
+    peaks = [group[np.argmax(np.abs(group))] for group in groups]
+    return [float(value) for value in np.clip(peaks, -3, 3)]

@@ -1,0 +1,121 @@
+"""Geometry of the page's drawings: summary values in, percentages of the drawing's box out.
+
+The template draws shapes in a stretched SVG and sets all text as HTML, so that letters keep their
+size on any screen. ``y`` grows downwards, as in SVG.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lsi.report.format import number
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_MAX_TICKS = 7
+
+
+def histogram(distribution: dict[str, Any]) -> dict[str, Any]:
+    """Lay out the histogram of LSI on a logarithmic axis.
+
+    Args:
+        distribution: The summary's ``distribution``.
+
+    Returns:
+        ``bars`` (x, width, y, height, height of the planted part, text), ``ticks`` (x, text), the
+        ``median``'s x and the ``largest`` count.
+    """
+    edges = distribution["log10_edges"]
+    counts = distribution["counts"]
+    planted = distribution["planted"] or [0] * len(counts)
+    low, span = edges[0], edges[-1] - edges[0]
+    largest = max(counts) or 1
+    bars = []
+    for left, right, count, wrong in zip(edges[:-1], edges[1:], counts, planted, strict=True):
+        if not count:
+            continue
+        text = f"{number(10**left)} to {number(10**right)} nats: {count:,} samples"
+        bars.append(
+            {
+                "x": 100 * (left - low) / span,
+                "width": 100 * (right - left) / span,
+                "height": 100 * count / largest,
+                "planted": 100 * wrong / largest,
+                "text": text + (f", {wrong:,} of them planted errors" if wrong else ""),
+            }
+        )
+    median = distribution["quantiles"]["0.5"]
+    place = 100 * (math.log10(median) - low) / span if median and median > 0 else 0.0
+    return {"bars": bars, "ticks": decades(low, edges[-1]), "median": max(0.0, place), "largest": largest}
+
+
+def decades(low: float, high: float) -> list[dict[str, Any]]:
+    """Return ticks at whole powers of ten, at most seven of them.
+
+    Args:
+        low: Base-10 logarithm where the axis starts.
+        high: Where it ends.
+
+    Returns:
+        ``x`` in per cent of the axis and ``text``.
+    """
+    first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
+    step = max(1, math.ceil((last - first + 1) / _MAX_TICKS))
+    return [
+        {"x": 100 * (exponent - low) / (high - low), "text": power(exponent)}
+        for exponent in range(first, last + 1, step)
+    ]
+
+
+def power(exponent: int) -> str:
+    """Return a power of ten as text.
+
+    Args:
+        exponent: A whole number.
+
+    Returns:
+        A plain number from 0.01 to 1,000, superscripts elsewhere.
+
+    Examples:
+        >>> power(-1), power(3), power(-5)
+        ('0.1', '1,000', '10⁻⁵')
+    """
+    if -2 <= exponent <= 3:
+        return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def detection_curve(curve: list[list[float]]) -> dict[str, str]:
+    """Lay out the share of planted errors found against the share of samples looked at.
+
+    Args:
+        curve: Pairs of shares, from (0, 0) to (1, 1).
+
+    Returns:
+        ``line``, and ``area`` below it, as SVG path data.
+    """
+    points = [f"{100 * x:.2f} {100 - 100 * y:.2f}" for x, y in curve]
+    line = "M" + " L".join(points)
+    return {"line": line, "area": f"{line} L100 100 L0 100 Z"}
+
+
+def audit_scatter(pairs: list[list[float]]) -> dict[str, Any] | None:
+    """Lay out reported against exact LSI, both axes logarithmic.
+
+    Args:
+        pairs: Exact and reported LSI of the audited samples, in nats.
+
+    Returns:
+        ``points`` (x, y), ``ticks``; None where fewer than two pairs are positive.
+    """
+    logs = [(math.log10(a), math.log10(b)) for a, b in pairs if a and b and a > 0 and b > 0]
+    if len(logs) < 2:
+        return None
+    values = [value for pair in logs for value in pair]
+    low, high = math.floor(min(values)), math.ceil(max(values))
+    high = max(high, low + 1)
+    points = [
+        {"x": 100 * (a - low) / (high - low), "y": 100 - 100 * (b - low) / (high - low)} for a, b in logs
+    ]
+    ticks = decades(low, high)
+    return {"points": points, "ticks": ticks if len(ticks) <= 4 else [*ticks[:: len(ticks) // 3]]}

@@ -1,0 +1,172 @@
+"""Summary → one HTML page: no scripts, no network, everything inside the file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lsi.errors import InputError, OutputError
+from lsi.report import charts, format, wording
+from lsi.report.summary import summarize
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    from lsi.data import Samples
+    from lsi.scores import Scores
+
+GENERATOR = '<meta name="generator" content="laplace-sample-information">'
+"""Marks pages written here; only such a page is replaced without being asked."""
+MAX_CLASSES = 40
+"""Most rows of the class table."""
+_NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
+
+
+def require_packages() -> None:
+    """Check that the packages for the report are installed.
+
+    Raises:
+        InputError: If one is missing.
+    """
+    missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise InputError(
+            f"the HTML report needs {' and '.join(missing)}. "
+            "Install with: pip install 'laplace-sample-information[report]'"
+        )
+
+
+def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
+    """Check before any work that a report can be written.
+
+    Args:
+        path: The page to be.
+        overwrite: Whether a file that is no report of this library may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If packages for the report are missing.
+        OutputError: If the place is taken or cannot be written to.
+    """
+    require_packages()
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
+    if path.exists() and not overwrite and not _is_report(path):
+        raise OutputError(f"{path} exists and is no report of lsi. Choose another name or add --overwrite.")
+    folder = _nearest_folder(path.absolute().parent)
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is not a folder. Choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: folder {folder} is read-only. Choose another place.")
+    return path
+
+
+def render(summary: dict[str, Any]) -> str:
+    """Turn a summary into a page.
+
+    Args:
+        summary: What `lsi.report.summarize` returns.
+
+    Returns:
+        A complete HTML document. Everything that came with the data is escaped.
+
+    Raises:
+        InputError: If jinja2 is not installed.
+    """
+    require_packages()
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lsi.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": format.number,
+        "percent": format.percent,
+        "duration": format.duration,
+        "settings": format.settings,
+        "clean": plain_text,
+    }
+    return environment.get_template("report.html.j2").render(
+        **summary,
+        generator=Markup(GENERATOR),
+        words=wording.sentences(summary),
+        level=wording.verdict(summary["audit"])[1],
+        histogram=charts.histogram(summary["distribution"]),
+        curve=charts.detection_curve(summary["detection"]["curve"]) if summary["detection"] else None,
+        scatter=charts.audit_scatter(summary["audit"]["pairs"]) if summary["audit"] else None,
+        shown_classes=summary["classes"][:MAX_CLASSES],
+    )
+
+
+def write_report(
+    path: str | Path, scores: Scores, samples: Samples | None = None, *, overwrite: bool = False
+) -> Path:
+    """Write the page for `scores`.
+
+    The file appears in one step: an interrupted run never leaves half a page.
+
+    Args:
+        path: The file to write; missing folders are made.
+        scores: The result of a run.
+        samples: The data that were scored, for pictures, features and class names. Optional.
+        overwrite: Whether a file that is no report of this library may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If packages are missing or `samples` are not the ones that were scored.
+        OutputError: If the file cannot be written.
+    """
+    path = check_report(path, overwrite=overwrite)
+    page = render(summarize(scores, samples))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_at_once(path, page)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+    return path
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _is_report(path: Path) -> bool:
+    """Tell whether a file is a page that this library wrote (or empty)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(2000)
+    except OSError:
+        return False
+    return not head or GENERATOR.encode() in head
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """Return the first existing ancestor of a folder that may have to be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

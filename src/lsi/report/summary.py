@@ -1,0 +1,235 @@
+"""What a report says, as plain data: one summary feeds every rendering."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.analysis import detection_quality
+from lsi.data import Samples
+from lsi.errors import InputError
+from lsi.report.cards import CardMaker
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    from lsi.scores import Scores
+
+GALLERY_SIZE = 24
+"""Samples shown at each end of the distribution."""
+N_BINS = 48
+"""Bars of the histogram."""
+CURVE_POINTS = 200
+"""Most points of the detection curve."""
+AUDIT_POINTS = 200
+"""Most points of the audit's scatter plot."""
+
+
+def summarize(
+    scores: Scores, samples: Samples | None = None, *, gallery_size: int = GALLERY_SIZE
+) -> dict[str, Any]:
+    """Reduce scores to what a reader wants to know.
+
+    Args:
+        scores: The result of a run.
+        samples: The data that were scored, for pictures, features and class names. Optional.
+        gallery_size: Most samples shown at each end of the distribution.
+
+    Returns:
+        JSON values only, under ``title``, ``run``, ``overview``, ``detection``, ``distribution``,
+        ``classes``, ``gallery`` and ``audit``; ``detection`` and ``audit`` are None where a run had
+        none. LSI in nats.
+
+    Raises:
+        InputError: If `samples` are not the ones that were scored.
+    """
+    frame = scores.to_frame()
+    frame = frame[np.isfinite(frame["lsi"])].reset_index(drop=True)
+    manifest = scores.manifest
+    if frame.empty:
+        raise InputError("there is no finite score to report. Run the scores again with --method newton.")
+    if samples is not None:
+        check_samples(scores, samples)
+    name = _class_namer(manifest, samples)
+    summary = {
+        "title": plain_text(
+            manifest.get("source", {}).get("name") or getattr(samples, "name", "") or "scores"
+        ),
+        "run": _run(manifest, samples),
+        "overview": _overview(frame, n_not_finite=len(scores) - len(frame)),
+        "detection": _detection(frame, manifest),
+        "distribution": _distribution(frame),
+        "classes": _classes(frame, name),
+        "gallery": _gallery(frame, samples, name, gallery_size),
+        "audit": _audit(scores),
+    }
+    return _jsonable(summary)
+
+
+def check_samples(scores: Scores, samples: Samples) -> None:
+    """Check that the scored rows are rows of `samples`.
+
+    Args:
+        scores: The result of a run.
+        samples: What is said to have been scored.
+
+    Raises:
+        InputError: If number or ids of the samples differ.
+    """
+    frame = scores.to_frame()
+    positions = frame["position"].to_numpy()
+    expected = scores.manifest.get("data", {}).get("n_samples", len(samples))
+    same = expected == len(samples) and bool((positions < len(samples)).all())
+    if same:
+        same = [str(i) for i in samples.ids[positions]] == [str(i) for i in frame["sample_id"]]
+    if not same:
+        raise InputError(
+            f"the samples of {samples.name!r} are not the ones that were scored "
+            f"({len(samples):,} samples here, {expected:,} there, or other ids). Give the data of that run."
+        )
+
+
+def _class_namer(manifest: Mapping[str, Any], samples: Samples | None) -> Callable[[object], str]:
+    """Return the function that turns a label into the text to show."""
+    names = dict(manifest.get("class_names") or {})
+    if samples is not None and samples.class_names:
+        names |= {str(label): text for label, text in samples.class_names.items()}
+    return lambda label: plain_text(names.get(str(label), label))
+
+
+def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]:
+    def part(key: str, *names: str) -> dict[str, Any]:
+        """Return these entries of a part of the manifest, None where it lacks them."""
+        return {name: manifest.get(key, {}).get(name) for name in names}
+
+    return {
+        "description": samples.description if samples else manifest.get("source", {}).get("description", ""),
+        "data": part("data", "n_samples", "n_features", "n_classes", "fingerprint"),
+        "config": part("config", "probe", "posterior", "prior_precision", "method", "seed"),
+        "fit": part("fit", "train_accuracy", "gradient_norm"),
+        "timings": manifest.get("timings", {}),
+        "cost": manifest.get("cost", ""),
+        "created": manifest.get("created", ""),
+        "versions": manifest.get("versions", {}),
+    }
+
+
+def _overview(frame: pd.DataFrame, n_not_finite: int) -> dict[str, Any]:
+    values = frame["lsi"].to_numpy(dtype=np.float64)
+    total = values.sum()
+    share = np.sort(values)[::-1][: max(1, round(0.1 * len(values)))].sum() / total if total > 0 else math.nan
+    return {
+        "n_scored": len(frame),
+        "n_not_finite": n_not_finite,
+        "mean": values.mean(),
+        "median": np.median(values),
+        "highest": values.max(),
+        "lowest": values.min(),
+        "share_of_top_tenth": share,
+        "n_disagree": _disagrees(frame).sum(),
+    }
+
+
+def _detection(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how well LSI finds the planted errors, or None where it cannot be measured."""
+    if "corrupted" not in frame or frame["corrupted"].nunique() < 2:
+        return None
+    truth = frame["corrupted"].to_numpy(dtype=bool)
+    order = np.argsort(-frame["lsi"].to_numpy(), kind="stable")
+    found = np.cumsum(truth[order])
+    n, planted = len(truth), int(truth.sum())
+    steps = np.unique(np.linspace(0, n - 1, min(n, CURVE_POINTS)).round().astype(int))
+    curve = [[0.0, 0.0], *([(k + 1) / n, found[k] / planted] for k in steps)]
+    quality = detection_quality(frame["lsi"].to_numpy(), truth)
+    corruption = {
+        key: manifest.get("corruption", {}).get(key) for key in ("kind", "rate", "seed", "n_corrupted")
+    }
+    return {**quality, "found_at_n_positive": found[planted - 1], "curve": curve, "corruption": corruption}
+
+
+def _distribution(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return a histogram of log10 LSI; values of zero (and vanishing ones) are counted apart."""
+    values = frame["lsi"].to_numpy(dtype=np.float64)
+    top = values.max()
+    shown = values > max(top * 1e-14, 0.0)
+    logs = np.log10(values[shown])
+    low, high = (math.floor(logs.min()), math.ceil(logs.max())) if shown.any() else (-1, 0)
+    edges = np.linspace(low, max(high, low + 1), N_BINS + 1)
+    planted = frame["corrupted"].to_numpy(dtype=bool) if "corrupted" in frame else np.zeros(len(frame), bool)
+    return {
+        "log10_edges": edges,
+        "counts": np.histogram(logs, edges)[0],
+        "planted": np.histogram(logs[planted[shown]], edges)[0] if planted.any() else None,
+        "n_vanishing": (~shown).sum(),
+        "quantiles": {str(q): np.quantile(values, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
+    }
+
+
+def _classes(frame: pd.DataFrame, name: Callable[[object], str]) -> list[dict[str, Any]]:
+    """Return one entry a class, most informative first."""
+    keyed = frame.assign(_class=[name(label) for label in frame["label"]])
+    rows = []
+    for label, group in keyed.groupby("_class", sort=False):
+        values = group["lsi"].to_numpy(dtype=np.float64)
+        rows.append(
+            {
+                "label": label,
+                "n": len(group),
+                "mean": values.mean(),
+                "median": np.median(values),
+                "highest": values.max(),
+                "n_disagree": _disagrees(group).sum(),
+                "n_planted": group["corrupted"].sum() if "corrupted" in group else None,
+            }
+        )
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def _gallery(
+    frame: pd.DataFrame, samples: Samples | None, name: Callable[[object], str], limit: int
+) -> dict[str, Any]:
+    """Return cards for both ends of the distribution; they never overlap."""
+    order = np.argsort(-frame["lsi"].to_numpy(), kind="stable")
+    size = min(limit, math.ceil(len(order) / 2))
+    rest = min(limit, len(order) - size)
+    make = CardMaker(frame, samples, name)
+    return {
+        "kind": make.kind,
+        "highest": [make(row, rank) for rank, row in enumerate(order[:size], start=1)],
+        "lowest": [make(row, len(order) - k) for k, row in enumerate(order[::-1][:rest])],
+    }
+
+
+def _disagrees(frame: pd.DataFrame) -> pd.Series:
+    """Tell for each row whether the model that never saw the sample gives it another label."""
+    return frame["loo_prediction"].astype(object) != frame["label"].astype(object)
+
+
+def _audit(scores: Scores) -> dict[str, Any] | None:
+    """Return the audit's figures, and pairs of exact and reported LSI."""
+    if scores.audit is None:
+        return None
+    figures = dataclasses.asdict(scores.audit)
+    pairs = list(zip(figures["exact"], figures["approximate"], strict=True))
+    for name in ("positions", "exact", "approximate", "certificate"):
+        del figures[name]
+    return {**figures, "n": len(pairs), "pairs": pairs[:AUDIT_POINTS]}
+
+
+def _jsonable(value: Any) -> Any:
+    """Return `value` as JSON values: numpy unwrapped, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _jsonable(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        return _jsonable(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

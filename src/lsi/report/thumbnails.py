@@ -1,0 +1,50 @@
+"""Small pictures of samples, as text that can stand inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+
+from lsi.errors import InputError
+
+LARGEST_SIDE = 96
+"""Longest side of a thumbnail in pixels; larger images are reduced to it."""
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """Return an image as a PNG data URI, reduced to `LARGEST_SIDE`.
+
+    Small images keep their pixels: the page enlarges them without blurring.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, 3)`` pixels; other types than uint8 are stretched to 0–255.
+
+    Returns:
+        ``data:image/png;base64,…``.
+
+    Raises:
+        InputError: If the array is no image.
+    """
+    from PIL import Image
+
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise InputError(
+            f"a thumbnail needs an image of shape (H, W) or (H, W, 3), got {image.shape}. "
+            "Reshape the images or leave them out."
+        )
+    picture = Image.fromarray(_as_uint8(image))
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    low, high = values.min(), values.max()
+    span = high - low if high > low else 1.0
+    return np.round((values - low) * (255.0 / span)).astype(np.uint8)

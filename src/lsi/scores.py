@@ -1,0 +1,282 @@
+"""The result of a run: one row a scored sample, a manifest that says how it was made, and the audit."""
+
+from __future__ import annotations
+
+import datetime
+import html
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.audit import Audit
+from lsi.errors import InputError
+from lsi.problem_labels import check_labels
+from lsi.scores_folder import PathLike
+from lsi.scores_io import check_output, read_scores, write_scores
+
+__all__ = ["Scores", "check_output", "json_label", "load"]
+
+REQUIRED_COLUMNS = (
+    "sample_id",
+    "position",
+    "label",
+    "lsi",
+    "mean_term",
+    "covariance_term",
+    "loo_probability",
+    "loo_prediction",
+)
+_NATS = ("lsi", "mean_term", "covariance_term", "loo_probability")
+_SHORT = ["sample_id", "label", "loo_prediction", "lsi", "loo_probability"]
+
+
+class Scores:
+    """Laplace Sample Information of a dataset: a table in the order asked for, a manifest and an audit.
+
+    Args:
+        table: One row a scored sample, with the columns that `docs/architecture.md` lists; copied.
+        manifest: How the scores were made; copied as JSON values (numbers that JSON lacks become None, labels
+            that are neither numbers, booleans nor strings their `repr`).
+        audit: What the built-in audit measured; None where it was off.
+
+    Raises:
+        InputError: A column is missing.
+    """
+
+    def __init__(self, table: pd.DataFrame, manifest: Mapping[str, Any], audit: Audit | None = None) -> None:
+        missing = [name for name in REQUIRED_COLUMNS if name not in table]
+        if missing:
+            raise InputError(f"The table of scores lacks the columns {missing}. Build it with lsi.score.")
+        self._table = _tidy(table)
+        self._audit = audit
+        self._manifest: dict[str, Any] = _to_json(manifest)
+        classes = manifest.get("classes")
+        self._manifest["classes"] = [] if classes is None else [json_label(label) for label in classes]
+        self._manifest["audit"] = None if audit is None else audit.to_dict()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def lsi(self) -> np.ndarray:
+        """LSI in nats, `(n_scored,)` float64, in the order asked for (a copy)."""
+        return self._column("lsi")
+
+    @property
+    def mean_term(self) -> np.ndarray:
+        """Part of LSI that moves the weights, in nats, `(n_scored,)` float64 (a copy)."""
+        return self._column("mean_term")
+
+    @property
+    def covariance_term(self) -> np.ndarray:
+        """Part of LSI that changes the posterior's shape, in nats, `(n_scored,)` float64 (a copy)."""
+        return self._column("covariance_term")
+
+    @property
+    def sample_id(self) -> np.ndarray:
+        """Stable identities of the scored samples, `(n_scored,)` (a copy)."""
+        return self._column("sample_id")
+
+    @property
+    def audit(self) -> Audit | None:
+        """What the built-in audit measured; None where it was off."""
+        return self._audit
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Versions, configuration, data fingerprint, classes, timings and audit; notes may be added to it."""
+        return self._manifest
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the whole table, one row a scored sample, as a copy."""
+        return self._table.copy()
+
+    def top(self, k: int = 10) -> pd.DataFrame:
+        """Return the `k` samples of highest LSI, highest first: atypical, hard or mislabeled.
+
+        Args:
+            k: How many; all where there are fewer.
+
+        Returns:
+            Rows of the table; equal LSI in the order of the table, NaN last.
+
+        Raises:
+            InputError: `k` is no positive integer.
+        """
+        return self._sorted(k, ascending=False)
+
+    def bottom(self, k: int = 10) -> pd.DataFrame:
+        """Return the `k` samples of lowest LSI, lowest first: typical or redundant.
+
+        Args:
+            k: How many; all where there are fewer.
+
+        Returns:
+            Rows of the table; equal LSI in the order of the table, NaN last.
+
+        Raises:
+            InputError: `k` is no positive integer.
+        """
+        return self._sorted(k, ascending=True)
+
+    def class_summary(self) -> pd.DataFrame:
+        """Return one row a class that has scored samples.
+
+        Returns:
+            Columns `label`, `n` (scored samples), `mean_lsi` and `median_lsi` in nats,
+            `mean_loo_probability` of the given label, and `loo_accuracy`, the share of samples whose
+            `loo_prediction` is their label.
+        """
+        codes, classes = check_labels(self._table["label"])
+        agrees = ~self._differs()
+        groups = self._table.assign(agrees=agrees).groupby(codes)
+        return pd.DataFrame(
+            {
+                "label": pd.Series(classes).infer_objects(),
+                "n": groups.size(),
+                "mean_lsi": groups["lsi"].mean(),
+                "median_lsi": groups["lsi"].median(),
+                "mean_loo_probability": groups["loo_probability"].mean(),
+                "loo_accuracy": groups["agrees"].mean(),
+            }
+        )
+
+    def mislabeled(self) -> pd.DataFrame:
+        """Return one row a sample, the most likely mislabeled first.
+
+        `wrong_probability` is one minus the probability of the given label under the model that never saw
+        the sample; `suggested_label` is the most likely label under that model where it differs from the
+        given one, else None. Samples of equal probability are ordered by their LSI, highest first.
+
+        Returns:
+            Columns `sample_id`, `label`, `suggested_label`, `wrong_probability`, `lsi`.
+        """
+        suggested = self._table["loo_prediction"].astype(object).where(self._differs(), None)
+        frame = pd.DataFrame(
+            {
+                "sample_id": self._table["sample_id"],
+                "label": self._table["label"],
+                "suggested_label": suggested,
+                "wrong_probability": 1.0 - self._table["loo_probability"],
+                "lsi": self._table["lsi"],
+            }
+        )
+        return frame.sort_values(["wrong_probability", "lsi"], ascending=False, ignore_index=True)
+
+    def save(self, path: PathLike, overwrite: bool = False) -> Path:
+        """Write the scores into a folder: `scores.parquet` and `manifest.json`, as a whole or not at all.
+
+        Args:
+            path: Folder to write; its parents are created.
+            overwrite: Whether scores that it already holds are replaced. A folder that holds anything else
+                is never touched.
+
+        Returns:
+            The folder, for `lsi.load`.
+
+        Raises:
+            OutputError: The folder is taken, or the disk is read-only or full. Scores that were there before
+                stay.
+        """
+        return write_scores(path, self._table, _to_json(self._manifest), overwrite)
+
+    def __repr__(self) -> str:
+        return "\n  ".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        first, *rest = (html.escape(line) for line in self._lines())
+        shown = (("Highest LSI", self.top(5)), ("Lowest LSI", self.bottom(5)))
+        tables = "".join(
+            f"<p>{title}</p>{frame[_SHORT].to_html(index=False, escape=True, border=0, float_format=_short)}"
+            for title, frame in shown
+        )
+        return f"<div><p><strong>{first}</strong><br>{'<br>'.join(rest)}</p>{tables}</div>"
+
+    def _lines(self) -> list[str]:
+        values = self.lsi
+        n_classes = len(self._manifest["classes"] or check_labels(self._table["label"])[1])
+        lines = [f"Scores of {len(self):,} samples in {n_classes} classes"]
+        if len(self):
+            low, middle, high = (_short(value) for value in np.quantile(values, [0.0, 0.5, 1.0]))
+            lines.append(f"LSI in nats: lowest {low}, median {middle}, highest {high}")
+        lines.append(self._audit.summary() if self._audit else "No audit was run.")
+        return lines
+
+    def _column(self, name: str) -> np.ndarray:
+        return self._table[name].to_numpy().copy()
+
+    def _differs(self) -> pd.Series:
+        return self._table["loo_prediction"].astype(object) != self._table["label"].astype(object)
+
+    def _sorted(self, k: int, ascending: bool) -> pd.DataFrame:
+        count = _check_count(k)
+        ordered = self._table.sort_values("lsi", ascending=ascending, kind="stable", ignore_index=True)
+        return ordered.head(count)
+
+
+def load(path: PathLike) -> Scores:
+    """Read scores that `Scores.save` or the command line wrote.
+
+    Args:
+        path: Folder with the scores.
+
+    Returns:
+        The scores, equal to those that were saved. Labels and ids that are neither numbers, booleans, dates
+        nor strings come back as their `repr`.
+
+    Raises:
+        InputError: There are no scores, they are damaged, or another program or version wrote them.
+    """
+    table, manifest = read_scores(path)
+    described = manifest.get("audit")
+    return Scores(table, manifest, None if described is None else Audit.from_dict(described))
+
+
+def json_label(label: Any) -> bool | int | str:
+    """Return a label as it stands in manifests: numbers, booleans and strings as they are, else their `repr`.
+
+    Args:
+        label: Any hashable label.
+
+    Returns:
+        A JSON value.
+    """
+    value: Any = label.item() if isinstance(label, np.generic) else label
+    return value if isinstance(value, bool | int | str) else repr(value)
+
+
+def _tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy with a plain index, and object columns of one type in that type."""
+    tidy = table.reset_index(drop=True).infer_objects()
+    for name in _NATS:
+        tidy[name] = tidy[name].astype(np.float64)
+    return tidy
+
+
+def _check_count(k: Any) -> int:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k must be a positive integer, got {k!r}. Pass how many samples to return.")
+    return int(k)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_to_json(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _to_json(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike | datetime.datetime):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | str) else repr(value)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"

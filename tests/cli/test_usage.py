@@ -1,0 +1,135 @@
+"""Exit codes and how errors are told. Nothing here needs an engine."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lsi.cli import app, main
+from lsi.errors import ConvergenceError, InputError, OutputError
+
+
+def tell(monkeypatch, error):
+    """Make the command `show` fail with `error`."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("lsi.cli.app.app", fail)
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["--help"], ["compute", "--help"], ["show", "--help"], ["report", "-h"]]
+)
+def test_help_is_no_error(argv, capsys):
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert "Usage: lsi" in out
+    assert err == ""
+
+
+def test_help_names_every_option_of_compute(capsys):
+    main(["compute", "--help"])
+    out = capsys.readouterr().out
+    for flag in (
+        "--dataset --corrupt-label --corrupt-seed --seed --posterior --method --tol --epochs --lr --momentum "
+        "--weight-decay --prior-precision --no-intercept --subset --audit --no-audit --overwrite --json "
+        "--quiet --threads --device --output --report"
+    ).split():
+        assert flag in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["frobnicate"], 'Unknown command "frobnicate"'),
+        (["comput"], 'Did you mean "compute"?'),
+        (["compute"], "--dataset"),
+        (["compute", "--datset", "wine"], "Did you mean --dataset"),
+        (["compute", "--dataset", "wine", "--posterior", "dia"], "--posterior"),
+        (["compute", "--dataset", "wine", "--tol", "small"], "--tol"),
+        (["compute", "--dataset", "wine", "stray"], "stray"),
+        (["show"], "requires an argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(argv, message, capsys):
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("bad [red]input[/red]\x1b[31m"), 2, "error: bad [red]input[/red]\ufffd[31m\n"),
+        (OutputError("disk full"), 2, "error: disk full\n"),
+        (ConvergenceError("no optimum"), 1, "error: no optimum (--debug shows the traceback)\n"),
+        (RuntimeError("boom"), 1, "error: RuntimeError: boom (--debug shows the traceback)\n"),
+        (MemoryError(), 1, "error: out of memory."),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code_and_no_traceback(monkeypatch, capsys, error, code, said):
+    tell(monkeypatch, error)
+    assert main(["show", "x"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    tell(monkeypatch, RuntimeError("boom"))
+    assert main(["--debug", "show", "x"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("error: RuntimeError: boom\n")
+
+
+def test_warnings_are_one_line(monkeypatch, capsys):
+    import warnings
+
+    def warn(*_, **__):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("slow\ndevice", RuntimeWarning, stacklevel=1)
+
+    monkeypatch.setattr("lsi.cli.app.app", warn)
+    assert main(["show", "x"]) == 0
+    assert capsys.readouterr().err == "warning: slow device\n"
+
+
+def run_python(code, **options):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from lsi.cli import main; main(['compute', '--help']); "
+        "print([name for name in ('torch', 'sklearn', 'pandas', 'scipy') if name in sys.modules])"
+    )
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "import sys; from lsi.cli import main; sys.exit(main(['compute', '--help']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_poor_terminal_encoding_is_no_error():
+    code = "import sys; from lsi.cli import main; sys.exit(main(['show', 'nicht\u2014da']))"
+    done = run_python(code, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2
+    assert "nicht?da" in done.stderr
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == app._version()

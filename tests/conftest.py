@@ -1,0 +1,27 @@
+"""Settings shared by all tests."""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Two busy cores make single examples slow now and then; that is no failure.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--shared-data",
+        type=Path,
+        default=None,
+        help="folder with data/ and golden/: runs the tests that need real data or published values",
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_data(request):
+    folder = request.config.getoption("--shared-data")
+    if folder is None:
+        pytest.skip("needs --shared-data FOLDER")
+    return folder
