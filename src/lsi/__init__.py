@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from lsi.audit import Audit
     from lsi.errors import ConvergenceError, InputError, LsiError, OutputError
     from lsi.estimator import LaplaceSampleInformation
+    from lsi.features.modules import extract_features
     from lsi.loo.newton import Newton
     from lsi.loo.retrain import Retrain
+    from lsi.network import score_model
     from lsi.pipeline import score
     from lsi.probes import LinearProbe
     from lsi.scores import Scores, load
@@ -27,8 +29,10 @@ _HOME = {
     "OutputError": "lsi.errors",
     "Retrain": "lsi.loo.retrain",
     "Scores": "lsi.scores",
+    "extract_features": "lsi.features.modules",
     "load": "lsi.scores",
     "score": "lsi.pipeline",
+    "score_model": "lsi.network",
 }
 
 __all__ = [
@@ -42,8 +46,10 @@ __all__ = [
     "OutputError",
     "Retrain",
     "Scores",
+    "extract_features",
     "load",
     "score",
+    "score_model",
 ]
 
 

@@ -108,14 +108,14 @@ def test_a_missing_file_is_no_unknown_name(good):
         load_samples(str(good.parent / "god.npz"))
     with pytest.raises(InputError, match="there is no folder"):
         load_samples(str(good.parent / "nowhere" / "good.npz"))
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="holds no images in sub-folders"):
         load_samples(str(good.parent))
 
 
 def test_an_unsupported_type_names_the_supported_ones(tmp_path):
-    (tmp_path / "d.csv").write_text("a,b\n")
+    (tmp_path / "d.xls").write_text("a,b\n")
     with pytest.raises(InputError, match=r"not one of \.npz"):
-        load_samples(str(tmp_path / "d.csv"))
+        load_samples(str(tmp_path / "d.xls"))
 
 
 def test_a_name_without_path_marks_is_a_dataset(tmp_path, monkeypatch):

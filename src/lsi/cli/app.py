@@ -16,6 +16,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Group
 
+from lsi.cli.cache import cache
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
 from lsi.cli.saved import report, show
@@ -52,6 +53,7 @@ app = App(
 app.command(compute)
 app.command(show)
 app.command(report)
+app.command(cache)
 
 
 def main(argv: Iterable[str] | None = None) -> int:

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsi.cli.options import DataOptions, MachineOptions, MethodOptions, OutputOptions, ProbeOptions
+from lsi.cli.gather import Gathered, gather
+from lsi.cli.options import (
+    CorruptionOptions,
+    DataOptions,
+    EncoderOptions,
+    MachineOptions,
+    MethodOptions,
+    OutputOptions,
+    ProbeOptions,
+)
 from lsi.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
 
 _CHECKED = ("probe", "posterior", "method", "prior_precision", "audit")
 _PROBE, _METHOD, _OUTPUT, _MACHINE = ProbeOptions(), MethodOptions(), OutputOptions(), MachineOptions()
+_ENCODER, _CORRUPTION = EncoderOptions(), CorruptionOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,26 +35,36 @@ class Job:
     """A run whose every input has been checked.
 
     Attributes:
-        samples: The data, labels as they came.
-        corruption: Labels changed on purpose, or None.
+        data: Features, labels, and the truth about what was changed on purpose.
         problem: Checked features and the labels to train on.
         settings: Keyword arguments of `lsi.score`, apart from the data.
     """
 
-    samples: Samples
-    corruption: Corruption | None
+    data: Gathered
     problem: Problem
     settings: dict[str, Any]
 
     @property
+    def samples(self) -> Samples:
+        """The data, labels as they came."""
+        return self.data.samples
+
+    @property
+    def corruption(self) -> Corruption | None:
+        """What was changed on purpose, or None."""
+        return self.data.corruption
+
+    @property
     def labels(self) -> np.ndarray:
         """``(N,)`` labels to train on."""
-        return self.samples.labels if self.corruption is None else self.corruption.labels
+        return self.data.labels
 
 
 def compute(
     *,
     data: DataOptions,
+    encoder: EncoderOptions = _ENCODER,
+    corruption: CorruptionOptions = _CORRUPTION,
     probe: ProbeOptions = _PROBE,
     method: MethodOptions = _METHOD,
     output: OutputOptions = _OUTPUT,
@@ -54,6 +74,8 @@ def compute(
 
     Args:
         data: What is scored.
+        encoder: How images, texts and recordings become features.
+        corruption: What is changed on purpose.
         probe: What is trained.
         method: How a model without a sample is found.
         output: Where results go.
@@ -62,7 +84,7 @@ def compute(
     from lsi.cli.display import announce, show_result
 
     check_places(output)
-    job = prepare(data, probe, method, machine)
+    job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
     if not output.quiet:
         announce(job)
     scores = run(job, quiet=output.quiet)
@@ -110,14 +132,26 @@ def keep_apart(scores: Path, report: Path) -> None:
         )
 
 
-def prepare(data: DataOptions, probe: ProbeOptions, method: MethodOptions, machine: MachineOptions) -> Job:
-    """Load the data and check every setting.
+def prepare(
+    data: DataOptions,
+    encoder: EncoderOptions,
+    corruption: CorruptionOptions,
+    probe: ProbeOptions,
+    method: MethodOptions,
+    machine: MachineOptions,
+    *,
+    quiet: bool = False,
+) -> Job:
+    """Check every setting, load the data, and encode what is raw.
 
     Args:
         data: What is scored.
+        encoder: How raw items become features.
+        corruption: What is changed on purpose.
         probe: What is trained.
         method: How a model without a sample is found.
         machine: What the computation runs on.
+        quiet: Whether to leave out progress and remarks.
 
     Returns:
         The checked job.
@@ -126,13 +160,15 @@ def prepare(data: DataOptions, probe: ProbeOptions, method: MethodOptions, machi
         InputError: If anything cannot be used as it is.
     """
     from lsi import LinearProbe
-    from lsi.data import corrupt_labels, load_samples, parse_subset
+    from lsi.cli.display import say
+    from lsi.cli.progress import progress_bar
+    from lsi.data import parse_subset
     from lsi.pipeline import check_settings
     from lsi.problem import check_problem
 
     settings: dict[str, Any] = {
         "probe": LinearProbe(weight_decay=probe.weight_decay, fit_intercept=probe.intercept),
-        "posterior": probe.posterior,
+        "posterior": "kron" if probe.posterior == "kfac" else probe.posterior,
         "method": build_method(method),
         "prior_precision": probe.prior_precision,
         "audit": audit_size(method.audit),
@@ -141,15 +177,41 @@ def prepare(data: DataOptions, probe: ProbeOptions, method: MethodOptions, machi
     }
     check_settings(**{key: settings[key] for key in _CHECKED})
     use_machine(machine)
-    samples = load_samples(data.dataset)
-    corruption = None
-    if data.corrupt_label is not None:
-        seed = settings["seed"] if data.corrupt_seed is None else _seed(data.corrupt_seed, "--corrupt-seed")
-        corruption = corrupt_labels(samples.labels, data.corrupt_label, seed)
-    labels = samples.labels if corruption is None else corruption.labels
-    subset = None if data.subset is None else parse_subset(data.subset, labels, settings["seed"])
+    with progress_bar(quiet) as progress:
+        gathered = gather(
+            data,
+            corruption,
+            encoder,
+            seed=settings["seed"],
+            device=machine.device,
+            progress=progress,
+            say=(lambda text: None) if quiet else say,
+        )
+    samples, labels = gathered.samples, gathered.labels
+    wanted = subset_text(data, len(samples))
+    subset = None if wanted is None else parse_subset(wanted, labels, settings["seed"])
     problem = check_problem(samples.features, labels, subset=subset, sample_id=samples.ids)
-    return Job(samples, corruption, problem, {**settings, "subset": subset})
+    return Job(gathered, problem, {**settings, "subset": subset})
+
+
+def subset_text(data: DataOptions, n_samples: int) -> str | None:
+    """Return the subset to score as `parse_subset` reads it.
+
+    Args:
+        data: Options, of which ``--range1`` and ``--range2`` are another way to write a range.
+        n_samples: Number of samples.
+
+    Returns:
+        The text; None: all samples.
+
+    Raises:
+        InputError: If both ways are used.
+    """
+    if data.range1 is None and not data.range2:
+        return data.subset
+    if data.subset is not None:
+        raise InputError("--subset and --range1/--range2 both choose what is scored. Use one of them.")
+    return f"{data.range1 or 0}:{data.range2 or n_samples}"
 
 
 def build_method(options: MethodOptions) -> Any:
@@ -166,9 +228,15 @@ def build_method(options: MethodOptions) -> Any:
     """
     from lsi import Newton, Retrain
 
+    if options.num_batches not in (None, 1):
+        raise InputError(
+            f"--num-batches {options.num_batches}: every step sees all samples here. Leave it out, or use 1."
+        )
     settings = {"epochs": options.epochs, "lr": options.lr, "momentum": options.momentum}
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-    flags = ", ".join(f"--{name}" for name in given)
+    if options.n_seeds not in (None, 1):
+        given["n_seeds"] = options.n_seeds
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
     if options.method == "newton" and given:
         raise InputError(f"{flags}: settings of the method retrain. Drop them, or choose --method retrain.")
     if options.method == "retrain" or given:
@@ -245,6 +313,9 @@ def run(job: Job, *, quiet: bool) -> Scores:
         )
     table, manifest, samples = scores.to_frame(), dict(scores.manifest), job.samples
     manifest["source"] = {**samples.source, "description": samples.description}
+    manifest |= job.data.extra
+    if "encoder" in job.data.extra:
+        manifest["timings"] = {"encode": job.data.extra["encoder"]["seconds"], **manifest["timings"]}
     if samples.class_names:
         manifest["class_names"] = {str(label): name for label, name in samples.class_names.items()}
     if job.corruption is not None:

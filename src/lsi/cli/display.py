@@ -19,6 +19,7 @@ from lsi.text import plain_text
 
 if TYPE_CHECKING:
     from lsi.cli.compute import Job
+    from lsi.data import Corruption
     from lsi.scores import Scores
 
 ROWS = 8
@@ -53,11 +54,27 @@ def announce(job: Job) -> None:
         f"expected cost: {cost.text}",
     ]
     if job.corruption is not None:
-        rate = job.corruption.n_corrupted / problem.n_samples
-        lines.insert(1, f"{job.corruption.n_corrupted:,} labels changed on purpose ({percent(rate)})")
-    console = Console(stderr=True, highlight=False)
-    for line in lines:
-        console.print(Text(plain_text(line, 300)))
+        lines.insert(1, _changed(job.corruption, problem.n_samples))
+    for line in (*lines, *(f"note: {note}" for note in job.data.notes)):
+        say(line)
+
+
+def say(line: str) -> None:
+    """Print one line on stderr.
+
+    Args:
+        line: Text from anywhere.
+    """
+    Console(stderr=True, highlight=False).print(Text(plain_text(line, 300)))
+
+
+def _changed(corruption: Corruption, n_samples: int) -> str:
+    count, share = corruption.n_corrupted, percent(corruption.n_corrupted / n_samples)
+    if corruption.kind == "given clean labels":
+        return f"{count:,} labels differ from the clean ones ({share})"
+    if corruption.kind in ("symmetric", "pairwise", "transition"):
+        return f"{count:,} labels changed on purpose ({share})"
+    return f"{count:,} samples changed on purpose ({corruption.kind}, {share})"
 
 
 def show_result(

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-Posterior = Literal["diag", "kron", "full"]
+Posterior = Literal["diag", "kron", "full", "kfac"]
 Method = Literal["newton", "retrain"]
+Several = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
 
 @Parameter(name="*", group=Group("Data", sort_key=1))
@@ -21,22 +22,100 @@ class DataOptions:
     """What is scored.
 
     Attributes:
-        dataset: `digits`, `wine`, `breast_cancer`, or the path of a .npz file that holds X and y
-            (ids too, if you like).
+        dataset: A name (`digits`, `wine`, `breast_cancer`, `cifar10`, `cifar100`, `fashion_mnist`,
+            `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with one sub-folder of images
+            a class, a table (.parquet, .arrow, .csv, .jsonl), or arrays (.npz, .npy, .safetensors).
+        data_dir: Folder of archives at hand, looked at before any download.
+        split: `train` or `test`, where the data have both.
+        label_column: Column of the labels (in a .npz: their name).
+        clean_label_column: Column of labels known to be right: the difference counts as planted.
+        id_column: Column of stable ids.
+        image_column: Column of images: paths, or bytes.
+        text_column: Column of texts.
+        audio_column: Column of recordings: paths, or bytes.
+        feature_columns: Columns of numbers. Default: all that are not named otherwise.
+        labels: File of labels beside a .npy of features.
+        standardise: Bring every feature to mean 0 and standard deviation 1 first.
+        skip_broken: Leave out and count items that cannot be read, and rows without a label.
+        active_classes: Use the samples with these labels only.
+        first: Use the first so many samples only.
         subset: Score these samples only (the model still learns from all): a number drawn at random, as
             `500`; positions, as `0,7,12`; a range, as `100:200`. Default: all.
-        corrupt_label: Change this share of the labels on purpose, as `0.1`, and measure how well LSI finds
-            them.
-        corrupt_seed: Seed of that change. Default: `--seed`.
+        range1: Score from this position on.
+        range2: Score up to this position, which is not included; 0: the end.
     """
 
     dataset: Annotated[str, Parameter(name=["--dataset", "-d"])]
+    data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data-path"])] = None
+    split: str | None = None
+    label_column: str | None = None
+    clean_label_column: str | None = None
+    id_column: str | None = None
+    image_column: str | None = None
+    text_column: str | None = None
+    audio_column: str | None = None
+    feature_columns: Several = ()
+    labels: Path | None = None
+    standardise: Annotated[bool, Parameter(name=["--standardise", "--standardize"], negative="")] = False
+    skip_broken: Annotated[bool, Parameter(negative="")] = False
+    active_classes: Several = ()
+    first: int | None = None
     subset: str | None = None
+    range1: int | None = None
+    range2: int | None = None
+
+
+@Parameter(name="*", group=Group("Encoder", sort_key=2))
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """How images, texts and recordings become features.
+
+    Attributes:
+        encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, or `raw` for the
+            pixels themselves. Default for images: `microsoft/resnet-18`.
+        pooling: `auto`, `mean`, `cls`, `last`, `max` or `pooler`.
+        precision: `auto` (float16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
+        batch_size: Samples a forward pass.
+        cache_dir: Folder for features and downloads. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
+    """
+
+    encoder: str | None = None
+    pooling: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    cache_dir: Path | None = None
+
+
+@Parameter(name="*", group=Group("Corruption on purpose", sort_key=3))
+@dataclass(frozen=True, kw_only=True)
+class CorruptionOptions:
+    """What is changed on purpose, to measure how well LSI finds it.
+
+    Attributes:
+        corrupt_label: Change this share of the labels, as `0.1`.
+        corrupt_kind: `symmetric`: to any other class; `pairwise`: to the class after its own.
+        transition: File with a matrix of probabilities from label (row) to label (column), in place of
+            a share.
+        corrupt_data: Strength of noise on the data, in their standard deviations, as `0.1`; for texts, the
+            share of lorem-like samples to add.
+        corrupt_data_label: Labels of the classes that get this noise. Default: all.
+        human_label_noise: Labels that people gave CIFAR's images: `aggregate` (or `True`), `worst`,
+            `random1`, `random2`, `random3`; `noisy` for CIFAR-100.
+        human_labels: Their file, CIFAR-10_human.pt or CIFAR-100_human.pt. Default: in `--data-dir`.
+        corrupt_seed: Seed of these changes. Default: `--seed`.
+    """
+
     corrupt_label: float | None = None
+    corrupt_kind: Literal["symmetric", "pairwise"] = "symmetric"
+    transition: Path | None = None
+    corrupt_data: float | None = None
+    corrupt_data_label: Several = ()
+    human_label_noise: str | None = None
+    human_labels: Annotated[Path | None, Parameter(name=["--human-labels", "--noisy-label-location"])] = None
     corrupt_seed: int | None = None
 
 
-@Parameter(name="*", group=Group("Probe and posterior", sort_key=2))
+@Parameter(name="*", group=Group("Probe and posterior", sort_key=4))
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
     """What is trained, and how its weights' posterior is approximated.
@@ -44,17 +123,17 @@ class ProbeOptions:
     Attributes:
         weight_decay: Strength of the penalty on the weights, on the scale of the mean loss.
         intercept: Whether the probe has an intercept.
-        posterior: Structure of the posterior precision.
+        posterior: Structure of the posterior precision; `kfac` is another name of `kron`.
         prior_precision: Precision of the Gaussian prior in the posterior.
     """
 
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Parameter(name=["--weight-decay", "--wd"])] = 1e-4
     intercept: Annotated[bool, Parameter(name="--intercept", negative="--no-intercept")] = True
-    posterior: Posterior = "diag"
+    posterior: Annotated[Posterior, Parameter(name=["--posterior", "--laptype"])] = "diag"
     prior_precision: float = 1.0
 
 
-@Parameter(name="*", group=Group("Leave-one-out", sort_key=3))
+@Parameter(name="*", group=Group("Leave-one-out", sort_key=5))
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
     """How a model without a sample is found, and how the result is checked.
@@ -66,6 +145,8 @@ class MethodOptions:
         epochs: Retrain: passes over the data.
         lr: Retrain: learning rate.
         momentum: Retrain: Nesterov momentum.
+        n_seeds: Retrain: repetitions with other initial weights, whose mean is taken.
+        num_batches: Retrain: batches an epoch; only 1, since all batches are full here.
         audit: How many samples are left out again by brute force to check the result; `--no-audit`: none.
         seed: Seed of every random draw: audit, subset, corruption, initial weights of retrain.
     """
@@ -74,12 +155,14 @@ class MethodOptions:
     tol: float | Literal["none"] | None = None
     epochs: int | None = None
     lr: float | None = None
-    momentum: float | None = None
+    momentum: Annotated[float | None, Parameter(name=["--momentum", "--mom"])] = None
+    n_seeds: int | None = None
+    num_batches: int | None = None
     audit: Annotated[int | bool | None, Parameter(name="--audit", negative="--no-audit")] = None
     seed: int | None = None
 
 
-@Parameter(name="*", group=Group("Output", sort_key=4))
+@Parameter(name="*", group=Group("Output", sort_key=6))
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Where results go.
@@ -92,14 +175,14 @@ class OutputOptions:
         quiet: Print errors only.
     """
 
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None
+    output: Annotated[Path | None, Parameter(name=["--output", "-o", "--save-dir"])] = None
     report: Path | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
     json: Annotated[bool, Parameter(negative="")] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False
 
 
-@Parameter(name="*", group=Group("Machine", sort_key=5))
+@Parameter(name="*", group=Group("Machine", sort_key=7))
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
     """What the computation runs on.

@@ -80,12 +80,17 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
     Raises:
         InputError: If the dataset that is named cannot be read or is not the one that was scored.
     """
-    from lsi.data import load_samples
+    from lsi.data import SourceOptions, load_samples
     from lsi.data.sources import reload_samples
     from lsi.report.summary import check_samples
 
+    source = scores.manifest.get("source", {})
     try:
-        samples = load_samples(dataset) if dataset else reload_samples(scores.manifest.get("source", {}))
+        if dataset:
+            samples = load_samples(dataset, SourceOptions.restore(source.get("options") or {}))
+        else:
+            samples = reload_samples(source)
+        samples = align(samples, scores)
         check_samples(scores, samples)
         return samples
     except InputError as error:
@@ -93,3 +98,30 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
             raise
         print(plain_text(f"warning: the page has no pictures: {error}", 2000), file=sys.stderr)
         return None
+
+
+def align(samples: Samples, scores: Scores) -> Samples:
+    """Bring samples into the order in which they were scored, where only some of the data were used.
+
+    Args:
+        samples: All the data.
+        scores: Scores of some of them.
+
+    Returns:
+        Samples whose rows at the scored positions are the scored ones, by id; the data as they are where
+        an id is not found, as for samples that were added on purpose.
+    """
+    import numpy as np
+
+    frame = scores.to_frame()
+    if scores.manifest.get("selected_of") != len(samples):
+        return samples
+    total = int(scores.manifest.get("data", {}).get("n_samples", len(samples)))
+    where = {str(sample_id): row for row, sample_id in enumerate(samples.ids)}
+    rows = [where.get(str(sample_id)) for sample_id in frame["sample_id"]]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows) or len(where) < len(samples):
+        return samples
+    order = np.zeros(total, dtype=np.int64)
+    order[frame["position"].to_numpy()] = known
+    return samples.select(order)

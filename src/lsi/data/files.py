@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
 from lsi.errors import InputError, nearest
+from lsi.problem_features import tensor_to_numpy
 
 
-def read_npz(path: str | Path) -> Samples:
+def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
     """Read features ``X``, labels ``y`` and, where present, ``ids`` from a ``.npz`` file.
 
     Other arrays in the file are left alone.
 
     Args:
         path: The file, as `numpy.savez` writes it.
+        options: ``label_column``, ``clean_label_column`` and ``id_column`` name other arrays than ``y``
+            and ``ids``; the first of ``feature_columns`` another one than ``X``.
 
     Returns:
         The samples; ids are ``0 … N−1`` where the file has none.
@@ -26,21 +32,126 @@ def read_npz(path: str | Path) -> Samples:
     Raises:
         InputError: If the file is missing or broken, lacks ``X`` or ``y``, or holds Python objects.
     """
-    path = Path(path)
+    path, options = Path(path), options or SourceOptions()
     require_file(path)
-    arrays = _read_arrays(path, required=("X", "y"), optional=("ids",))
-    labels = arrays["y"]
-    ids = arrays.get("ids")
+    keys = _Keys.of(options)
+    arrays = _read_arrays(path, required=keys.required, optional=(keys.ids,))
+    return _from_arrays(path, arrays, keys, options)
+
+
+def read_safetensors(path: Path, options: SourceOptions) -> Samples:
+    """Read ``X``, ``y`` and, where present, ``ids`` from a ``.safetensors`` file; memory-mapped.
+
+    Args:
+        path: The file.
+        options: As in `read_npz`.
+
+    Returns:
+        The samples.
+
+    Raises:
+        InputError: If the file is broken, or lacks ``X`` or ``y``.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError(
+            "reading .safetensors needs safetensors. Install it: "
+            "pip install 'laplace-sample-information[encoders]'"
+        ) from error
+    keys = _Keys.of(options)
+    try:
+        with safe_open(path, framework="pt") as file:
+            present = list(file.keys())
+            _require_keys(path, keys.required, present)
+            wanted = [key for key in (*keys.required, keys.ids) if key in present]
+            arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable .safetensors file ({error}). Write it again.") from error
+    return _from_arrays(path, arrays, keys, options)
+
+
+def read_npy(path: Path, options: SourceOptions) -> Samples:
+    """Read features from a ``.npy`` file, memory-mapped, and labels from a file beside it.
+
+    Args:
+        path: An `(N, D)` array.
+        options: ``labels`` names the file of labels (``.npy``, or text with one label a line); default:
+            ``<stem>_labels.npy`` or ``<stem>_y.npy`` in the same folder.
+
+    Returns:
+        The samples.
+
+    Raises:
+        InputError: If a file is missing, broken, or holds Python objects.
+    """
+    beside = [path.with_name(f"{path.stem}{tail}.npy") for tail in ("_labels", "_y")]
+    labels = options.labels or next((place for place in beside if place.is_file()), None)
+    if labels is None:
+        raise InputError(
+            f"{path} holds features only. Name the file of labels with --labels, or call it {beside[0].name}."
+        )
+    require_file(labels)
+    features = _load_npy(path)
+    if labels.suffix.lower() == ".npy":
+        target = _load_npy(labels)
+    else:
+        target = np.array(labels.read_text(encoding="utf-8").split("\n"))
+        target = target[:-1] if len(target) and not target[-1] else target
+    arrays = {"X": features, "y": target}
+    return _from_arrays(path, arrays, _Keys("X", "y", "ids", None), options)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Names of the arrays in a file."""
+
+    features: str
+    labels: str
+    ids: str
+    clean: str | None
+
+    @staticmethod
+    def of(options: SourceOptions) -> _Keys:
+        features = options.feature_columns[0] if options.feature_columns else "X"
+        return _Keys(
+            features, options.label_column or "y", options.id_column or "ids", options.clean_label_column
+        )
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(key for key in (self.features, self.labels, self.clean) if key is not None)
+
+
+def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options: SourceOptions) -> Samples:
+    labels = arrays[keys.labels]
+    ids = arrays.get(keys.ids)
     if ids is None:
         ids = np.arange(len(labels) if labels.ndim else 0)
+    source: dict[str, Any] = {"kind": "file", "name": path.name, "path": str(path.absolute())}
+    if described := options.describe():
+        source["options"] = described
     return Samples(
         name=path.stem,
         ids=ids,
         labels=labels,
-        features=arrays["X"],
+        features=arrays[keys.features],
+        clean_labels=arrays[keys.clean] if keys.clean else None,
         description=f"Features and labels from {path.name}.",
-        source={"kind": "file", "name": path.name, "path": str(path.absolute())},
+        source=source,
     )
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path} is no readable .npy file of plain numbers or text ({error}). Write it with numpy.save."
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is no .npy file. Write it with numpy.save.")
+    return array
 
 
 def require_file(path: Path) -> None:
@@ -53,7 +164,7 @@ def require_file(path: Path) -> None:
         InputError: If it is not there; the message says what is, and which files have similar names.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder. Give the path of a .npz file that holds X and y.")
+        raise InputError(f"{path} is a folder. Give the path of a file.")
     if path.is_file():
         return
     folder = path.parent
@@ -89,7 +200,8 @@ def _require_keys(path: Path, required: tuple[str, ...], present: list[str]) -> 
         held = ", ".join(map(repr, present)) or "nothing"
         raise InputError(
             f"{path} lacks {' and '.join(map(repr, missing))}; it holds {held}. "
-            "Write features as X and labels as y: numpy.savez(path, X=features, y=labels)."
+            "Write features as X and labels as y: numpy.savez(path, X=features, y=labels). "
+            "Or name the labels with --label-column."
         )
 
 

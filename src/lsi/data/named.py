@@ -1,4 +1,4 @@
-"""Datasets known by name, shipped with scikit-learn: nothing is downloaded."""
+"""Datasets known by name: those of scikit-learn, and published ones that are found or downloaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lsi.data.cifar import load_cifar
+from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
+from lsi.data.vision import load_archived_folder, load_fashion_mnist
 from lsi.errors import InputError, nearest
 
 
@@ -70,7 +73,19 @@ NAMED: dict[str, Callable[[], Samples]] = {
     "wine": _wine,
     "breast_cancer": _breast_cancer,
 }
-"""Every dataset that `load_named` knows."""
+"""Datasets inside scikit-learn: nothing is downloaded."""
+
+PUBLISHED: dict[str, Callable[[str, SourceOptions], Samples]] = {
+    "cifar10": load_cifar,
+    "cifar100": load_cifar,
+    "fashion_mnist": load_fashion_mnist,
+    "imagenette": load_archived_folder,
+    "imagewoof": load_archived_folder,
+}
+"""Datasets in archives: looked for in ``data_dir``, else downloaded."""
+
+_REGRESSION = ("diabetes",)
+_SPELLINGS = {"cifar_10": "cifar10", "cifar_100": "cifar100", "fashionmnist": "fashion_mnist"}
 
 
 def canonical_name(name: str) -> str:
@@ -82,25 +97,39 @@ def canonical_name(name: str) -> str:
     Returns:
         For example ``breast_cancer``.
     """
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    return _SPELLINGS.get(plain, plain)
 
 
-def load_named(name: str) -> Samples:
-    """Load one of the datasets in `NAMED`.
+def is_known(name: str) -> bool:
+    """Return whether `load_named` has something to say about this name."""
+    return canonical_name(name) in (*NAMED, *PUBLISHED, *_REGRESSION)
+
+
+def load_named(name: str, options: SourceOptions | None = None) -> Samples:
+    """Load one of the datasets in `NAMED` or `PUBLISHED`.
 
     Args:
         name: Its name; case and hyphens do not matter.
+        options: Where archives are, and which split is wanted.
 
     Returns:
         The samples.
 
     Raises:
-        InputError: If no dataset has this name.
+        InputError: If no dataset has this name, or it cannot be had.
     """
-    loader = NAMED.get(canonical_name(name))
-    if loader is None:
+    known = canonical_name(name)
+    if known in PUBLISHED:
+        return PUBLISHED[known](known, options or SourceOptions())
+    if known in _REGRESSION:
         raise InputError(
-            f"unknown dataset {name!r}. {nearest(name, NAMED)} "
-            "For your own data give the path of a .npz file that holds X and y."
+            f"the target of {known} is a number, not a class, and the linear probe is a classifier. Take a "
+            "dataset with classes, or bin the target: pandas.qcut(load_diabetes().target, 4, labels=False)."
         )
-    return loader()
+    if known not in NAMED:
+        raise InputError(
+            f"unknown dataset {name!r}. {nearest(name, [*NAMED, *PUBLISHED])} "
+            "For your own data give the path of a .npz file, of a table, or of a folder of images."
+        )
+    return NAMED[known]()

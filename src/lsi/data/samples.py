@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
+from lsi.data.items import Items
 from lsi.errors import InputError
+
+
+class Images(Protocol):
+    """Pictures by position: an array, or something that decodes one when asked."""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+
+    def __getitem__(self, position: Any, /) -> np.ndarray:
+        """Return the pixels of one picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,18 +27,22 @@ class Samples:
     """Samples as a source gives them, before any check of their values.
 
     A source promises that row ``i`` of every array is the same sample and that `ids` stay the same
-    from run to run. Whether the values can be scored (finite, numeric, enough classes) is decided
-    in one place, ``lsi.problem.check_problem``.
+    from run to run. It holds features, raw items (which an encoder turns into features), or both.
+    Whether the values can be scored (finite, numeric, enough classes) is decided in one place,
+    ``lsi.problem.check_problem``.
 
     Attributes:
         name: Short name of the data, as given by the user where there is one.
         ids: ``(N,)`` stable identities.
         labels: ``(N,)`` labels, as the source spells them.
         features: ``(N, D)`` numbers, or None where the source holds raw items only.
-        images: ``(N, H, W)`` or ``(N, H, W, 3)`` pixels for thumbnails, uint8, or None.
+        items: The N raw items, read when they are needed, or None.
+        images: Pictures for thumbnails: ``(N, H, W)`` or ``(N, H, W, 3)`` pixels, uint8, or None.
+        clean_labels: ``(N,)`` labels known to be right, where the source has them beside `labels`.
         class_names: Name to show for a label, where it differs from the label itself.
         feature_names: ``D`` names, or None.
         description: One sentence on what this is and how it was prepared.
+        notes: What the user should be told about the data, one sentence each.
         source: What is needed to find the data again (JSON values only); goes into the manifest.
     """
 
@@ -34,11 +50,14 @@ class Samples:
     ids: np.ndarray
     labels: np.ndarray
     features: np.ndarray | None = None
-    images: np.ndarray | None = None
+    items: Items | None = None
+    images: Images | None = None
+    clean_labels: np.ndarray | None = None
     class_names: Mapping[Hashable, str] | None = None
     feature_names: tuple[str, ...] | None = None
     description: str = ""
-    source: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same samples.
@@ -52,16 +71,53 @@ class Samples:
                     f"{self.name}: {what} must be one-dimensional, got shape {values.shape}. "
                     "Use one entry a sample, for example values.ravel() or values.argmax(axis=1)."
                 )
-        for what, array in (("ids", self.ids), ("features (X)", self.features), ("images", self.images)):
-            if array is not None and len(array) != len(self.labels):
+        parts = {
+            "ids": self.ids,
+            "features (X)": self.features,
+            "items": self.items,
+            "images": self.images,
+            "clean labels": self.clean_labels,
+        }
+        for what, part in parts.items():
+            if part is not None and len(part) != len(self.labels):
                 raise InputError(
                     f"{self.name}: {what} and labels (y) describe different numbers of samples: "
-                    f"{len(array):,} and {len(self.labels):,}. Give one label for each row."
+                    f"{len(part):,} and {len(self.labels):,}. Give one label for each row."
                 )
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.labels)
+
+    def select(self, positions: np.ndarray) -> Samples:
+        """Return the samples at `positions`, in that order; raw items stay unread.
+
+        Args:
+            positions: Integer positions.
+
+        Returns:
+            The chosen samples with their ids.
+        """
+        from lsi.data.decode import ItemImages
+
+        positions = np.asarray(positions, dtype=np.int64)
+        if len(positions) == len(self) and (np.diff(positions) == 1).all():
+            return self
+        items = None if self.items is None else self.items.select(positions)
+        images: Images | None = None
+        if isinstance(self.images, np.ndarray):
+            images = self.images[positions]
+        elif self.images is not None and items is not None:
+            images = ItemImages(items)
+        return replace(
+            self,
+            ids=self.ids[positions],
+            labels=self.labels[positions],
+            features=None if self.features is None else self.features[positions],
+            items=items,
+            images=images,
+            clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
+        )
 
     def class_name(self, label: Hashable) -> str:
         """Return the name to show for `label`.

@@ -5,36 +5,54 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from lsi.data.files import read_npz, require_file
-from lsi.data.named import NAMED, canonical_name, load_named
+from lsi.data.files import read_npy, read_npz, read_safetensors, require_file
+from lsi.data.folder import read_image_folder
+from lsi.data.hub import PREFIX, read_hub
+from lsi.data.named import is_known, load_named
+from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
+from lsi.data.table_files import FORMATS
+from lsi.data.tables import read_table
 from lsi.errors import InputError
 
-READERS: dict[str, Callable[[Path], Samples]] = {".npz": read_npz}
+READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".safetensors": read_safetensors,
+    **dict.fromkeys(FORMATS, read_table),
+}
 """What reads a file, by its suffix."""
 
 
-def load_samples(source: str | Path) -> Samples:
+def load_samples(source: str | Path, options: SourceOptions | None = None) -> Samples:
     """Load samples from a dataset name or a path.
 
     A known name wins over a file of the same name; write ``./digits`` to mean the file.
 
     Args:
-        source: A name in `NAMED`, or the path of a file with a suffix in `READERS`.
+        source: A name of `lsi.data.named`, ``hf:owner/name``, the path of a file with a suffix in
+            `READERS`, or the path of a folder of images or of table files.
+        options: Where archives are, which columns are what.
 
     Returns:
         The samples.
 
     Raises:
-        InputError: If `source` is neither.
+        InputError: If `source` is none of these.
     """
-    text = os.fspath(source)
-    if canonical_name(text) in NAMED and not isinstance(source, Path):
-        return load_named(text)
+    text, options = os.fspath(source), options or SourceOptions()
+    if isinstance(source, str):
+        if text.startswith(PREFIX):
+            return read_hub(text, options)
+        if is_known(text):
+            return load_named(text, options)
     path = Path(text).expanduser()
     if not _looks_like_path(text, path):
-        return load_named(text)
+        return load_named(text, options)
+    if path.is_dir():
+        return _read_folder(path, options)
     require_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -42,10 +60,10 @@ def load_samples(source: str | Path) -> Samples:
             f"cannot read {text!r}: its type is not one of {', '.join(READERS)}. "
             "Write features and labels with numpy.savez('data.npz', X=features, y=labels)."
         )
-    return reader(path)
+    return reader(path, options)
 
 
-def reload_samples(source: Mapping[str, str]) -> Samples:
+def reload_samples(source: Mapping[str, Any]) -> Samples:
     """Load the samples that a manifest's ``source`` entry describes.
 
     Args:
@@ -58,11 +76,18 @@ def reload_samples(source: Mapping[str, str]) -> Samples:
         InputError: If the entry is unknown or its data are gone.
     """
     kind = source.get("kind")
-    if kind == "named":
-        return load_named(source.get("name", ""))
+    options = SourceOptions.restore(source.get("options") or {})
+    if kind in ("named", "hub"):
+        return load_samples(str(source.get("name", "")), options)
     if kind == "file":
-        return load_samples(Path(source.get("path", "")))
+        return load_samples(Path(source.get("path", "")), options)
     raise InputError("these scores do not say where their samples came from. Name the data with --dataset.")
+
+
+def _read_folder(path: Path, options: SourceOptions) -> Samples:
+    if any(entry.suffix.lower() in FORMATS for entry in path.iterdir()):
+        return read_table(path, options)
+    return read_image_folder(path)
 
 
 def _looks_like_path(text: str, path: Path) -> bool:

@@ -1,0 +1,66 @@
+"""A folder of images: every sub-folder is a class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from lsi.data.decode import ItemImages
+from lsi.data.items import FileItems
+from lsi.data.samples import Samples
+from lsi.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def read_image_folder(folder: Path) -> Samples:
+    """Find the images of a folder; none is opened.
+
+    Args:
+        folder: Its sub-folders are the classes; deeper folders belong to the class above them.
+
+    Returns:
+        Raw images, sorted by name; the id is the path inside the folder, with slashes.
+
+    Raises:
+        InputError: If there are no images in sub-folders.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    loose = other = 0
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(place).relative_to(folder)
+        for file in files:
+            if file.startswith(".") or not file.lower().endswith(IMAGE_SUFFIXES):
+                other += not file.startswith(".")
+            elif not inside.parts:
+                loose += 1
+            else:
+                names.append((inside / file).as_posix())
+                labels.append(inside.parts[0])
+    if not names:
+        hint = f" ({loose} images lie directly in it)" if loose else ""
+        raise InputError(
+            f"{folder} holds no images in sub-folders{hint}. Make one sub-folder for each class, "
+            f"with files of the types {', '.join(IMAGE_SUFFIXES)}."
+        )
+    order = np.argsort(names, kind="stable")
+    items = FileItems("image", folder, [names[k] for k in order])
+    notes = []
+    if loose:
+        notes.append(f"{loose:,} images outside of any class folder were left out.")
+    if other:
+        notes.append(f"{other:,} files that are no images were left out.")
+    return Samples(
+        name=folder.resolve().name,
+        ids=np.array([names[k] for k in order]),
+        labels=np.array([labels[k] for k in order]),
+        items=items,
+        images=ItemImages(items),
+        description=f"Images from the folder {folder.resolve().name}; the sub-folder is the class.",
+        notes=tuple(notes),
+        source={"kind": "file", "name": folder.resolve().name, "path": str(folder.absolute())},
+    )

@@ -1,0 +1,201 @@
+"""Raw items (images, texts, recordings) that are read when they are needed, never all at once."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KINDS = ("image", "text", "audio")
+"""What an item can be."""
+
+Payload = Any
+"""An item as stored: bytes of a file, its path, pixels `(H, W)` or `(H, W, 3)`, or text. None: missing."""
+
+
+class Items(ABC):
+    """A sequence of raw items of one kind.
+
+    The contract: ``list(items.iterate(p))[k]`` is the payload of item ``p[k]``, for any ascending
+    positions p, and reading holds no more than one block of the source in memory.
+
+    Attributes:
+        kind: One of `KINDS`.
+    """
+
+    kind: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    @abstractmethod
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield the payloads at ascending `positions`."""
+
+    @abstractmethod
+    def describe(self, position: int) -> str:
+        """Return how messages call an item: a file name, or a row."""
+
+    def take(self, positions: Sequence[int] | np.ndarray) -> list[Payload]:
+        """Return the payloads at any positions, in the order given."""
+        wanted, where = np.unique(np.asarray(positions, dtype=np.int64), return_inverse=True)
+        found = list(self.iterate(wanted))
+        return [found[k] for k in where]
+
+    def fingerprint(self) -> str:
+        """Return a digest of kind and content; where the items are stored does not matter."""
+        digest = hashlib.blake2b(f"items {self.kind} {len(self)}".encode(), digest_size=20)
+        for payload in self.iterate(np.arange(len(self))):
+            content = payload_bytes(payload)
+            digest.update(len(content).to_bytes(8, "little"))
+            digest.update(content)
+        return digest.hexdigest()
+
+    def select(self, positions: np.ndarray) -> Items:
+        """Return the items at `positions`."""
+        return SelectedItems(self, positions)
+
+
+class ArrayItems(Items):
+    """Items that are held, or memory-mapped, as one sequence.
+
+    Args:
+        kind: One of `KINDS`.
+        values: Payloads; an `(N, H, W)` or `(N, H, W, 3)` array of pixels is one too.
+        what: How messages call an item.
+    """
+
+    def __init__(self, kind: str, values: Sequence[Payload] | np.ndarray, what: str = "sample") -> None:
+        self.kind = kind
+        self._values = values
+        self._what = what
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield the payloads at ascending `positions`."""
+        for position in positions:
+            yield self._values[int(position)]
+
+    def describe(self, position: int) -> str:
+        """Return for example ``sample 7``."""
+        return f"{self._what} {position}"
+
+
+class FileItems(Items):
+    """Items that are files.
+
+    Args:
+        kind: One of `KINDS`.
+        root: Folder that the names are relative to.
+        names: Names of the files.
+    """
+
+    def __init__(self, kind: str, root: Path, names: Sequence[str]) -> None:
+        self.kind = kind
+        self._root = root
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield the paths at ascending `positions`."""
+        for position in positions:
+            yield self._root / self._names[int(position)]
+
+    def describe(self, position: int) -> str:
+        """Return the file's name."""
+        return self._names[position]
+
+
+class SelectedItems(Items):
+    """Some of another sequence's items.
+
+    Args:
+        base: All items.
+        positions: Which of them, in which order.
+    """
+
+    def __init__(self, base: Items, positions: np.ndarray) -> None:
+        self.kind = base.kind
+        self._base = base
+        self._positions = np.asarray(positions, dtype=np.int64)
+        self._ascending = bool((np.diff(self._positions) > 0).all())
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield the payloads at ascending `positions`."""
+        wanted = self._positions[np.asarray(positions, dtype=np.int64)]
+        if self._ascending:
+            yield from self._base.iterate(wanted)
+            return
+        for position in wanted:
+            yield from self._base.iterate(np.array([position]))
+
+    def describe(self, position: int) -> str:
+        """Return what the base calls the item."""
+        return self._base.describe(int(self._positions[position]))
+
+
+class JoinedItems(Items):
+    """One sequence after another.
+
+    Args:
+        first: The items that come first.
+        second: The items after them, of the same kind.
+    """
+
+    def __init__(self, first: Items, second: Items) -> None:
+        self.kind = first.kind
+        self._first = first
+        self._second = second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield the payloads at ascending `positions`."""
+        positions = np.asarray(positions, dtype=np.int64)
+        border = len(self._first)
+        yield from self._first.iterate(positions[positions < border])
+        yield from self._second.iterate(positions[positions >= border] - border)
+
+    def describe(self, position: int) -> str:
+        """Return what the part that holds the item calls it."""
+        border = len(self._first)
+        if position < border:
+            return self._first.describe(position)
+        return self._second.describe(position - border)
+
+
+def payload_bytes(payload: Payload) -> bytes:
+    """Return the content of a payload.
+
+    Args:
+        payload: As `Items.iterate` yields it; a file that cannot be read counts as empty.
+
+    Returns:
+        What makes two payloads the same.
+    """
+    if payload is None:
+        return b""
+    if isinstance(payload, bytes):
+        return payload
+    if isinstance(payload, str):
+        return payload.encode("utf-8", "surrogatepass")
+    if isinstance(payload, Path):
+        try:
+            return payload.read_bytes()
+        except OSError:
+            return b""
+    array = np.ascontiguousarray(payload)
+    return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()

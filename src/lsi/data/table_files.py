@@ -1,0 +1,231 @@
+"""Table files (Parquet, Arrow, CSV, JSON Lines) read in batches of rows: no file is loaded whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lsi.errors import InputError
+
+ROWS = 256
+"""Rows a batch: a few megabytes of images."""
+
+
+class TableFile(ABC):
+    """One file of a table.
+
+    Attributes:
+        path: The file.
+        schema: Names and types of its columns.
+        n_rows: Number of rows.
+    """
+
+    path: Path
+    schema: pa.Schema
+    n_rows: int
+
+    @abstractmethod
+    def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield `(first row, batch)` in order, with these columns; may skip what ends before `start`."""
+
+
+class ParquetFile(TableFile):
+    """A Parquet file: row groups before `start` are not read."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self._file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+        self.schema = self._file.schema_arrow
+        self.n_rows = self._file.metadata.num_rows
+
+    def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of rows in order."""
+        metadata = self._file.metadata
+        first, groups, skipped = 0, [], 0
+        for group in range(metadata.num_row_groups):
+            first += metadata.row_group(group).num_rows
+            if first > start:
+                groups.append(group)
+            else:
+                skipped = first
+        row = skipped
+        for batch in self._file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False):
+            yield row, batch
+            row += len(batch)
+
+
+class ArrowFile(TableFile):
+    """An Arrow file in the file or the stream format, memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as reader:
+            self.schema = reader.schema
+        self.n_rows = sum(len(batch) for batch in self._all())
+
+    def _open(self) -> Any:
+        source = pa.memory_map(str(self.path))
+        try:
+            return pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            return pa.ipc.open_stream(source)
+
+    def _all(self) -> Iterator[pa.RecordBatch]:
+        with self._open() as reader:
+            if hasattr(reader, "num_record_batches"):
+                yield from (reader.get_batch(k) for k in range(reader.num_record_batches))
+            else:
+                yield from reader
+
+    def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of rows in order."""
+        row = 0
+        for batch in self._all():
+            for offset in range(0, len(batch), ROWS):
+                part = batch.slice(offset, ROWS)
+                if row + len(part) > start:
+                    yield row, part.select(columns)
+                row += len(part)
+
+
+class CsvFile(TableFile):
+    """A CSV file with a header.
+
+    The types are those that its first rows suggest; a column that later breaks them is read as text.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._as_text: set[str] = set()
+        with self._open(None) as reader:
+            self.schema = reader.schema
+        self.n_rows = self._count()
+
+    def _open(self, columns: list[str] | None) -> Any:
+        import pyarrow.csv as csv
+
+        types = {name: pa.string() for name in self._as_text}
+        return csv.open_csv(
+            self.path,
+            read_options=csv.ReadOptions(use_threads=False),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                include_columns=columns, column_types=types, strings_can_be_null=True
+            ),
+        )
+
+    def _count(self) -> int:
+        """Read the file once, or once more for every column whose first rows misled about its type."""
+        while True:
+            try:
+                return sum(len(batch) for batch in self._open(None))
+            except pa.ArrowInvalid as error:
+                misled = re.match(r"In CSV column #(\d+): (?:Row #\d+: )?CSV conversion error", str(error))
+                name = self.schema.names[int(misled[1])] if misled else None
+                if name is None or name in self._as_text:
+                    raise
+                self._as_text.add(name)
+                with self._open(None) as reader:
+                    self.schema = reader.schema
+
+    def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of rows in order."""
+        row = 0
+        for batch in self._open(columns):
+            for offset in range(0, len(batch), ROWS):
+                part = batch.slice(offset, ROWS)
+                if row + len(part) > start:
+                    yield row, part
+                row += len(part)
+
+
+class JsonLinesFile(TableFile):
+    """A file with one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_rows = 0
+        names: dict[str, pa.Field] = {}
+        for record in self._records():
+            self.n_rows += 1
+            unseen = [name for name in record if name not in names or pa.types.is_null(names[name].type)]
+            for name in unseen:
+                names[name] = pa.field(name, pa.array([record[name]]).type)
+        self.schema = pa.schema(list(names.values()))
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        with self.path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise InputError(f"{self.path}, line {number}: no JSON ({error.msg}).") from error
+                if not isinstance(record, dict):
+                    raise InputError(f"{self.path}, line {number}: expected a JSON object, one a line.")
+                yield record
+
+    def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of rows in order."""
+        rows: list[dict[str, Any]] = []
+        first = 0
+        for number, record in enumerate(self._records()):
+            if number < start:
+                first = number + 1
+                continue
+            rows.append({name: record.get(name) for name in columns})
+            if len(rows) == ROWS:
+                yield first, self._batch(rows, columns)
+                first, rows = first + len(rows), []
+        if rows:
+            yield first, self._batch(rows, columns)
+
+    def _batch(self, rows: list[dict[str, Any]], columns: list[str]) -> pa.RecordBatch:
+        try:
+            arrays = [pa.array([row[name] for row in rows]) for name in columns]
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{self.path}: a column mixes types ({error}). Use one type a column."
+            ) from error
+        return pa.RecordBatch.from_arrays(arrays, names=columns)
+
+
+FORMATS: dict[str, Callable[[Path], TableFile]] = {
+    ".parquet": ParquetFile,
+    ".arrow": ArrowFile,
+    ".feather": ArrowFile,
+    ".csv": CsvFile,
+    ".jsonl": JsonLinesFile,
+    ".ndjson": JsonLinesFile,
+}
+"""What reads a table, by the file's suffix."""
+
+
+def open_table_file(path: Path) -> TableFile:
+    """Open a table file by its suffix.
+
+    Args:
+        path: An existing file with a suffix in `FORMATS`.
+
+    Returns:
+        The file; its rows are not in memory.
+
+    Raises:
+        InputError: If it is damaged, or not of its suffix's format.
+    """
+    try:
+        return FORMATS[path.suffix.lower()](path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        kind = path.suffix.lower().lstrip(".")
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is no readable {kind} file ({reason}). Write it again.") from error

@@ -1,0 +1,285 @@
+"""Frozen networks through transformers' Auto classes: images, texts and recordings, without torchvision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.data.decode import Audio
+from lsi.errors import InputError, nearest
+from lsi.features.encoders.base import Batches, Encoder
+from lsi.features.encoders.pooling import POOLINGS, pool
+
+DEFAULTS = {
+    "image": "microsoft/resnet-18",
+    "text": "sentence-transformers/all-MiniLM-L6-v2",
+    "audio": "facebook/wav2vec2-base",
+}
+"""Taken where no encoder is named. For images: a ResNet-18 trained on ImageNet, as in the paper."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+_BATCH = {"image": 32, "text": 32, "audio": 8}
+_LONGEST_TEXT = 512
+_LONGEST_SECONDS = 30
+
+
+class PretrainedEncoder(Encoder):
+    """A network of transformers with its own preprocessing.
+
+    Args:
+        kind: ``image``, ``text`` or ``audio``.
+        source: A name on the Hugging Face hub, or a folder that `save_pretrained` wrote.
+        pooling: One of `POOLINGS`. ``auto``: the class token of an image network that has one, else the
+            mean over tokens or positions.
+        precision: ``auto``: float16 on a GPU, float32 elsewhere.
+        device: Torch device; None: a GPU where there is one.
+        batch_size: Samples a forward pass; None: 32, and 8 for recordings.
+
+    Raises:
+        InputError: If the network or a package cannot be had, or a setting is unknown.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        source: str,
+        pooling: str = "auto",
+        precision: str = "auto",
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        for flag, value, known in (
+            ("--pooling", pooling, POOLINGS),
+            ("--precision", precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise InputError(f"{flag} {value!r} is not known. {nearest(value, known)}")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
+        self.name = source
+        self.kind = kind
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.batch_size = batch_size or _BATCH[kind]
+        # Texts of like length go together: a larger chunk leaves less padding.
+        self.chunk = self.batch_size * (16 if kind == "text" else 1)
+        self.model, self.processor = load_pretrained(kind, source)
+        self.model = self.model.to(self.device)
+        self.pooling = self._resolve(pooling)
+        fast = "float16" if self.device.type == "cuda" else "float32"
+        self.precision = fast if precision == "auto" else precision
+        self.max_length = self._longest(source) if kind == "text" else None
+        if kind == "text" and self.processor.pad_token is None:
+            self.processor.pad_token = self.processor.eos_token
+
+    def _resolve(self, pooling: str) -> str:
+        if pooling != "auto":
+            return pooling
+        names = [name.rpartition(".")[2] for name, _ in self.model.named_parameters()]
+        has_token = {"cls_token", "class_embedding"} & set(names)
+        return "cls" if self.kind == "image" and has_token else "mean"
+
+    def _longest(self, source: str) -> int:
+        """Return the longest text in tokens: what the network was made for, at most 512."""
+        config = getattr(self.model.config, "text_config", self.model.config)
+        limits = [_LONGEST_TEXT, self.processor.model_max_length]
+        limits.append(getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT)
+        stated = Path(source) / "sentence_bert_config.json"
+        if stated.is_file():
+            limits.append(json.loads(stated.read_text())["max_seq_length"] or _LONGEST_TEXT)
+        return int(min(limits))
+
+    def key(self) -> dict[str, Any]:
+        """Return everything that determines the features; the weights by their content."""
+        return {
+            "encoder": "transformers",
+            "kind": self.kind,
+            "weights": weights_digest(self.model),
+            "config": _digest(self.model.config.to_diff_dict()),
+            "processor": _digest(_settings(self.processor)),
+            "pooling": self.pooling,
+            "precision": self.precision,
+            "max_length": self.max_length,
+            "version": 1,
+        }
+
+    def prepare(self, items: Sequence[Any]) -> Batches:
+        """Turn decoded items into the network's inputs.
+
+        Args:
+            items: Pictures, texts or `Audio`.
+
+        Returns:
+            Batches of at most `batch_size` items.
+        """
+        if self.kind == "image":
+            return [
+                self._prepare_images(items, group) for group in _groups(range(len(items)), self.batch_size)
+            ]
+        return self._prepare_texts(items) if self.kind == "text" else self._prepare_audio(items)
+
+    def _prepare_images(self, pictures: Sequence[Any], group: list[int]) -> tuple[list[int], dict[str, Any]]:
+        chosen = [pictures[k].convert("RGB") for k in group]
+        return group, dict(self.processor(images=chosen, return_tensors="pt"))
+
+    def _prepare_texts(self, texts: Sequence[str]) -> Batches:
+        found = self.processor(list(texts), truncation=True, max_length=self.max_length)
+        lengths = [len(tokens) for tokens in found["input_ids"]]
+        order = sorted(range(len(texts)), key=lengths.__getitem__)
+        batches: Batches = []
+        for group in _groups(order, self.batch_size):
+            rows = {name: [found[name][k] for k in group] for name in found}
+            batches.append((group, dict(self.processor.pad(rows, return_tensors="pt"))))
+        return batches
+
+    def _prepare_audio(self, recordings: Sequence[Audio]) -> Batches:
+        rate = int(self.processor.sampling_rate)
+        waves = [_resample(item, rate)[: rate * _LONGEST_SECONDS] for item in recordings]
+        # Only equal lengths share a batch: many audio networks see padding as silence.
+        by_length: dict[int, list[int]] = {}
+        for k, wave in enumerate(waves):
+            by_length.setdefault(len(wave), []).append(k)
+        batches: Batches = []
+        for same in by_length.values():
+            for group in _groups(same, self.batch_size):
+                chosen = [waves[k] for k in group]
+                inputs = self.processor(chosen, sampling_rate=rate, return_tensors="pt")
+                batches.append((group, dict(inputs)))
+        return batches
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Return the features of one batch, `(b, D)` float32 on the processor."""
+        inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
+        dtype = getattr(torch, self.precision)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32),
+        ):
+            method = getattr(self.model, f"get_{self.kind}_features", None)
+            output = self.model(**inputs) if method is None else method(**inputs)
+            if method is not None and getattr(output, "pooler_output", None) is not None:
+                output = output.pooler_output
+            mask = inputs.get("attention_mask") if self.kind == "text" else None
+            return pool(output, self.pooling, mask).float().cpu()
+
+
+def load_pretrained(kind: str, source: str) -> tuple[Any, Any]:
+    """Load a network and its preprocessing.
+
+    Args:
+        kind: ``image``, ``text`` or ``audio``.
+        source: Name or folder.
+
+    Returns:
+        The network, frozen and in evaluation mode, and the image processor, tokenizer or feature
+        extractor.
+
+    Raises:
+        InputError: If they cannot be had.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise InputError(
+            f"the encoder {source} needs transformers. Install it: "
+            "pip install 'laplace-sample-information[encoders]'. Without it there is --encoder raw."
+        ) from error
+    local = Path(source).expanduser()
+    if local.exists():
+        source = str(local)
+    elif source.count("/") > 1 or source.startswith((".", "~", "/")):
+        raise InputError(f"--encoder: there is no folder {source}.")
+    processors = {
+        "image": lambda: transformers.AutoImageProcessor.from_pretrained(source, backend="pil"),
+        "text": lambda: transformers.AutoTokenizer.from_pretrained(source),
+        "audio": lambda: transformers.AutoFeatureExtractor.from_pretrained(source),
+    }
+    with _quiet():
+        try:
+            model = transformers.AutoModel.from_pretrained(source)
+            processor = processors[kind]()
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise InputError(_not_loaded(kind, source, error)) from error
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    return model.eval().requires_grad_(False), processor
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """Return a digest of a module's parameters and buffers, by name, type and content."""
+    digest = hashlib.blake2b(digest_size=20)
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+def _not_loaded(kind: str, source: str, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0]
+    default = (
+        " (the default for images: a ResNet-18 trained on ImageNet)" if source == DEFAULTS["image"] else ""
+    )
+    return (
+        f"the {kind} encoder {source}{default} could not be loaded: {reason} Without network, name the "
+        "folder of an encoder that was saved with save_pretrained: --encoder path/to/folder."
+    )
+
+
+def _groups(order: Sequence[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(order), size):
+        yield list(order[start : start + size])
+
+
+def _resample(recording: Audio, rate: int) -> np.ndarray:
+    from scipy.signal import resample_poly
+
+    if recording.rate == rate:
+        return recording.waveform
+    common = math.gcd(recording.rate, rate)
+    return np.asarray(
+        resample_poly(recording.waveform, rate // common, recording.rate // common), dtype=np.float32
+    )
+
+
+def _settings(processor: Any) -> dict[str, Any]:
+    """Return what a processor does, without where it came from."""
+    if hasattr(processor, "backend_tokenizer"):
+        return {"tokenizer": json.loads(processor.backend_tokenizer.to_str())}
+    settings = processor.to_dict() if hasattr(processor, "to_dict") else dict(processor.init_kwargs)
+    return {name: value for name, value in settings.items() if "path" not in name}
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' own bars and remarks off the terminal while a network is loaded."""
+    from transformers.utils import logging
+
+    hub = getLogger("huggingface_hub")
+    verbosity, bars, level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.level
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    hub.setLevel(ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hub.setLevel(level)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
