@@ -84,6 +84,9 @@ def test_a_table_of_texts(tmp_path, reviews, capsys):
     encoder = ["--encoder", str(makers.tiny_bert(tmp_path / "encoder"))]
     scores = compute(tmp_path, *columns(reviews), *encoder)
     assert scores.sample_id[39] == "r39"
+    page = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "scores"), "-o", str(page)]) == 0
+    assert 'class="text"><bdi>good ' in page.read_text(encoding="utf-8")
     noisy = compute(tmp_path, *columns(reviews), *encoder, "--corrupt-data", "0.25")
     frame = noisy.to_frame()
     assert (len(frame), frame["corrupted"].sum()) == (50, 10)

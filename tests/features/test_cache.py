@@ -227,7 +227,7 @@ def test_killed_runs_resume_to_the_same_features(tmp_path):
 
 def test_an_end_between_the_last_row_and_the_manifest_loses_nothing(cache, monkeypatch):
     monkeypatch.setattr(
-        "lsi.features.cache.Growing._seal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        "lsi.features.growing.Growing._seal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         encode(items(), Letters(), cache)

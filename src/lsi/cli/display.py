@@ -182,11 +182,9 @@ def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str,
     found = summary["detection"]
     if found:
         figures = f"AUROC {found['auroc']:.3f}, average precision {found['average_precision']:.3f}"
-        lines.append(f"Planted label errors: {figures}. {detection_sentence(found)}")
+        lines.append(f"Planted errors: {figures}. {detection_sentence(found)}")
     elif scores.manifest.get("corruption"):
-        lines.append(
-            "Planted label errors: not measured, since the scored samples hold none, or nothing else."
-        )
+        lines.append("Planted errors: not measured, since the scored samples hold none, or nothing else.")
     lines.append(f"Audit: {scores.audit.summary()}" if scores.audit else "Audit: not run.")
     names = {"output": "Scores", "report": "Report"}
     lines += [plain_text(f"{names[key]}: {path}", 400) for key, path in places.items()]

@@ -17,8 +17,9 @@ import numpy as np
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.items import Items, Payload
 from lsi.errors import InputError
-from lsi.features.cache import Entry, FeatureCache, Growing
+from lsi.features.cache import Entry, FeatureCache
 from lsi.features.encoders.base import Batches, Encoder
+from lsi.features.growing import Growing
 
 Progress = Callable[[str, int, int], None]
 _KEEP_EVERY = 0.5

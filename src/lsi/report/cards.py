@@ -14,6 +14,8 @@ from lsi.text import plain_text
 
 MAX_BARS = 48
 """Most bars of a feature profile; wider rows are grouped."""
+LONGEST_TEXT = 280
+"""Most characters of a text."""
 PIXELATED_BELOW = 49
 """Images with a longest side below this are enlarged with sharp pixels."""
 
@@ -22,7 +24,7 @@ class CardMaker:
     """Makes cards for rows of a score table.
 
     Attributes:
-        kind: What stands on a card: ``image``, ``features`` or ``none``.
+        kind: What stands on a card: ``image``, ``text``, ``features`` or ``none``.
     """
 
     def __init__(self, frame: pd.DataFrame, samples: Samples | None, name: Callable[[object], str]) -> None:
@@ -39,6 +41,9 @@ class CardMaker:
         self.kind = "none"
         if samples is not None and samples.images is not None:
             self.kind = "image"
+        elif samples is not None and samples.items is not None:
+            # Recordings show nothing: the profile of an encoder's features would tell nobody anything.
+            self.kind = "text" if samples.items.kind == "text" else "none"
         elif samples is not None and samples.features is not None:
             self.kind = "features"
             self._centre = samples.features.mean(axis=0, dtype=np.float64)
@@ -75,8 +80,10 @@ class CardMaker:
         return card | self._face(int(entry["position"]))
 
     def _face(self, position: int) -> dict[str, Any]:
-        """Return the picture or the feature profile of a sample."""
+        """Return the picture, the text or the feature profile of a sample."""
         samples = self._samples
+        if self.kind == "text" and samples is not None and samples.items is not None:
+            return {"text": plain_text(samples.items.take([position])[0] or "", LONGEST_TEXT)}
         if self.kind == "image" and samples is not None and samples.images is not None:
             image = samples.images[position]
             return {"image": thumbnail(image), "pixelated": max(image.shape[:2]) < PIXELATED_BELOW}

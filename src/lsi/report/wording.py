@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from lsi.report.format import duration, number, percent
+from lsi.text import plain_text
 
 
 def sentences(summary: dict[str, Any]) -> dict[str, str]:
@@ -87,12 +88,16 @@ def audit(audit: dict[str, Any] | None) -> str:
 
 
 def detection(found: dict[str, Any] | None) -> str:
-    """Say how well LSI finds the planted label errors."""
+    """Say how well LSI finds the errors that are known."""
     if not found:
         return ""
     planted, hits = found["n_positive"], found["found_at_n_positive"]
+    kind = found.get("kind")
+    what = f"{planted:,} labels were changed on purpose before training."
+    if kind not in (None, "symmetric", "pairwise", "transition"):
+        what = f"{planted:,} samples carry a known error ({plain_text(kind)})."
     return (
-        f"{planted:,} labels were changed on purpose before training. "
+        f"{what} "
         f"Looking at the {planted:,} samples with the highest LSI finds {hits:,} of them "
         f"({percent(hits / planted)})."
     )

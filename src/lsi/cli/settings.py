@@ -1,0 +1,125 @@
+"""From the options of ``lsi compute`` to the settings of `lsi.score`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsi.cli.options import DataOptions, MachineOptions, MethodOptions
+from lsi.errors import InputError
+
+
+def build_method(options: MethodOptions) -> Any:
+    """Return the leave-one-out method that the options mean.
+
+    Args:
+        options: What was given; a setting of `retrain` alone chooses it.
+
+    Returns:
+        `lsi.Newton` or `lsi.Retrain` with these settings, defaults elsewhere.
+
+    Raises:
+        InputError: If settings of both methods are mixed, or one is out of range.
+    """
+    from lsi import Newton, Retrain
+
+    if options.num_batches not in (None, 1):
+        raise InputError(
+            f"--num-batches {options.num_batches}: every step sees all samples here. Leave it out, or use 1."
+        )
+    settings = {"epochs": options.epochs, "lr": options.lr, "momentum": options.momentum}
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if options.n_seeds not in (None, 1):
+        given["n_seeds"] = options.n_seeds
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if options.method == "newton" and given:
+        raise InputError(f"{flags}: settings of the method retrain. Drop them, or choose --method retrain.")
+    if options.method == "retrain" or given:
+        if options.tol is not None:
+            raise InputError("--tol is a setting of the method newton. Drop it, or choose --method newton.")
+        if options.seed is not None:
+            given["seed"] = options.seed
+        # Nesterov's look-ahead needs a momentum; plain SGD is what a momentum of 0 asks for.
+        return Retrain(**given, nesterov=options.momentum != 0)
+    if options.tol is None:
+        return Newton()
+    return Newton(tol=None if options.tol == "none" else options.tol)
+
+
+def audit_size(audit: int | bool | None) -> int | bool:
+    """Return what `lsi.score` takes as ``audit``.
+
+    Args:
+        audit: A number of samples, False for none, True or None for the library's choice.
+
+    Returns:
+        The same, with 0 as False.
+
+    Raises:
+        InputError: If the number is negative.
+    """
+    if audit is None or isinstance(audit, bool):
+        return audit is not False
+    if audit < 0:
+        raise InputError(f"--audit must not be negative, got {audit}. Use --no-audit for none.")
+    return audit or False
+
+
+def subset_text(data: DataOptions, n_samples: int) -> str | None:
+    """Return the subset to score as `parse_subset` reads it.
+
+    Args:
+        data: Options, of which ``--range1`` and ``--range2`` are another way to write a range.
+        n_samples: Number of samples.
+
+    Returns:
+        The text; None: all samples.
+
+    Raises:
+        InputError: If both ways are used.
+    """
+    if data.range1 is None and not data.range2:
+        return data.subset
+    if data.subset is not None:
+        raise InputError("--subset and --range1/--range2 both choose what is scored. Use one of them.")
+    return f"{data.range1 or 0}:{data.range2 or n_samples}"
+
+
+def use_machine(machine: MachineOptions) -> None:
+    """Limit the processor threads that torch uses, and try the device.
+
+    Args:
+        machine: What the computation runs on.
+
+    Raises:
+        InputError: If there is not at least one thread, or the device cannot be used.
+    """
+    import torch
+
+    if machine.threads is not None:
+        if machine.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {machine.threads}.")
+        torch.set_num_threads(machine.threads)
+    if machine.device is not None:
+        try:
+            torch.empty(1, device=machine.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"--device {machine.device} cannot be used here: {reason}. Try cpu.") from error
+
+
+def seed_of(seed: int | None, flag: str) -> int:
+    """Return a seed, 0 where none is given.
+
+    Args:
+        seed: What was given.
+        flag: The option, for the message.
+
+    Returns:
+        The seed.
+
+    Raises:
+        InputError: If it is negative.
+    """
+    if seed is not None and seed < 0:
+        raise InputError(f"{flag} must not be negative, got {seed}.")
+    return seed or 0

@@ -1,0 +1,172 @@
+"""Features that grow on disk row by row, with a journal of what is safe."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsi.errors import OutputError
+
+
+class Growing:
+    """An entry that grows row by row.
+
+    Attributes:
+        rows: Rows written.
+        broken: Reason by position of the items without features; their rows are NaN.
+    """
+
+    def __init__(self, folder: Path, part: Path, done: Path, total: int, progress: dict[str, Any]) -> None:
+        self._folder, self._path, self._final, self._total = folder, part, done, total
+        self.rows = 0
+        self.dim = 0
+        self.broken: dict[int, str] = {}
+        self.info: dict[str, Any] = {}
+        fits = progress.get("total") == total and part.is_file()
+        self._file = part.open("r+b" if fits else "w+b")
+        if fits:
+            self._take_up(progress)
+
+    def _take_up(self, progress: dict[str, Any]) -> None:
+        dim, rows = int(progress["dim"]), int(progress["rows"])
+        header = _header(self._total, dim)
+        end = len(header) + 4 * dim * rows
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        # Journal and file disagree only where the system itself went down: then all starts anew.
+        if size < end or self._file.read(len(header)) != header:
+            self._file.truncate(0)
+            self._file.seek(0)
+            return
+        self._file.truncate(end)
+        self._file.seek(end)
+        self.rows, self.dim = rows, dim
+        self.broken = {int(position): reason for position, reason in progress["broken"].items()}
+
+    def append(self, block: np.ndarray, broken: dict[int, str]) -> None:
+        """Write rows behind the others.
+
+        Args:
+            block: `(b, D)` float32, NaN in the rows of broken items.
+            broken: Reason by position.
+
+        Raises:
+            OutputError: If the disk is full. What was safe stays so.
+        """
+        with explained(self._folder):
+            if not self.dim:
+                self._begin(block.shape[1])
+            self._file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
+            self.rows += len(block)
+            self.broken |= broken
+
+    def _begin(self, dim: int) -> None:
+        self.dim = dim
+        needed = 4 * dim * self._total
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise OutputError(
+                f"the features need {needed / 1e6:,.0f} MB, but the disk of the cache {self._folder.parent} "
+                f"has {free / 1e6:,.0f} MB left. Make room (`lsi cache rm`), or choose another --cache-dir."
+            )
+        self._file.write(_header(self._total, dim))
+
+    def keep(self) -> None:
+        """Make what was written safe: after this call it survives any end of the process."""
+        if self._file.closed:
+            return
+        with explained(self._folder):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            progress = {"total": self._total, "rows": self.rows, "dim": self.dim, "broken": self.broken}
+            write_json(self._folder / "progress.json", {**progress, **self.info})
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Mark the entry complete.
+
+        Args:
+            manifest: What the features are of.
+        """
+        self.keep()
+        with explained(self._folder):
+            self._file.close()
+            os.replace(self._path, self._final)
+            self._seal(manifest)
+
+    def _seal(self, manifest: dict[str, Any]) -> None:
+        with explained(self._folder):
+            broken = {str(position): reason for position, reason in self.broken.items()}
+            complete = {**manifest, "shape": [self._total, self.dim], "broken": broken, "created": _now()}
+            write_json(self._folder / "manifest.json", complete)
+            (self._folder / "progress.json").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file; rows since the last `keep` are forgotten."""
+        try:
+            self._file.close()
+        except OSError:  # what a full disk did not take is behind the last safe row
+            pass
+
+
+def _header(rows: int, dim: int) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
+    )
+    return buffer.getvalue()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object from a file; None where there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace a file by a JSON object, as a whole or not at all."""
+    part = path.with_suffix(".tmp")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn the operating system's errors into `OutputError`s that name the cure.
+
+    Args:
+        folder: Where the cache is.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OutputError: In place of any other OSError.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"the cache in {folder} cannot be written: {error.strerror or error}. What was encoded so far is "
+            "kept. Make room (`lsi cache rm`), or choose another --cache-dir."
+        ) from error
