@@ -1,6 +1,7 @@
 """The five commands of the original project, with its flags as it spells them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,9 +152,7 @@ def test_without_archive_and_network_the_error_says_what_to_do(monkeypatch, tmp_
 
     which = cifar.CIFAR["cifar10"]
     gone = cifar.Archive(which.archive.name, (tmp_path / "gone").as_uri(), which.archive.md5)
-    monkeypatch.setitem(
-        cifar.CIFAR, "cifar10", cifar.Cifar(which.title, gone, which.batches, which.labels, which.meta)
-    )
+    monkeypatch.setitem(cifar.CIFAR, "cifar10", replace(which, archive=gone))
     assert main(["compute", "--dataset", "cifar10", "--cache-dir", str(tmp_path / "cache")]) == 2
     assert "--data-dir" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@ import io
 import pickle
 import struct
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,18 @@ def test_cifar_comes_in_the_official_order(options, name):
     assert samples.class_name(1) == ("car" if name == "cifar10" else "fine 1")
     assert "not the published file" in samples.notes[0]
     assert isinstance(samples.images, np.memmap)
+
+
+def test_an_unpacked_archive_will_do(options):
+    pixels, _ = cifar_archive(options.data_dir)
+    path = options.data_dir / "cifar-10-python.tar.gz"
+    with tarfile.open(path) as archive:
+        archive.extractall(options.data_dir, filter="data")
+    path.unlink()
+    for place in (options.data_dir, options.data_dir / "cifar-10-batches-py"):
+        samples = load_samples("cifar10", SourceOptions(data_dir=place, cache_dir=options.cache_dir))
+        np.testing.assert_array_equal(samples.images, pixels)
+        assert samples.class_name(1) == "car"
 
 
 def test_cifar_has_a_test_split(options):
@@ -96,7 +109,7 @@ def published(tmp_path, monkeypatch):
     def publish(md5=None):
         archive = Archive(path.name, path.as_uri(), md5 or md5_of(path))
         which = cifar_module.CIFAR["cifar10"]
-        changed = cifar_module.Cifar(which.title, archive, which.batches, which.labels, which.meta)
+        changed = replace(which, archive=archive)
         monkeypatch.setitem(cifar_module.CIFAR, "cifar10", changed)
         return path
 

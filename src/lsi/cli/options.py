@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 
 Posterior = Literal["diag", "kron", "full", "kfac"]
 Method = Literal["newton", "retrain"]
-Several = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
+Several = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 
 
 @Parameter(name="*", group=Group("Data", sort_key=1))

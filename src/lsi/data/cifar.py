@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 import zlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lsi.data.fetch import Archive, Found, locate, member, open_tar
+from lsi.data.fetch import Archive, Found, locate, md5_of, member, open_tar
 from lsi.data.items import ArrayItems
 from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
@@ -29,6 +30,7 @@ class Cifar:
     Attributes:
         title: How people call it.
         archive: The published file.
+        folder: What it unpacks to.
         batches: Members by split, in the official order of samples.
         labels: Key of the labels.
         meta: Member and key that hold the class names.
@@ -36,6 +38,7 @@ class Cifar:
 
     title: str
     archive: Archive
+    folder: str
     batches: dict[str, tuple[str, ...]]
     labels: bytes
     meta: tuple[str, bytes]
@@ -48,6 +51,7 @@ CIFAR = {
         Archive(
             "cifar-10-python.tar.gz", f"{_HOME}cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
         ),
+        "cifar-10-batches-py",
         {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)},
         b"labels",
         ("batches.meta", b"label_names"),
@@ -57,6 +61,7 @@ CIFAR = {
         Archive(
             "cifar-100-python.tar.gz", f"{_HOME}cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"
         ),
+        "cifar-100-python",
         {"train": ("train",), "test": ("test",)},
         b"fine_labels",
         ("meta", b"fine_label_names"),
@@ -82,7 +87,7 @@ def load_cifar(name: str, options: SourceOptions) -> Samples:
     which, split = CIFAR[name], options.split or "train"
     if split not in which.batches:
         raise InputError(f"{which.title} has the splits train and test, not {split!r}.")
-    found = locate(which.archive, options)
+    found = _unpacked(which, split, options) or locate(which.archive, options)
     content = _read(which, split, found)
     pixels = _memory_mapped(content["pixels"], found, split, options)
     names = content["names"]
@@ -97,6 +102,19 @@ def load_cifar(name: str, options: SourceOptions) -> Samples:
         notes=found.notes,
         source={"kind": "named", "name": name, "options": options.describe()},
     )
+
+
+def _unpacked(which: Cifar, split: str, options: SourceOptions) -> Found | None:
+    """Return the folder that the archive unpacks to, where only that is in ``data_dir``."""
+    place = options.data_dir
+    if place is None or (place / which.archive.name).is_file():
+        return None
+    folder = place if place.name == which.folder else place / which.folder
+    present = [folder / base for base in which.batches[split] if (folder / base).is_file()]
+    if not present:
+        return None
+    digest = hashlib.blake2b("".join(map(md5_of, present)).encode(), digest_size=16).hexdigest()
+    return Found(folder, digest)
 
 
 def _read(which: Cifar, split: str, found: Found) -> dict[str, Any]:
@@ -121,17 +139,27 @@ def _read(which: Cifar, split: str, found: Found) -> dict[str, Any]:
 
 
 def _members(path: Path, wanted: set[str]) -> Iterator[tuple[str, dict[bytes, Any]]]:
+    if path.is_dir():
+        for base in sorted(wanted):
+            if (path / base).is_file():
+                with (path / base).open("rb") as file:
+                    yield base, _as_batch(load_arrays(file, str(path / base)), base, path)
+        return
     try:
         with open_tar(path) as archive:
             for entry in archive:
                 base = entry.name.rpartition("/")[2]
                 if base in wanted and entry.isreg():
                     value = load_arrays(member(archive, entry), f"{entry.name} in {path.name}")
-                    if not isinstance(value, dict):
-                        raise InputError(f"{entry.name} in {path.name} holds no CIFAR batch.")
-                    yield base, value
+                    yield base, _as_batch(value, entry.name, path)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise InputError(f"{path} is damaged ({error}). Get it from its publisher again.") from error
+
+
+def _as_batch(value: Any, name: str, path: Path) -> dict[bytes, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{name} in {path.name} holds no CIFAR batch.")
+    return value
 
 
 def _batch(base: str, value: dict[bytes, Any], label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
