@@ -25,10 +25,10 @@ demo: $(INSTALLED)report  ## score the digits with 10 % of the labels corrupted,
 	@echo "The report is $(abspath $(DEMO_REPORT)): open it in a browser."
 
 test: $(INSTALLED)test  ## run the test suite and the doctests (PYTEST_ARGS='-k kron' to choose)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)test  ## the same with the tests marked slow
-	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto -m '' $(PYTEST_ARGS)
 
 lint: $(INSTALLED)lint  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 # Two busy cores make single examples slow now and then; that is no failure.
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.load_profile("default")
+
+# Tests are small: one thread is quickest, and leaves the other cores to other workers.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):

@@ -48,6 +48,32 @@ def excess(u: Tensor) -> Tensor:
     return torch.where(small, v * series, u - torch.log1p(torch.where(small, torch.ones_like(u), u)))
 
 
+def separable_excess(variance: Tensor, squares: Tensor, inverse: Tensor) -> Tensor | None:
+    r"""Return `Σ_cd excess(−s_bc q_bd r_cd)` by matrix products, or None where the series is too slow.
+
+    .. math:: \sum_{c,d} [u - \log(1 + u)] = \sum_{k \ge 2} \frac1k \sum_c s_{bc}^k \sum_d q_{bd}^k r_{cd}^k,
+              \qquad u = -s\,q\,r
+
+    Args:
+        variance: s ≥ 0, `(B, C)`.
+        squares: q ≥ 0, `(B, D)`.
+        inverse: r > 0, `(C, D)`.
+    """
+    unit = inverse.amax(0)
+    base, ratio = squares.to(torch.float64) * unit, (inverse / unit).T
+    largest = float(variance.amax() * base.amax())
+    if not largest < 0.1:
+        return None
+    total = torch.zeros(len(squares), dtype=torch.float64, device=squares.device)
+    scale, power, weights = variance.to(torch.float64), base, ratio
+    for k in range(2, 13):  # 0.1¹² / 12 is below the rounding of the first term
+        power, weights = power * base, weights * ratio
+        total += (scale**k * (power @ weights)).sum(1) / k
+        if largest ** (k - 1) < 1e-14:
+            break
+    return total
+
+
 def diag_divergence(precision: Tensor, change: Tensor, delta: Tensor) -> Terms:
     """Return the divergence of two Gaussians with diagonal precisions.
 
@@ -72,12 +98,33 @@ def full_divergence(factor: Tensor, change: Tensor, delta: Tensor) -> Terms:
     inner = torch.linalg.solve_triangular(factor, change, upper=False)
     inner = torch.linalg.solve_triangular(factor, inner.mT.contiguous(), upper=False)
     inner = 0.5 * (inner + inner.mT)
-    trace = inner.diagonal(dim1=-2, dim2=-1).sum(-1)
-    inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    log_determinant = 2.0 * torch.linalg.cholesky(inner).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    covariance = torch.stack([_matrix_excess(matrix) for matrix in inner])
     white = delta @ factor
     mean = 0.5 * (white.square().sum(-1) + torch.einsum("bi,bij,bj->b", delta, change, delta))
-    return Terms(mean.clamp_min(0), (0.5 * (trace - log_determinant)).clamp_min(0))
+    return Terms(mean.clamp_min(0), 0.5 * covariance)
+
+
+def _matrix_excess(matrix: Tensor) -> Tensor:
+    r"""Return :math:`\mathrm{tr}\, M - \ln\det(I + M) \ge 0`, to full relative precision also for a small M.
+
+    Args:
+        matrix: M, symmetric `(K, K)`, eigenvalues above −1; overwritten.
+    """
+    size, trace = float(torch.linalg.matrix_norm(matrix)), matrix.diagonal().sum()
+    if size < 1e-2:
+        # Trace and log-determinant would cancel: Σ_k (−1)^k tr(Mᵏ)/k, up to k = 6, or 4 where that will do.
+        square = matrix @ matrix
+        products = [matrix * matrix, matrix * square, square * square]
+        if size > 1e-3:
+            cube = square @ matrix
+            products += [square * cube, cube * cube]
+        return torch.stack([(-1) ** k / k * product.sum() for k, product in enumerate(products, 2)]).sum()
+    matrix.diagonal().add_(1.0)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        # Hardly anything of P₁ is left in some direction, and rounding made that negative.
+        return excess((torch.linalg.eigvalsh(matrix) - 1.0).clamp_min(-1 + 1e-15)).sum()
+    return trace - 2.0 * factor.diagonal().log().sum()
 
 
 def low_rank_covariance(curvature: Tensor, gram: Tensor) -> Tensor:
@@ -123,13 +170,16 @@ def kron_divergence(precision: KronPrecision, class_change: Tensor, removed: Ten
     r"""Return the divergence of two Kronecker-factored Gaussians, the second without one sample.
 
     The precisions are :math:`P_1 = B \otimes A + \tau I` and
-    :math:`P_2 = B_2 \otimes (A - x x^\top) + \tau I`. For each eigenvector of :math:`B_2` with eigenvalue
-    :math:`\beta'` the removal of x is a rank-one change of :math:`\beta' A + \tau I`, so that with
-    :math:`s = x^\top(\beta' A + \tau I)^{-1}x`
+    :math:`P_2 = B_2 \otimes (A - x x^\top) + \tau I`. With eigenvalues :math:`\beta'_e` of :math:`B_2`,
+    squares :math:`q_{ce}` of the entries of its eigenvectors, :math:`h_{ce} = \beta'_e - \beta_c`,
+    :math:`f_{cd} = \beta_c\alpha_d + \tau` and
+    :math:`s_e = \beta'_e\, x^\top(\beta'_e A + \tau I)^{-1}x`, the covariance term is half of
 
-    .. math:: \ln\det P_2 - \ln\det P_1 =
-              \sum_{c,d} \log\Bigl(1 + \frac{(\beta'_c - \beta_c)\alpha_d}{\beta_c\alpha_d+\tau}\Bigr)
-              + \sum_c \log(1 - \beta'_c s_c).
+    .. math:: \sum_{c,e} q_{ce} \sum_d \phi\Bigl(\frac{h_{ce}\alpha_d}{f_{cd}}\Bigr) + \sum_e \phi(-s_e)
+              - \sum_{c,e} q_{ce} \beta'_e h_{ce} \sum_d \frac{x_d^2 \alpha_d}{f'_{ed} f_{cd}},
+              \qquad \phi(u) = u - \log(1 + u),
+
+    which holds since rows and columns of q add up to one: no trace is left to cancel a log-determinant.
 
     Args:
         precision: P₁ in the eigenbasis of its factors.
@@ -138,22 +188,49 @@ def kron_divergence(precision: KronPrecision, class_change: Tensor, removed: Ten
         delta: Difference of the means in both eigenbases, `(N_b, C', D)`.
     """
     beta, alpha = precision.class_values, precision.feature_values
-    first = precision.spectrum()
     new_class = torch.diag(beta) + class_change
-    new_beta = torch.linalg.eigvalsh(new_class).clamp_min(0)
-    diagonal = new_class.diagonal(dim1=-2, dim2=-1)
-    squares = removed.square()
-    weighted = alpha / first  # (C', D)
-    # Σ [u − log1p(u)] for the change of B at fixed A; the second sum is what its off-diagonal
-    # entries add, since the trace sees the diagonal of B₂ and the determinant its eigenvalues.
-    changed = excess((new_beta - beta)[:, :, None] * weighted).sum((1, 2))
-    changed = changed + ((diagonal - new_beta) * weighted.sum(-1)).sum(-1)
-    share = new_beta * torch.einsum("bd,bcd->bc", squares, precision.spectrum(new_beta).reciprocal())
-    share = share.clamp_max(1 - 1e-15)
-    removal = (-torch.log1p(-share) - share).sum(-1)
-    removal = removal + (share - diagonal * (squares @ first.reciprocal().T)).sum(-1)
+    vectors = torch.linalg.eigh(new_class)[1]
+    shares = vectors.square()
+    # β'_e − β_e as a Rayleigh quotient of the change: the eigenvalues' own difference has lost its digits.
+    apart = beta - beta[:, None]
+    moved = (vectors * (class_change @ vectors)).sum(1) - (shares * apart).sum(1)
+    gaps = moved[:, None, :] + apart
+    new_beta = (beta + moved).clamp_min(0)
+    pull = removed.square()[:, None, :] / precision.spectrum(new_beta)
+    leverage = (new_beta * pull.sum(-1)).clamp_max(1 - 1e-15)
+    cross = ((pull @ (alpha / precision.spectrum()).T).mT * gaps * shares).sum(1) * new_beta
+    covariance = (shares * _class_excess(precision, moved, gaps)).sum((1, 2))
+    covariance = covariance + (excess(-leverage) - cross).sum(-1)
     product = new_class @ delta
     along = torch.einsum("bcd,bd->bc", delta, removed)
     mean = (delta * (product * alpha + precision.prior_precision * delta)).sum((1, 2))
     mean = mean - torch.einsum("bc,bce,be->b", along, new_class, along)
-    return Terms((0.5 * mean).clamp_min(0), (0.5 * (changed + removal)).clamp_min(0))
+    return Terms((0.5 * mean).clamp_min(0), (0.5 * covariance).clamp_min(0))
+
+
+def _class_excess(precision: KronPrecision, moved: Tensor, gaps: Tensor) -> Tensor:
+    r"""Return :math:`\sum_d \phi(h_{ce} \alpha_d / f_{cd})` for all pairs of old and new class eigenvalues.
+
+    Args:
+        precision: P₁.
+        moved: `β'_e − β_e`, `(B, C')`.
+        gaps: `h_ce = β'_e − β_c`, `(B, C', C')`.
+    """
+    spectrum = precision.spectrum()
+    weighted = precision.feature_values / spectrum  # (C', D)
+    total, logarithm = weighted.sum(-1), spectrum.log().sum(-1)
+    # Where h α/f is small for every d, the sum over d of its powers is all that is needed of it.
+    small = gaps.abs() * weighted.amax(-1)[:, None] < 1e-2
+    h = torch.where(small, gaps, torch.zeros_like(gaps))
+    series = torch.zeros_like(gaps)
+    for k in range(9, 1, -1):
+        series = h * ((-1) ** k / k * weighted.pow(k).sum(-1)[:, None] + series)
+    series *= h
+    own = series.diagonal(dim1=1, dim2=2)
+    if not bool(small.diagonal(dim1=1, dim2=2).all()):
+        own = excess(moved[:, :, None] * weighted).sum(-1)
+    new_logarithm = logarithm + moved * total - own
+    plain = gaps * total[:, None] - (new_logarithm[:, None, :] - logarithm[:, None])
+    pairs = torch.where(small, series, plain.clamp_min(0))
+    pairs.diagonal(dim1=1, dim2=2).copy_(own)
+    return pairs

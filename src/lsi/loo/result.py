@@ -39,7 +39,7 @@ class LooResult:
         """The score, `mean_term + covariance_term`, in nats."""
         return self.mean_term + self.covariance_term
 
-    def put(self, where: slice, part: LooResult) -> None:
+    def put(self, where: slice | np.ndarray, part: LooResult) -> None:
         """Write the entries of a block."""
         for field in fields(self):
             getattr(self, field.name)[where] = getattr(part, field.name)

@@ -35,6 +35,8 @@ class Removal:
         delta: Change of the weights, `(B, C', D)`.
         shift: What the posterior accumulated of the other samples' change of curvature, or None
             for the approximation that keeps their curvature.
+        residual: Their weighted residuals `w g'`, `(B, C')`, where `delta` is the first-order step, so
+            that `H₋ᵢ δ = g ⊗ x + wd θ` is known without a product; else None.
     """
 
     index: Tensor
@@ -42,6 +44,20 @@ class Removal:
     curvature: Tensor
     delta: Tensor
     shift: Any = None
+    residual: Tensor | None = None
+
+
+@dataclass
+class Sensitivity:
+    """First-order sensitivity of B divergences to weights and curvature.
+
+    Attributes:
+        pull: Gradient of the divergence by δ, `P₂ δ`, `(B, C', D)`.
+        curvature: What the structure needs to price a changed curvature of a row.
+    """
+
+    pull: Tensor
+    curvature: Tensor
 
 
 class Posterior(ABC):
@@ -81,7 +97,7 @@ class Posterior(ABC):
             x: Rows, `(n, D)`.
             weight: Sample weights, `(n,)`.
             probabilities: At the full-data weights, `(n, C)`.
-            change: Change of the probabilities for each removal, `(n, B, C)`; zero where the row is
+            change: Change of the probabilities for each removal, `(n, C, B)`; zero where the row is
                 the left-out sample itself.
         """
 
@@ -90,12 +106,39 @@ class Posterior(ABC):
         """Return the two terms of the divergence for each left-out sample, in nats."""
 
     @abstractmethod
+    def sensitivity(self, removal: Removal) -> Sensitivity:
+        """Return how the divergence responds to small changes, with the others' curvature kept."""
+
+    @abstractmethod
+    def price(self, sensitivity: Sensitivity) -> Tensor:
+        """Return the sensitivity to curvature as `row_price` wants it, once for all rows."""
+
+    @abstractmethod
+    def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+        r"""Return what a changed probability of each class adds to each divergence, `(n, C, B)`.
+
+        A row whose probabilities change by :math:`\Delta p` adds
+        :math:`\sum_c \Delta p_c\, \mathrm{price}_c` to the divergence, to first
+        order, through the curvature of the second posterior.
+
+        Args:
+            price: From `price`.
+            x: Rows, `(n, D)`.
+            probabilities: At the full-data weights, `(n, C)`.
+            z: Change of the logits less its mean under `probabilities`, `(n, C, B)`.
+        """
+
+    @abstractmethod
     def to_dense(self) -> Tensor:
         """Return the precision as a dense `(K, K)` matrix in all classes; for tests only."""
 
     def lift(self, rows: Tensor) -> Tensor:
         """Return vectors of feature space in the original coordinates, `(…, D) → (…, D₀)`."""
         return rows if self.basis is None else rows @ self.basis.T.to(rows.dtype)
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Return vectors of the original feature space in the model's coordinates."""
+        return rows if self.basis is None else rows @ self.basis.to(rows.dtype)
 
     def _classes(self, matrix: Tensor) -> Tensor:
         """Return a matrix over `(C', D)` pairs in all C classes and original features."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lsi.divergence import Terms, diag_divergence
+from lsi.divergence import Terms, diag_divergence, separable_excess
 from lsi.features.design import Design, row_space
-from lsi.posterior.base import Posterior, Removal
+from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.model import ROWS, SoftmaxModel
 
 
@@ -36,27 +36,55 @@ class DiagPosterior(Posterior):
         return row_space(design) if design.n_samples < design.n_features else None
 
     def new_shift(self, n_removed: int) -> Tensor:
-        """Return zeros `(B, C, D₀)`."""
+        """Return zeros `(B, C, D₀)`, laid out classes first."""
         c, d = self.precision.shape
-        return torch.zeros((n_removed, c, d), dtype=self.model.design.dtype, device=self.precision.device)
+        shift = torch.zeros((c, n_removed, d), dtype=self.model.design.dtype, device=self.precision.device)
+        return shift.transpose(0, 1)
 
     def add_shift(
         self, shift: Tensor, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor
     ) -> None:
         """Add `Σ_j w_j [p'(1 − p') − p(1 − p)] x_jd²`, written as `Δp (1 − 2p − Δp)`."""
-        variance = change * (1.0 - 2.0 * probabilities[:, None, :] - change) * weight[:, None, None]
-        n, b, c = change.shape
-        shift += (variance.view(n, b * c).T @ self.lift(x).square()).view(b, c, -1)
+        variance = ((1.0 - 2.0 * probabilities)[:, :, None] - change).mul_(change)
+        if not self.model.unweighted:
+            variance *= weight[:, None, None]
+        shift.transpose(0, 1).flatten(0, 1).addmm_(variance.flatten(1).T, self.lift(x).square())
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the diagonals."""
         x, contrasts = self.lift(removal.x), self.model.contrasts.to(removal.x.dtype)
         variance = torch.einsum("cr,brs,cs->bc", contrasts, removal.curvature, contrasts)
+        delta = contrasts @ self.lift(removal.delta)
+        if removal.shift is None:
+            covariance = separable_excess(variance, x.square(), self.precision.reciprocal())
+            if covariance is not None:
+                squares = delta.square_()
+                mean = torch.einsum("bcd,cd->b", squares, self.precision.to(x.dtype))
+                mean -= (variance * (squares @ x.square()[:, :, None])[:, :, 0]).sum(1)
+                return Terms(0.5 * mean.to(torch.float64), 0.5 * covariance)
         change = -variance[:, :, None] * x.square()[:, None, :]
         if removal.shift is not None:
-            change = change + removal.shift
-        delta = contrasts @ self.lift(removal.delta)
+            change = change + removal.shift.to(x.dtype)
         return diag_divergence(self.precision.to(x.dtype).view(-1), change.flatten(1), delta.flatten(1))
+
+    def sensitivity(self, removal: Removal) -> Sensitivity:
+        r"""Return `P₂ δ` and `∂KL/∂P₂ = ½ (δ² + 1/P₁ − 1/P₂)`, the latter `(B, C, D₀)`."""
+        x, contrasts = self.lift(removal.x), self.model.contrasts.to(removal.x.dtype)
+        variance = torch.einsum("cr,brs,cs->bc", contrasts, removal.curvature, contrasts)
+        first = self.precision.to(x.dtype)
+        second = first - variance[:, :, None] * x.square()[:, None, :]
+        delta = contrasts @ self.lift(removal.delta)
+        pull = contrasts.T @ self.project(second * delta)
+        return Sensitivity(pull, 0.5 * (delta.square() + (second - first) / (first * second)))
+
+    def price(self, sensitivity: Sensitivity) -> Tensor:
+        """Return `∂KL/∂P₂` classes first, `(C·B, D₀)`."""
+        return sensitivity.curvature.transpose(0, 1).flatten(0, 1)
+
+    def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+        """Return `(1 − 2 p_c) Σ_d x_d² ∂KL/∂P_cd`."""
+        out = (self.lift(x).square() @ price.T).view(z.shape)
+        return out.mul_((1.0 - 2.0 * probabilities)[:, :, None])
 
     def to_dense(self) -> Tensor:
         """Return the diagonal matrix; for tests only."""

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from lsi.divergence import Terms, full_divergence, low_rank_covariance
 from lsi.features.design import Design, row_space
-from lsi.posterior.base import Posterior, Removal
+from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.model import SoftmaxModel
+
+# Where the penalty exceeds the prior by more, `δᵀH₋δ − λ‖δ‖²` would lose its digits in float32.
+RIDGE_LIMIT = 100.0
 
 
 class FullPosterior(Posterior):
@@ -30,9 +33,8 @@ class FullPosterior(Posterior):
         matrix = self.curvature.clone()
         matrix.diagonal().add_(prior_precision)
         self.factor = torch.linalg.cholesky(matrix)
-        k, d = model.theta.shape
-        inverse = torch.cholesky_inverse(self.factor).view(k, d, k, d)
-        self._reach = inverse.permute(1, 0, 2, 3).reshape(d, k * k * d).to(model.design.dtype)
+        self._inverse = torch.cholesky_inverse(self.factor).to(model.design.dtype)
+        self._data_curvature = self.curvature.to(model.design.dtype)
 
     @classmethod
     def coordinates(cls, design: Design) -> Tensor | None:
@@ -54,17 +56,34 @@ class FullPosterior(Posterior):
 
     def _frozen(self, removal: Removal) -> Terms:
         """Return the divergence where the others' curvature stays: a change of rank C − 1."""
-        b, k, d = removal.delta.shape
-        x = removal.x
-        reach = (x @ self._reach).view(b, k * k, d)
-        gram = (reach @ x[:, :, None]).view(b, k, k)
-        flat = removal.delta.reshape(b, -1)
-        quadratic = ((flat @ self.curvature.to(flat.dtype)) * flat).sum(-1, dtype=torch.float64)
-        quadratic += self.prior_precision * flat.square().sum(-1, dtype=torch.float64)
-        own = torch.einsum("bkd,bd->bk", removal.delta, x)
+        quadratic = self._quadratic(removal)
+        return Terms(
+            (0.5 * quadratic).clamp_min(0), low_rank_covariance(removal.curvature, self._gram(removal.x))
+        )
+
+    def _quadratic(self, removal: Removal) -> Tensor:
+        """Return `δᵀ P₂ δ` at the others' frozen curvature, `(B,)`."""
+        model, delta = self.model, removal.delta
+        own = torch.einsum("bkd,bd->bk", delta, removal.x)
+        norm = delta.flatten(1).square().sum(1, dtype=torch.float64)
+        if removal.residual is not None and model.loo_ridge <= RIDGE_LIMIT * self.prior_precision:
+            decay = (delta.flatten(1) @ model.theta.reshape(-1).to(delta.dtype)).to(torch.float64)
+            force = (own * removal.residual).sum(1, dtype=torch.float64) + model.weight_decay * decay
+            return force + (self.prior_precision - model.loo_ridge) * norm
+        flat = delta.flatten(1)
+        quadratic = ((flat @ self._data_curvature) * flat).sum(-1, dtype=torch.float64)
         quadratic -= torch.einsum("bk,bkl,bl->b", own, removal.curvature, own)
-        covariance = low_rank_covariance(removal.curvature, 0.5 * (gram + gram.mT))
-        return Terms((0.5 * quadratic).clamp_min(0), covariance)
+        return quadratic + self.prior_precision * norm
+
+    def _gram(self, x: Tensor) -> Tensor:
+        """Return `E_iᵀ P₁⁻¹ E_i`, `(B, C', C')`, from the lower class blocks of the inverse."""
+        k, d = self.model.theta.shape
+        gram = x.new_empty((len(x), k, k))
+        for r in range(k):
+            reach = x @ self._inverse[r * d : (r + 1) * d, : (r + 1) * d]
+            gram[:, r, : r + 1] = (reach.view(len(x), r + 1, d) @ x[:, :, None])[:, :, 0]
+            gram[:, : r + 1, r] = gram[:, r, : r + 1].clone()  # the two overlap
+        return gram
 
     def _shifted(self, removal: Removal) -> Terms:
         """Return the divergence with every other sample's curvature at the left-out weights."""
@@ -75,6 +94,25 @@ class FullPosterior(Posterior):
             change = self.model.hessian_change(delta) - torch.kron(s, torch.outer(x, x))
             terms.append(full_divergence(self.factor, change[None], delta.reshape(1, -1)))
         return Terms(torch.cat([t.mean for t in terms]), torch.cat([t.covariance for t in terms]))
+
+    def sensitivity(self, removal: Removal) -> Sensitivity:
+        """Return `P₂ δ`; the price of curvature is the mean term's own, `½ zᵀ ΔS z`."""
+        delta, x = removal.delta, removal.x
+        b, k, d = delta.shape
+        pull = (delta.reshape(b, -1) @ self._data_curvature).view(b, k, d) + self.prior_precision * delta
+        own = (removal.curvature @ (delta @ x[:, :, None])) * x[:, None, :]
+        return Sensitivity(pull - own, delta.new_empty(0))
+
+    def price(self, sensitivity: Sensitivity) -> Tensor:
+        """Return nothing: the mean term's own price is a function of the rows' logits."""
+        return sensitivity.curvature
+
+    def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+        """Return `½ z_c²`, z centred: `Σ_c Δp_c ½ z_c² = ½ zᵀ ΔS z` to first order.
+
+        What a changed curvature does to the covariance term is of second order and left out.
+        """
+        return z.square().mul_(0.5)
 
     def to_dense(self) -> Tensor:
         """Return the dense precision in all classes; for tests only."""

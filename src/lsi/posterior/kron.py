@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lsi.divergence import KronPrecision, Terms, kron_divergence
 from lsi.features.design import Design
-from lsi.posterior.base import Posterior, Removal
+from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.model import ROWS, SoftmaxModel
 
 
@@ -59,11 +59,11 @@ class KronPosterior(Posterior):
         """Add `Σ_j w_j ΔS'_j`, with `Δ(p pᵀ) = Δp pᵀ + p Δpᵀ + Δp Δpᵀ`."""
         contrasts = self.model.contrasts.to(change.dtype)
         weighted = change * weight[:, None, None]
-        diagonal = weighted.sum(0, dtype=torch.float64).to(change.dtype)
-        shift += torch.einsum("cr,bc,cs->brs", contrasts, diagonal, contrasts)
-        moved = (weighted @ contrasts).permute(1, 2, 0)
+        total = weighted.sum(0, dtype=torch.float64).T.to(change.dtype)
+        shift += torch.einsum("cr,bc,cs->brs", contrasts, total, contrasts)
+        moved = contrasts.T @ weighted.permute(2, 1, 0)
         cross = moved @ (probabilities @ contrasts)
-        shift -= cross + cross.mT + moved @ (change @ contrasts).transpose(0, 1)
+        shift -= cross + cross.mT + moved @ (change.permute(2, 0, 1) @ contrasts)
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the factored precisions."""
@@ -75,6 +75,32 @@ class KronPosterior(Posterior):
         change = change + torch.diag(self.precision.class_values) / (n - 1)
         delta = basis.T @ removal.delta.to(torch.float64)
         return kron_divergence(self.precision, change, removal.x.to(torch.float64), delta)
+
+    def sensitivity(self, removal: Removal) -> Sensitivity:
+        """Return `P₂ δ` and `∂KL/∂B₂ / (N − 1) = ½ δ A₂ δᵀ / (N − 1)` in all classes, `(B, C, C)`.
+
+        What a changed B does to the covariance term is of second order and left out.
+        """
+        dtype, contrasts, n = removal.x.dtype, self.model.contrasts, self.model.n_samples
+        whole = (self.class_basis * self.precision.class_values) @ self.class_basis.T
+        factor = (whole * (n / (n - 1.0))).to(dtype) - removal.curvature / (n - 1.0)
+        delta, x = removal.delta, removal.x
+        spread = delta * self.precision.feature_values.to(dtype)
+        spread -= (delta @ x[:, :, None]) * x[:, None, :]
+        price = (0.5 / (n - 1.0)) * (spread @ delta.mT)
+        contrasts = contrasts.to(dtype)
+        return Sensitivity(factor @ spread + self.prior_precision * delta, contrasts @ price @ contrasts.T)
+
+    def price(self, sensitivity: Sensitivity) -> Tensor:
+        """Return the diagonal `(1, C, B)` above the whole `∂KL/∂B₂`, `(C, C, B)`, stacked."""
+        whole = sensitivity.curvature.permute(1, 2, 0)
+        return torch.cat([torch.einsum("ccb->cb", whole)[None], whole]).contiguous()
+
+    def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+        """Return `W_cc − 2 (W p)_c` with `W = ∂KL/∂B₂`."""
+        c, b = z.shape[1:]
+        across = (probabilities @ price[1:].reshape(c, c * b)).view(z.shape)
+        return across.mul_(-2.0).add_(price[0])
 
     def to_dense(self) -> Tensor:
         """Return the Kronecker product plus the prior; for tests only."""

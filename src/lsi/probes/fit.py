@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import scipy.optimize
 import torch
 from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.model import ROWS, SoftmaxModel
 
 Progress = Callable[[str, int, int], None]
 
-# Squared Newton decrement in nats at which the fit counts as converged: the error that it leaves in
-# any loss is below it, and so far below the smallest score of interest.
+# Squared Newton decrement at which the fit counts as converged, in nats and relative to an objective below
+# one: the error that it leaves in any loss is below it, and so far below the smallest score of interest.
 TARGET_DECREMENT = 1e-20
 ACCEPTED_DECREMENT = 1e-10
 # A factor is kept while a step with it shrinks the squared decrement at least this much. The factor
 # that is left at the end was then built where the curvature is within about 1 % of the optimum's.
 REUSE_RATE = 1e-4
+# Parameters above which a Hessian costs more than a warm start without one.
+DENSE_START = 1200
+# Largest entry of the gradient, in coordinates where the Hessian is about one, that ends it.
+WARM_GRADIENT = 3e-4
 
 
 @dataclass
@@ -29,10 +35,13 @@ class Curvature:
     Attributes:
         factor: Lower Cholesky factor `(K', K')`, float64.
         shape: `(C − 1, D)`.
+        drift: Relative error of the curvature, as the worst contraction of a step with it shows: it
+            was built a little off the optimum, and in the type of the design.
     """
 
     factor: Tensor
     shape: tuple[int, int]
+    drift: float = 0.0
 
     @classmethod
     def of(cls, model: SoftmaxModel) -> Curvature:
@@ -49,7 +58,8 @@ class Curvature:
         """
         matrix = model.hessian()
         matrix.diagonal().add_(model.loo_ridge)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
+        failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
+        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
         if int(failed):
             raise InputError(
                 "The probe's curvature is singular: the weight decay is too small for the features' scale. "
@@ -61,9 +71,10 @@ class Curvature:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`."""
         return torch.cholesky_solve(right.reshape(-1, 1), self.factor).view(self.shape)
 
-    def inverse(self) -> Tensor:
-        """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix."""
-        return torch.cholesky_inverse(self.factor)
+    def into_inverse(self) -> Tensor:
+        """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor."""
+        factor, self.factor = self.factor, torch.empty(0)
+        return torch.cholesky_inverse(factor, out=factor)
 
 
 @dataclass(frozen=True)
@@ -85,40 +96,31 @@ class FitReport:
     train_accuracy: float
 
 
-def warm_start(model: SoftmaxModel, iterations: int = 60) -> Tensor:
+def warm_start(model: SoftmaxModel, iterations: int = 100) -> Tensor:
     """Return weights near the optimum by L-BFGS in coordinates whitened by the features' spread.
 
     Args:
         model: The untrained model.
         iterations: Upper limit of L-BFGS iterations.
     """
-    dtype = model.design.dtype
-    gram = torch.zeros((model.design.n_features,) * 2, dtype=dtype, device=model.design.device)
-    for _, x in model.design.blocks(8192):
+    dtype, device = model.design.dtype, model.design.device
+    gram = torch.zeros((model.design.n_features,) * 2, dtype=dtype, device=device)
+    for _, x in model.design.blocks(ROWS):
         gram.addmm_(x.T, x)
-    c = model.n_classes
     values, vectors = torch.linalg.eigh(gram.to(torch.float64))
-    # At zero weights every S'_j is I / C, so that this is the exact Hessian there.
-    scale = (values.clamp_min(0) / c + model.ridge).rsqrt()
-    to_weights = (vectors * scale).T
-    free = torch.zeros_like(model.theta, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [free],
-        max_iter=iterations,
-        history_size=20,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-9,
-        line_search_fn="strong_wolfe",
-    )
+    # At zero weights every S'_j is I / C, so that the Hessian is the identity in these coordinates.
+    to_weights = (vectors * (values.clamp_min(0) / model.n_classes + model.ridge).rsqrt()).T
 
-    def closure() -> float:
-        theta = free.detach() @ to_weights
+    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = torch.from_numpy(free).to(device).view(model.theta.shape) @ to_weights
         loss, gradient = model.objective_and_gradient(theta, dtype)
-        free.grad = gradient @ to_weights.T / model.n_samples
-        return loss / model.n_samples
+        return loss, (gradient @ to_weights.T).reshape(-1).cpu().numpy()
 
-    optimizer.step(closure)
-    return free.detach() @ to_weights
+    options = {"maxiter": iterations, "maxcor": 20, "gtol": WARM_GRADIENT, "ftol": 0.0}
+    found = scipy.optimize.minimize(
+        objective, np.zeros(model.theta.numel()), jac=True, method="L-BFGS-B", options=options
+    )
+    return torch.from_numpy(found.x).to(device).view(model.theta.shape) @ to_weights
 
 
 def fit(
@@ -138,31 +140,36 @@ def fit(
         ConvergenceError: If the optimum is not reached.
         InputError: If the curvature is singular.
     """
-    if model.design.n_samples * model.theta.numel() ** 2 > 2e11:
+    if model.theta.numel() > DENSE_START:
         model = replace(model, theta=warm_start(model))
     curvature, rate, stalled = Curvature.of(model), 1.0, 0
     objective, gradient = model.objective_and_gradient(model.theta)
     step = curvature.solve(gradient)
     decrement = float((step * gradient).sum())
     for iteration in range(1, max_iterations + 1):
-        if decrement <= TARGET_DECREMENT or (decrement <= ACCEPTED_DECREMENT and stalled >= 2):
+        unit = min(1.0, objective)
+        if decrement <= TARGET_DECREMENT * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
             break
         model, objective, gradient = _line_search(model, step, decrement, objective)
         step = curvature.solve(gradient)
         reached = float((step * gradient).sum())
-        rate, decrement = reached / decrement, reached
+        rate, decrement = max(reached, 0.0) / decrement, reached
+        if decrement > ACCEPTED_DECREMENT * unit:
+            curvature.drift = max(curvature.drift, rate**0.5)
         stalled = stalled + 1 if rate > 0.25 else 0
-        if rate > REUSE_RATE and decrement > ACCEPTED_DECREMENT:
+        if rate > REUSE_RATE and decrement > ACCEPTED_DECREMENT * unit:
             curvature, rate = Curvature.of(model), 1.0
             step = curvature.solve(gradient)
             decrement = float((step * gradient).sum())
         if progress is not None:
             progress("fit", iteration, 0)
-    if not decrement <= ACCEPTED_DECREMENT:
+    if not decrement <= ACCEPTED_DECREMENT * min(1.0, objective):
         raise ConvergenceError(
             f"The probe did not reach its optimum in {max_iterations} Newton steps (decrement {decrement:.1e}"
             " nats). Standardise the features or raise weight_decay."
         )
+    if curvature.drift > 1e-6 and model.theta.numel() <= DENSE_START:
+        curvature = Curvature.of(model)
     return model, curvature, _report(model, objective, gradient, decrement, iteration)
 
 
@@ -186,6 +193,6 @@ def _report(
     penalty = 0.5 * model.ridge * float((model.theta**2).sum())
     hits = sum(
         int((model.probabilities(x).argmax(-1) == model.target[rows]).sum())
-        for rows, x in model.design.blocks(8192)
+        for rows, x in model.design.blocks(ROWS)
     )
     return FitReport(float(gradient.norm()) / n, decrement, iterations, (objective - penalty) / n, hits / n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from lsi.features.design import Design
 from lsi.probes.softmax import class_contrasts, contrast_curvature, probability_shift, residuals
 
-ROWS = 8192  # rows read at a time: large enough for matrix products, small enough for caches
+PANEL = 129  # features a panel of a symmetric product: small enough to skip most of its other half
+ROWS = 2048  # rows read at a time: large enough for matrix products, small enough for caches
 
 
 @dataclass
@@ -57,6 +59,11 @@ class SoftmaxModel:
         """Number of classes C."""
         return self.contrasts.shape[0]
 
+    @cached_property
+    def unweighted(self) -> bool:
+        """Whether every sample weight is one."""
+        return bool((self.weight == 1).all())
+
     @property
     def ridge(self) -> float:
         """The penalty of the full problem in sum form, `n · weight_decay`."""
@@ -82,9 +89,9 @@ class SoftmaxModel:
         for rows, block in self.design.blocks(ROWS):
             x, y, w = block.to(dtype), self.target[rows], self.weight[rows].to(dtype)
             log_p = torch.log_softmax(x @ weights.T, -1)
-            loss -= float((w * log_p.gather(1, y[:, None])[:, 0]).sum(dtype=torch.float64))
-            residual = residuals(log_p.exp(), y) * w[:, None]
-            gradient += ((residual @ contrasts).T @ x).to(gradient.dtype)
+            residual = residuals(log_p.exp(), y)
+            loss += float((w * _losses(log_p, residual, y)).sum(dtype=torch.float64))
+            gradient += (((residual * w[:, None]) @ contrasts).T @ x).to(gradient.dtype)
         loss += 0.5 * self.ridge * float((theta.to(torch.float64) ** 2).sum())
         return loss, gradient + self.ridge * theta
 
@@ -116,7 +123,7 @@ class SoftmaxModel:
         step = (self.contrasts @ delta).to(self.design.dtype)
         for _, x in self.design.blocks(ROWS):
             before.append(self.probabilities(x))
-            change.append(probability_shift(before[-1], x @ step.T))
+            change.append(probability_shift(before[-1], (x @ step.T)[:, :, None])[:, :, 0])
         p, dp = torch.cat(before), torch.cat(change)
 
         def weights(rows: slice, r: int) -> Tensor:
@@ -134,17 +141,40 @@ class SoftmaxModel:
             weights: Gives `M_j[r, : r + 1]` for a slice of rows, `(n, r + 1)`.
         """
         k, d = self.contrasts.shape[1], self.design.n_features
-        dtype = self.design.dtype
-        out = torch.zeros((k, d, k, d), dtype=torch.float64, device=self.design.device)
+        out = torch.empty((k, d, k, d), dtype=torch.float64, device=self.design.device)
         for r in range(k):
-            panel = torch.zeros((d, (r + 1) * d), dtype=dtype, device=self.design.device)
-            for rows, x in self.design.blocks(ROWS // 4):
-                m = weights(rows, r) * self.weight[rows, None].to(dtype)
-                panel.addmm_(x.T, (m[:, :, None] * x[:, None, :]).view(len(x), -1))
-            blocks = panel.view(d, r + 1, d)
-            out[r, :, : r + 1, :] = blocks
-            out[:r, :, r, :] = blocks[:, :r, :].permute(1, 2, 0)
+            for low, panel in self._class_row(r, weights):
+                high = low + len(panel)
+                out[r, low:high, : r + 1, low:] = panel.mT
+                # Every class block is symmetric in the features, and the whole in the classes.
+                out[r, low:, : r + 1, low:high] = panel.permute(1, 2, 0)
+                out[: r + 1, low:, r, low:high] = panel.permute(2, 1, 0)
+                out[: r + 1, low:high, r, low:] = panel.permute(2, 0, 1)
         return out.view(k * d, k * d)
+
+    def _class_row(self, r: int, weights: Callable[[slice, int], Tensor]) -> list[tuple[int, Tensor]]:
+        """Return class blocks `(r, 0 … r)` by panels of features, upper triangle only.
+
+        Args:
+            r: Class row.
+            weights: As in `_block_gram`.
+
+        Returns:
+            Pairs `low, panel`: features `low … low + PANEL` against features `low …`, the latter
+            first after the panel's own axis and the classes last.
+        """
+        d, dtype = self.design.n_features, self.design.dtype
+        lows = range(0, d, PANEL)
+        panels = [
+            torch.zeros((min(PANEL, d - low), (d - low) * (r + 1)), dtype=dtype, device=self.design.device)
+            for low in lows
+        ]
+        for rows, x in self.design.blocks(ROWS):
+            m = weights(rows, r) * self.weight[rows, None].to(dtype)
+            weighted = (m[:, None, :] * x[:, :, None]).view(len(x), -1)
+            for low, panel in zip(lows, panels, strict=True):
+                panel.addmm_(x[:, low : low + PANEL].T, weighted[:, low * (r + 1) :])
+        return [(low, panel.view(len(panel), -1, r + 1)) for low, panel in zip(lows, panels, strict=True)]
 
     def curvature_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows, weighted residuals `w g'` and weighted curvatures `w S'` of some samples.
@@ -158,3 +188,10 @@ class SoftmaxModel:
         residual = (residuals(p, self.target[index]) @ self.contrasts) * w[:, None]
         curvature = contrast_curvature(p, self.contrasts) * w[:, None, None]
         return x, residual.to(x.dtype), curvature.to(x.dtype)
+
+
+def _losses(log_p: Tensor, residual: Tensor, target: Tensor) -> Tensor:
+    """Return `−log p_y`, `(n,)`; from `1 − p_y` where p_y is near one and its logarithm lost its digits."""
+    missing = residual.gather(1, target[:, None])[:, 0]  # p_y − 1
+    plain = -log_p.gather(1, target[:, None])[:, 0]
+    return torch.where(missing > -0.5, -torch.log1p(missing.clamp_min(-0.5)), plain)

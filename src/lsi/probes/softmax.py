@@ -15,6 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LARGE_SHIFT = 30.0  # logits moved by more would overflow float32 once exponentiated and multiplied
+LOST_DIGITS = 1e-6
+
 
 def class_contrasts(n_classes: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return the Helmert basis `(C, C − 1)`: orthonormal columns, each orthogonal to the ones.
@@ -52,25 +55,28 @@ def contrast_curvature(probabilities: Tensor, contrasts: Tensor) -> Tensor:
 def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
     r"""Return `softmax(z + s) − softmax(z)` in a form that keeps the digits of a small change.
 
-    .. math:: \Delta p_c = p_c \frac{\mathrm{expm1}(s_c - m) - \epsilon}{1 + \epsilon},\quad
-              \epsilon = \sum_k p_k\, \mathrm{expm1}(s_k - m),\ m = \max_k s_k
+    .. math:: \Delta p_c = p_c \frac{\mathrm{expm1}(s_c) - \epsilon}{1 + \epsilon},\quad
+              \epsilon = \sum_k p_k\, \mathrm{expm1}(s_k)
 
     Args:
-        probabilities: `softmax(z)`, broadcastable to the shape of `logit_shift`.
-        logit_shift: `s`, classes last.
+        probabilities: `softmax(z)`, `(n, C)`.
+        logit_shift: `s` for B models at once, `(n, C, B)`.
 
     Returns:
-        The change, of the shape of `logit_shift`.
+        The change, `(n, C, B)`.
     """
-    peak = logit_shift.amax(-1, keepdim=True)
-    growth = (logit_shift - peak).expm1_()
-    normaliser = 1.0 + (probabilities * growth).sum(-1, keepdim=True)
-    change = (growth - (normaliser - 1.0)).mul_(probabilities).div_(normaliser)
-    swept = normaliser.squeeze(-1) < 1e-6
-    if bool(swept.any()):
+    p = probabilities[:, :, None]
+    if float(logit_shift.amax()) > LARGE_SHIFT:
+        logit_shift = logit_shift - logit_shift.amax(1, keepdim=True)
+    growth = logit_shift.expm1()
+    mean = torch.bmm(probabilities[:, None, :], growth)
+    normaliser = 1.0 + mean
+    change = growth.sub_(mean).mul_(p).div_(normaliser)
+    if float(normaliser.amin()) < LOST_DIGITS:
         # Nearly all mass moved to classes that had almost none: the normaliser has lost its digits,
         # but then the change is large and plain subtraction is exact enough.
-        before = probabilities.expand_as(logit_shift)[swept]
-        after = torch.softmax(before.log() + logit_shift[swept], -1)
-        change[swept] = after - before
+        rows, models = (normaliser[:, 0, :] < LOST_DIGITS).nonzero(as_tuple=True)
+        before = probabilities[rows]
+        after = torch.softmax(before.log() + logit_shift[rows, :, models], -1)
+        change[rows, :, models] = after - before
     return change

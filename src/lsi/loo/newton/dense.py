@@ -58,35 +58,48 @@ class DenseSolver:
 
     Args:
         model: The trained probe.
-        curvature: Its factorised curvature.
+        curvature: Its factorised curvature; used up, since its memory becomes the inverse.
     """
 
     def __init__(self, model: SoftmaxModel, curvature: Curvature) -> None:
         self.model = model
         k, d = model.theta.shape
         dtype = model.design.dtype
-        inverse = curvature.inverse()
-        self._inverse = inverse.to(dtype)
-        reach = self._inverse.view(k, d, k, d).permute(1, 0, 2, 3)
-        self._reach = reach.reshape(d, k * k * d)
+        inverse = curvature.into_inverse()
         decay = model.weight_decay * model.theta
         self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)
+        self._inverse = inverse.to(dtype)
+        self._reach = torch.empty(0, dtype=dtype, device=inverse.device)
+        self._reach_index: Tensor | None = None  # whose reach the buffer holds
 
     def first_order(self, index: Tensor) -> FirstOrder:
         """Return the exact-downdate Newton step of each sample at `index`."""
         x, residual, curvature = self.model.curvature_at(index)
         b, k = residual.shape
-        d = x.shape[1]
-        reach = (x @ self._reach).view(b, k * k, d)
-        gram = (reach @ x[:, :, None]).view(b, k, k)
+        reach = self._reach_of(x)
+        self._reach_index = index
+        gram = torch.stack([(block.view(b, k, -1) @ x[:, :, None])[:, :, 0] for block in reach], 1)
         gram = 0.5 * (gram + gram.mT)
         eye = torch.eye(k, dtype=torch.float64, device=x.device)
         downdate = torch.linalg.inv(eye - curvature.to(torch.float64) @ gram.to(torch.float64))
         decay_logit = x @ self._decay_step.T
         m = residual + (curvature @ decay_logit[:, :, None])[:, :, 0]
-        m = (downdate @ m.to(torch.float64)[:, :, None])[:, None, :, 0].to(x.dtype)
-        delta = (m @ reach.view(b, k, k * d)).view(b, k, d) + self._decay_step
-        return FirstOrder(index, x, residual, curvature, gram, downdate, delta)
+        m = (downdate @ m.to(torch.float64)[:, :, None])[:, :, 0].to(x.dtype)
+        delta = self._decay_step.reshape(1, -1).repeat(b, 1)
+        for block, coefficient in zip(reach, m.T, strict=True):
+            delta.addcmul_(block, coefficient[:, None])
+        return FirstOrder(index, x, residual, curvature, gram, downdate, delta.view(b, k, -1))
+
+    def _reach_of(self, x: Tensor) -> Tensor:
+        """Return `T_i = H̄⁻¹E_i` as `(C', B, K')`, the input class first, in a buffer that is reused."""
+        b, d = x.shape
+        k = len(self._inverse) // d
+        # A fresh tensor of this size would be paged in anew for every block.
+        if self._reach.shape[1:2] != (b,):
+            self._reach = torch.empty((k, b, k * d), dtype=x.dtype, device=x.device)
+        for c in range(k):
+            torch.mm(x, self._inverse[c * d : (c + 1) * d], out=self._reach[c])
+        return self._reach
 
     def solve(self, removal: FirstOrder, right: Tensor) -> Tensor:
         r"""Return `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`.
@@ -97,5 +110,10 @@ class DenseSolver:
         plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
+        if removal.index is self._reach_index:
+            flat = plain.view(b, -1)
+            for block, coefficient in zip(self._reach, lift.T, strict=True):
+                flat.addcmul_(block, coefficient[:, None])
+            return plain
         extra = (lift[:, :, None] * removal.x[:, None, :]).view(b, -1) @ self._inverse
         return plain + extra.view(b, k, d)

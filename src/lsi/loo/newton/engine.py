@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.refine import Refined, Refiner
+from lsi.loo.newton.sampled import SampledCorrector
 from lsi.loo.newton.settings import Newton
 from lsi.loo.result import LooResult
 from lsi.posterior.base import Posterior, Removal
@@ -16,6 +20,15 @@ from lsi.probes.fit import Curvature
 from lsi.probes.model import SoftmaxModel
 
 Progress = Callable[[str, int, int], None]
+
+REFINE_BLOCK = 64  # samples swept together
+SAMPLED_ROWS = 2048
+SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
+SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
+# Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
+# tails), a share of the correction's absolute size for the orders left out, float32's own error.
+SPREAD, SECOND, FLOOR = 4.0, 0.1, 1e-5
+PILOTS = 24  # samples swept to calibrate the certificates of sampled corrections
 
 
 class NewtonEngine:
@@ -32,38 +45,91 @@ class NewtonEngine:
         self, model: SoftmaxModel, curvature: Curvature, posterior: Posterior, settings: Newton
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
+        self._floor = FLOOR + 2.0 * curvature.drift
         self.solver = DenseSolver(model, curvature)
         self.start = model.objective_and_gradient(model.theta)[1]
         self._refiner: Refiner | None = None
+        self._corrector: SampledCorrector | None = None
         if settings.tol is not None:
             self._refiner = Refiner(
                 model, self.solver, posterior, self.start, settings.tol, settings.max_passes
             )
+            sweep_work = 6.0 * model.n_samples**2 * model.theta.numel()
+            if settings.tol >= SAMPLED_TOL and sweep_work >= SAMPLED_WORK:
+                self._corrector = SampledCorrector(model, self.solver, posterior, SAMPLED_ROWS)
 
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""
         k, d = self.model.theta.shape
-        return int(max(1, min(128, (64 << 20) // (k * k * d * 8))))
+        return int(max(1, min(512, (96 << 20) // (k * k * d * self.model.design.dtype.itemsize))))
 
     def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
         """Return the leave-one-out result of the samples at `index`, in that order."""
         result = LooResult.empty(len(index))
-        size = self.block_size()
-        for start in range(0, len(index), size):
-            part = index[start : start + size]
-            result.put(slice(start, start + len(part)), self.block(part))
-            if progress is not None:
-                progress("leave-one-out", start + len(part), len(index))
+        everything = torch.arange(len(index))
+        if self._corrector is not None:
+            self._calibrate(index)
+        first_pass = self._unrefined if self._refiner is None or self._corrector is not None else self._refine
+        self._pass("leave-one-out", index, everything, first_pass, result, progress)
+        if self._refiner is not None and self._corrector is not None:
+            left = torch.from_numpy(np.flatnonzero(~(result.relative_error <= self._refiner.tol)))
+            self._pass("refine", index, left, self._refine, result, progress)
         return result
 
-    def block(self, index: Tensor) -> LooResult:
-        """Return the result of one block."""
-        first = self.solver.first_order(index)
-        if self._refiner is not None:
-            return self._result(first, self._refiner.refine(first))
-        terms = self.posterior.divergence(Removal(first.index, first.x, first.curvature, first.delta))
-        unknown = torch.full((len(index),), float("nan"), dtype=torch.float64)
-        return self._result(first, Refined(first.delta, terms, unknown))
+    def _pass(
+        self,
+        stage: str,
+        index: Tensor,
+        which: Tensor,
+        step: Callable[[FirstOrder], Refined],
+        result: LooResult,
+        progress: Progress | None,
+    ) -> None:
+        """Apply `step` to the entries `which` of `index`, block by block."""
+        size = self.block_size() if stage == "leave-one-out" else REFINE_BLOCK
+        for block in which.split(size) if len(which) else ():
+            first = self.solver.first_order(index[block.to(index.device)])
+            result.put(block.numpy(), self._result(first, step(first)))
+            if progress is not None:
+                done = int((which <= block[-1]).sum())
+                progress(stage, done, len(which))
+
+    def _calibrate(self, index: Tensor) -> None:
+        """Widen the certificates by what the sampled correction leaves out on a few swept samples.
+
+        The hardest and easiest samples and some between are swept to a tenth of the tolerance. What
+        their sampled values miss beyond their certificates (third order, and the covariance term's
+        change by the others' curvature) is added to every certificate, doubled.
+        """
+        assert self._refiner is not None
+        x, target = self.model.design.take(index), self.model.target[index]
+        order = self.model.probabilities(x).gather(1, target[:, None])[:, 0].argsort()
+        picks = torch.linspace(0, len(index) - 1, min(PILOTS, len(index)), device=index.device).long()
+        first = self.solver.first_order(index[order[picks]])
+        sampled = self._unrefined(first)
+        pilot = copy.copy(self._refiner)
+        pilot.tol = 0.1 * self._refiner.tol
+        exact = pilot.refine(first).terms.total
+        missed = (sampled.terms.total - exact).abs() / exact.clamp_min(torch.finfo(exact.dtype).tiny)
+        self._floor += 2.0 * float((missed - sampled.certificate).clamp_min(0).max())
+
+    def _refine(self, first: FirstOrder) -> Refined:
+        assert self._refiner is not None
+        return self._refiner.refine(first)
+
+    def _unrefined(self, first: FirstOrder) -> Refined:
+        """Return first-order values, with their sampled correction and certificate where there is one."""
+        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
+        terms = self.posterior.divergence(removal)
+        if self._corrector is None:
+            unknown = torch.full_like(terms.mean, float("nan"))
+            return Refined(first.delta, terms, unknown)
+        correction = self._corrector.correct(first)
+        total = (terms.total + correction.value).clamp_min(torch.finfo(torch.float64).tiny)
+        size = correction.size / total
+        certificate = self._floor + SPREAD * correction.error / total + SECOND * size + size.square()
+        mean = (terms.mean + correction.value).clamp_min(0)
+        return Refined(first.delta, Terms(mean, terms.covariance), certificate)
 
     def _result(self, first: FirstOrder, refined: Refined) -> LooResult:
         probability, prediction = loo_prediction(self.model, first.index, refined.delta)

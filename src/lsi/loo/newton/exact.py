@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
-from lsi.loo.newton.sweep import row_blocks, sweep
+from lsi.loo.newton.sweep import ELEMENTS, row_blocks, sweep
 from lsi.probes.model import SoftmaxModel
 
 
@@ -126,10 +126,10 @@ def _objective(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Tensor:
     value = model.loo_ridge * (flat @ flat_theta + 0.5 * flat.square().sum(1))
     for block in row_blocks(model, index, delta):
         # log Σ p exp(s) − s_y is the change of the cross-entropy
-        loss = (block.probabilities.clamp_min(1e-300).log()[:, None, :] + block.logit_shift).logsumexp(-1)
-        label = model.target[block.rows][:, None, None].expand(-1, len(index), 1)
-        loss -= block.logit_shift.gather(2, label)[:, :, 0]
-        loss[block.own] = 0.0
+        loss = (block.probabilities.clamp_min(1e-300).log()[:, :, None] + block.logit_shift).logsumexp(1)
+        label = model.target[block.rows][:, None, None].expand(-1, 1, len(index))
+        loss -= block.logit_shift.gather(1, label)[:, 0, :]
+        loss[block.own[0], block.own[2]] = 0.0
         value += (loss * block.weight[:, None]).sum(0)
     return value
 
@@ -140,25 +140,25 @@ class _Operator:
     def __init__(self, model: SoftmaxModel, index: Tensor, delta: Tensor) -> None:
         self.model, self.index = model, index
         self.objective = _objective(model, index, delta)
-        # All probabilities are kept: (N, B, C) is what decides how many samples one call may hold.
+        # All probabilities are kept: (N, C, B) is what decides how many samples one call may hold.
         self.probabilities = torch.cat(
-            [block.change + block.probabilities[:, None, :] for block in row_blocks(model, index, delta)]
+            [block.change + block.probabilities[:, :, None] for block in row_blocks(model, index, delta)]
         )
 
     def __call__(self, v: Tensor) -> Tensor:
         b, k, d = v.shape
-        model = self.model
-        contrasts = model.contrasts
-        out = model.loo_ridge * v
-        flat = (contrasts @ v).view(-1, d)
-        for rows, x in model.design.blocks(max(64, (1 << 20) // (b * model.n_classes))):
+        model, c = self.model, self.model.n_classes
+        flat = (model.contrasts @ v).transpose(0, 1).reshape(c * b, d)
+        out = torch.zeros_like(flat)
+        for rows, x in model.design.blocks(max(64, ELEMENTS // (b * c))):
             p = self.probabilities[rows]
-            logits = (x @ flat.T).view(len(x), b, -1)
-            image = p * (logits - (p * logits).sum(-1, keepdim=True)) * model.weight[rows, None, None]
+            image = (x @ flat.T).view(len(x), c, b)
+            image = (image - (p * image).sum(1, keepdim=True)) * p * model.weight[rows, None, None]
             which = ((self.index >= rows.start) & (self.index < rows.stop)).nonzero()[:, 0]
-            image[self.index[which] - rows.start, which] = 0.0
-            out += ((image @ contrasts).view(len(x), b * k).T @ x).view(b, k, d)
-        return out
+            image[self.index[which] - rows.start, :, which] = 0.0
+            out.addmm_(image.view(len(x), c * b).T, x)
+        image = (model.contrasts.T @ out.view(c, b * d)).view(k, b, d).transpose(0, 1)
+        return image + model.loo_ridge * v
 
 
 def in_double(model: SoftmaxModel) -> SoftmaxModel:

@@ -3,7 +3,7 @@ r"""Refinement of first-order removals until each one's certificate is within `t
 A sweep over all rows gives the gradient of the leave-one-out objective at :math:`\theta + \delta`,
 from which a further step with the same factor follows (a chord step), and the posterior's
 curvature at the new weights. With q the size of the step relative to δ in the metric of the mean term, ρ the
-observed contraction from one step to the next, κ how much the shifted curvature changed the value,
+observed contraction from one step to the next, κ how much the value follows the shifted curvature,
 and σ by how much the value changed since the last sweep (all relative), the certificate is
 
 .. math:: 6 \left[ \frac{(2 q + \sigma) \rho}{1 - \rho} + 2 q \kappa \right]:
@@ -15,6 +15,7 @@ against brute force.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +65,9 @@ class Refiner:
     ) -> None:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.start, self.tol, self.max_passes = start, tol, max_passes
-        self.floor = 1e-10 if model.design.dtype == torch.float64 else 1e-5
+        self.floor = 1e-8 if model.design.dtype == torch.float64 else 1e-5
         self._exact: ExactSolver | None = None
+        self._double = posterior  # the posterior of the exact solver's model, once there is one
 
     def refine(self, first: FirstOrder) -> Refined:
         """Return the refined removals of the samples in `first`."""
@@ -138,8 +140,21 @@ class Refiner:
         if bool(worth.any()):
             picked = self._terms(part.select(worth), delta[worth], shift[worth])
             terms.mean[worth], terms.covariance[worth] = picked.mean, picked.covariance
-            kappa[worth] = ((picked.total - frozen.total[worth]) / picked.total.clamp_min(1e-300)).abs()
+            kappa[worth] = self._kappa(part.select(worth), shift[worth], picked, frozen.mean[worth])
         return terms, kappa
+
+    def _kappa(self, part: FirstOrder, shift: Tensor, terms: Terms, frozen_mean: Tensor) -> Tensor:
+        """Return κ: how much the value follows a relative change of the shift.
+
+        The covariance term is about half a squared norm of the change of curvature, so that the shift's
+        own norm bounds what it does there. The difference to the frozen covariance term can cancel.
+        """
+        follows = (terms.mean - frozen_mean).abs()
+        if not self.posterior.shift_is_current:
+            nothing = torch.zeros_like(part.x), torch.zeros_like(part.curvature), torch.zeros_like(part.delta)
+            own = self.posterior.divergence(Removal(part.index, *nothing, shift)).covariance
+            follows = follows + 2.0 * (own * terms.covariance).sqrt()
+        return follows / terms.total.clamp_min(1e-300)
 
     def _terms(self, part: FirstOrder, delta: Tensor, shift: object) -> Terms:
         return self.posterior.divergence(Removal(part.index, part.x, part.curvature, delta, shift))
@@ -150,19 +165,15 @@ class Refiner:
             return
         if self._exact is None:
             self._exact = ExactSolver(in_double(self.model), self.solver, self.start)
+            self._double = copy.copy(self.posterior)
+            self._double.model = self._exact.model
         part = first.select(which)
         start = torch.where((result.certificate[which] < 1.0)[:, None, None], result.delta[which], part.delta)
         delta, error = self._exact.solve(part, start)
-        swept = sweep(
-            self._exact.model,
-            part.index,
-            delta,
-            self.start,
-            part.residual.to(delta.dtype),
-            part.x.to(delta.dtype),
-            self.posterior,
-        )
-        terms = self._terms(part, delta, swept.shift)
+        model = self._exact.model
+        x, residual, curvature = model.curvature_at(part.index)
+        shift = sweep(model, part.index, delta, self.start, residual, x, self._double).shift
+        terms = self._double.divergence(Removal(part.index, x, curvature, delta, shift))
         result.delta[which] = delta.to(result.delta.dtype)
         result.certificate[which] = self.floor + 2.0 * MARGIN * error
         result.terms.mean[which], result.terms.covariance[which] = terms.mean, terms.covariance

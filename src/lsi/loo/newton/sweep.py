@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lsi.posterior.base import Posterior
 from lsi.probes.model import SoftmaxModel
 from lsi.probes.softmax import probability_shift
 
-ELEMENTS = 1 << 20  # numbers in one (rows, B, C) block: a few MiB, so that it stays near the cores
+ELEMENTS = 1 << 20  # numbers in one (rows, C, B) block: a few MiB, so that it stays near the cores
 
 
 @dataclass
@@ -24,9 +25,9 @@ class RowBlock:
         x: `(n, D)`.
         weight: Sample weights, `(n,)`.
         probabilities: At the full-data weights, `(n, C)`.
-        logit_shift: Change of the logits, `(n, B, C)`.
-        change: Change of the probabilities, zero where the row is the left-out sample, `(n, B, C)`.
-        own: Index pair `(row in block, b)` of the left-out samples found in this block.
+        logit_shift: Change of the logits, `(n, C, B)`.
+        change: Change of the probabilities, zero where the row is the left-out sample, `(n, C, B)`.
+        own: Index `(row in block, :, b)` of the left-out samples found in this block.
     """
 
     rows: slice
@@ -35,7 +36,7 @@ class RowBlock:
     probabilities: Tensor
     logit_shift: Tensor
     change: Tensor
-    own: tuple[Tensor, Tensor]
+    own: tuple[Tensor, slice, Tensor]
 
 
 def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[RowBlock]:
@@ -48,13 +49,14 @@ def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[Ro
     """
     b, c = len(index), model.n_classes
     dtype = model.design.dtype
-    step = (model.contrasts.to(dtype) @ delta.to(dtype)).view(b * c, -1)
+    # Classes before models: sums over classes then run along whole vectors of models.
+    step = (model.contrasts.to(dtype) @ delta.to(dtype)).transpose(0, 1).reshape(c * b, -1)
     for rows, x in model.design.blocks(max(64, ELEMENTS // (b * c))):
-        shift = (x @ step.T).view(len(x), b, c)
+        shift = (x @ step.T).view(len(x), c, b)
         p = model.probabilities(x)
-        change = probability_shift(p[:, None, :], shift)
+        change = probability_shift(p, shift)
         which = ((index >= rows.start) & (index < rows.stop)).nonzero()[:, 0]
-        own = (index[which] - rows.start, which)
+        own = (index[which] - rows.start, slice(None), which)
         change[own] = 0.0
         yield RowBlock(rows, x, model.weight[rows].to(dtype), p, shift, change, own)
 
@@ -93,14 +95,15 @@ def sweep(
     Returns:
         The gradients, and the posterior's accumulated shift.
     """
-    b, k, d = delta.shape
+    b, _, d = delta.shape
     contrasts = model.contrasts.to(delta.dtype)
     shift = None if posterior is None else posterior.new_shift(b)
-    gradient = model.loo_ridge * delta - residual[:, :, None] * x[:, None, :]
-    gradient += (start - model.weight_decay * model.theta).to(delta.dtype)
+    moved = torch.zeros((model.n_classes * b, d), dtype=delta.dtype, device=delta.device)
     for block in row_blocks(model, index, delta):
-        weighted = block.change * block.weight[:, None, None]
-        gradient += ((weighted @ contrasts).view(len(block.x), b * k).T @ block.x).view(b, k, d)
+        weighted = block.change if model.unweighted else block.change * block.weight[:, None, None]
+        moved.addmm_(weighted.view(len(block.x), -1).T, block.x)
         if posterior is not None:
             posterior.add_shift(shift, block.x, block.weight, block.probabilities, block.change)
-    return Sweep(gradient, shift)
+    gradient = (contrasts.T @ moved.view(model.n_classes, b * d)).view(-1, b, d).transpose(0, 1)
+    gradient = gradient + model.loo_ridge * delta - residual[:, :, None] * x[:, None, :]
+    return Sweep(gradient + (start - model.weight_decay * model.theta).to(delta.dtype), shift)

@@ -1,0 +1,1 @@
+"""Slow, dense, obvious implementations that the library is held against; none imports the library."""

@@ -1,0 +1,111 @@
+"""What every posterior promises: a dense equivalent, and divergences equal to those of the dense matrices."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from tests.build import posterior_at
+from tests.cases import CASES
+from tests.cases import POSTERIORS as NAMES
+from tests.oracles import softmax_probe
+from tests.oracles.gaussian_kl import dense_kl, exact_kl
+
+from lsi.posterior import POSTERIORS, Removal
+
+SOME = ["binary", "multiclass", "N < D", "class weights", "single-sample class", "no intercept", "weak prior"]
+every = pytest.mark.parametrize("kind", NAMES)
+some = pytest.mark.parametrize("name", SOME)
+
+
+def head_of(case, seed=0, size=0.3):
+    """Return weights whose sum over the classes is zero, in the span of the samples, as a fit's are."""
+    mix = np.random.default_rng(seed).standard_normal((case.n_classes, len(case.design)))
+    head = (mix - mix.mean(0)) @ case.design
+    return size * head / np.abs(head).max()
+
+
+def definition(kind, x, p, weight, prior_precision):
+    """Return the precision in all classes from its definition, `(C·D, C·D)`."""
+    c, d = p.shape[1], x.shape[1]
+    per_sample = weight[:, None, None] * (p[:, :, None] * np.eye(c) - p[:, :, None] * p[:, None, :])
+    if kind == "kron":
+        data = np.kron(per_sample.mean(0), x.T @ x)
+    else:
+        data = np.einsum("nce,nd,nf->cdef", per_sample, x, x).reshape(c * d, c * d)
+    data = np.diag(np.diagonal(data)) if kind == "diag" else data
+    return data + prior_precision * np.eye(c * d)
+
+
+def test_names():
+    assert tuple(POSTERIORS) == NAMES
+    assert all(POSTERIORS[name].name == name for name in NAMES)
+
+
+@every
+@some
+def test_to_dense(kind, name):
+    case, head = CASES[name], head_of(CASES[name])
+    p = softmax_probe.probabilities(head, case.design)
+    expected = definition(kind, case.design, p, case.weight, case.prior_precision)
+    actual = posterior_at(case, kind, head).to_dense().numpy()
+    assert_allclose(actual, expected, rtol=1e-10, atol=1e-12 * np.abs(expected).max())
+
+
+def removals(case, posterior, head, left_out, deltas):
+    """Return the removal of samples with its shift, accumulated from two blocks of rows."""
+    model, to_model = posterior.model, posterior.model.contrasts.T
+    own = torch.tensor(left_out)
+    delta = to_model @ torch.from_numpy(deltas)
+    delta = delta if posterior.basis is None else delta @ posterior.basis
+    p = softmax_probe.probabilities(head, case.design)
+    moved = [softmax_probe.probabilities(head + step, case.design) - p for step in deltas]
+    change = np.stack(moved, 2)
+    change[left_out, :, np.arange(len(left_out))] = 0
+    shift = posterior.new_shift(len(left_out))
+    for rows in (slice(0, 7), slice(7, None)):
+        x = model.design.rows(0, len(p))[rows]
+        posterior.add_shift(
+            shift, x, model.weight[rows], torch.from_numpy(p[rows]), torch.from_numpy(change[rows])
+        )
+    x, _, curvature = model.curvature_at(own)
+    return Removal(own, x, curvature, delta), Removal(own, x, curvature, delta, shift)
+
+
+@every
+@some
+def test_divergence_is_that_of_the_dense_precisions(kind, name):
+    case, head = CASES[name], head_of(CASES[name])
+    posterior = posterior_at(case, kind, head)
+    left_out = np.array([0, 4])
+    deltas = np.stack([head_of(case, seed, 0.1) for seed in (1, 2)])
+    kept, shifted = removals(case, posterior, head, left_out, deltas)
+    x, tau = case.design, case.prior_precision
+    p = softmax_probe.probabilities(head, x)
+    first = definition(kind, x, p, case.weight, tau)
+    frozen, moved = posterior.divergence(kept), posterior.divergence(shifted)
+    for b, i in enumerate(left_out):
+        keep = np.arange(len(x)) != i
+        moved_p = softmax_probe.probabilities(head + deltas[b], x)
+        for terms, now in ((frozen, p), (moved, moved_p)):
+            second = definition(kind, x[keep], now[keep], case.weight[keep], tau)
+            # 50 digits take long beyond 30 weights; the dense float64 value is good to 1e-13 there.
+            dear = len(first) > 30
+            exact = (
+                dense_kl(first, second, deltas[b])
+                if dear
+                else exact_kl(first, second - first, deltas[b].ravel())
+            )
+            tolerance = {"rtol": 1e-9, "atol": 1e-12 if dear else 0}
+            assert_allclose(float(terms.mean[b]), float(exact[0]), **tolerance)
+            assert_allclose(float(terms.covariance[b]), float(exact[1]), **tolerance)
+
+
+@every
+def test_the_precision_of_a_memory_mapped_design(kind, tmp_path):
+    case, head = CASES["multiclass"], head_of(CASES["multiclass"])
+    stored = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float64, case.features.shape)
+    stored[:] = case.features
+    mapped = type(case)("mapped", stored, case.target)
+    assert_allclose(
+        posterior_at(mapped, kind, head).to_dense(), posterior_at(case, kind, head).to_dense(), rtol=1e-12
+    )
