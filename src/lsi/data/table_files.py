@@ -42,7 +42,7 @@ class ParquetFile(TableFile):
         import pyarrow.parquet as pq
 
         self.path = path
-        self._file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+        self._file = pq.ParquetFile(path, pre_buffer=False)
         self.schema = self._file.schema_arrow
         self.n_rows = self._file.metadata.num_rows
 
