@@ -4,6 +4,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import threadpoolctl
 import torch
 
 # Two busy cores make single examples slow now and then; that is no failure.
@@ -12,6 +13,7 @@ hypothesis.settings.load_profile("default")
 
 # Tests are small: one thread is quickest, and leaves the other cores to other workers.
 torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1)  # numpy's and scipy's too, for the oracles
 
 
 def pytest_addoption(parser):

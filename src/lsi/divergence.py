@@ -83,7 +83,8 @@ def diag_divergence(precision: Tensor, change: Tensor, delta: Tensor) -> Terms:
         delta: Difference of the means, `(B, K)`.
     """
     mean = 0.5 * (delta.square() * (precision + change)).sum(-1, dtype=torch.float64)
-    covariance = 0.5 * excess(change / precision).sum(-1, dtype=torch.float64)
+    # Where hardly anything of P₁ is left, rounding may make it negative.
+    covariance = 0.5 * excess((change / precision).clamp_min(-1 + 1e-15)).sum(-1, dtype=torch.float64)
     return Terms(mean, covariance)
 
 
@@ -228,7 +229,7 @@ def _class_excess(precision: KronPrecision, moved: Tensor, gaps: Tensor) -> Tens
     series *= h
     own = series.diagonal(dim1=1, dim2=2)
     if not bool(small.diagonal(dim1=1, dim2=2).all()):
-        own = excess(moved[:, :, None] * weighted).sum(-1)
+        own = excess((moved[:, :, None] * weighted).clamp_min(-1 + 1e-15)).sum(-1)
     new_logarithm = logarithm + moved * total - own
     plain = gaps * total[:, None] - (new_logarithm[:, None, :] - logarithm[:, None])
     pairs = torch.where(small, series, plain.clamp_min(0))

@@ -25,7 +25,7 @@ from lsi.loo.newton import Newton
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.loo.retrain import Retrain, RetrainEngine
-from lsi.plan import working_dtype
+from lsi.plan import refuse_oversize, working_dtype
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.fit import fit
 from lsi.probes.linear import LinearProbe
@@ -95,6 +95,7 @@ def score(
     settings = check_settings(probe, posterior, method, prior_precision, audit)
     problem = check_problem(X, y, subset=subset, sample_id=sample_id)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    refuse_oversize(problem.n_samples, problem.n_features, problem.n_classes, posterior, settings, where)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), where, progress, Clock())
     if isinstance(settings, Newton):
         result, measured, report = _newton(run, settings)
@@ -137,7 +138,7 @@ def check_settings(
     if not isinstance(method, (Newton, Retrain)):
         known = "'newton', 'retrain', lsi.Newton(...) or lsi.Retrain(...)"
         raise InputError(f"method must be {known}, got {method!r}.")
-    if isinstance(method, Newton) and probe.weight_decay == 0:
+    if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
             "Use a small positive weight_decay such as 1e-6, or method='retrain'."
@@ -197,7 +198,9 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         design = run.design(dtype)
         basis = kind.coordinates(design)
         design = design if basis is None else design.rotated(basis)
-        model, curvature, report = fit(run.untrained(design), run.progress)
+        untrained = run.untrained(design)
+        untrained.weight_decay += settings.added_weight_decay
+        model, curvature, report = fit(untrained, run.progress)
     with clock("posterior"):
         posterior = kind(model, run.prior_precision, basis)
     with clock("factor"):

@@ -8,9 +8,13 @@ from functools import lru_cache
 
 import torch
 
+from lsi.errors import InputError
 from lsi.loo.audit import default_count
+from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
+from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.newton.settings import Newton
 from lsi.loo.retrain import Retrain
+from lsi.probes.fit import DENSE_START
 
 DOUBLE_LIMIT = 2e11  # N·K'² below which everything runs in float64: a few seconds at most
 
@@ -99,14 +103,66 @@ def _newton_cost(
     n: int, d: int, c: int, posterior: str, method: Newton, n_scored: int, rate: float, item: int
 ) -> tuple[float, int]:
     k = min(n, d) * (c - 1)
-    fit = 6 * (n * k**2 / 2 + k**3 / 3) if k < 1200 else n * k**2 + k**3 + 300 * 4 * n * k
-    leave = n_scored * 2.0 * k**2 * (2.0 if posterior == "full" else 1.0)
-    sweeps = 0.0 if method.tol is None else 3.0 * n_scored * 6.0 * n * k
-    if posterior == "full" and method.tol is not None:
-        sweeps += n_scored * (n * k**2 + 3.0 * k**3)
-    audit = default_count(k, posterior) * 30 * 4.0 * n * k
-    memory = n * d * item + 3 * 8 * k**2 + item * k**2 + (256 << 20)
-    return 0.3 + (fit + leave + sweeps + audit) / (0.5 * rate), int(memory)
+    full, rebuilt = posterior == "full", n * k**2 + 3.0 * k**3
+    fit = 6 * (n * k**2 / 2 + k**3 / 3) if k < DENSE_START else 0.63 * n * k**2 + k**3 + 120 * 4 * n * k
+    leave = n_scored * 2.0 * k**2 * (1.6 if full else 1.0)
+    swept = 3.0 * n_scored
+    if method.tol is None:
+        swept = 0.0
+    elif samples_rows(n, k, method.tol):
+        swept = PILOTS + (0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0)
+        leave += n_scored * (2.0 * k**2 + 6.0 * SAMPLED_ROWS * k)
+    # A sweep spends about as long between its products as in them.
+    refine = swept * (12.0 * n * k + (rebuilt if full else 0.0))
+    audit = default_count(k, posterior) * (60 * 4.0 * n * k + (rebuilt if full else 0.0))
+    memory = n * d * item + (4 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + (320 << 20)
+    return 0.3 + (fit + leave + refine + audit) / (0.6 * rate), int(memory)
+
+
+def available_memory() -> int | None:
+    """Return how many bytes the machine can still give, None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def refuse_oversize(
+    n_samples: int,
+    n_features: int,
+    n_classes: int,
+    posterior: str,
+    method: Newton | Retrain,
+    device: torch.device,
+) -> None:
+    """Refuse, before any work, a run that cannot fit in memory, and name what would.
+
+    Args:
+        n_samples: N.
+        n_features: D, without the intercept.
+        n_classes: C.
+        posterior: Name of the structure.
+        method: The engine's settings.
+        device: Where it would run.
+
+    Raises:
+        InputError: If the prediction exceeds what is available.
+    """
+    if isinstance(method, Retrain):
+        return
+    item = working_dtype(n_samples, n_features + 1, n_classes).itemsize
+    need = _newton_cost(n_samples, n_features + 1, n_classes, posterior, method, 0, 1.0, item)[1]
+    have = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    if have is None or need <= have:
+        return
+    fitting = int((have / (8.0 * 3.5)) ** 0.5 / max(1, n_classes - 1))
+    raise InputError(
+        f"{n_features} features × {n_classes} classes need a curvature matrix of about {_size(need)}, but "
+        f"{_size(have)} are available. Reduce the features to about {max(1, fitting)} (for example with "
+        "sklearn.decomposition.PCA), score fewer classes at a time, or use method='retrain' with a subset."
+    )
 
 
 def _duration(seconds: float) -> str:

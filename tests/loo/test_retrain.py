@@ -95,6 +95,12 @@ def test_long_training_reaches_the_optimum():
     assert_allclose(retrained.lsi, case.score("full").lsi, rtol=5e-3)
 
 
+def test_training_that_diverges_says_so():
+    case = CASES["multiclass"]
+    with pytest.raises(lsi.ConvergenceError, match="lr"):
+        lsi.score(1e30 * case.features, case.target, method=lsi.Retrain(epochs=20, lr=10.0), audit=False)
+
+
 def test_the_global_random_state_is_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)

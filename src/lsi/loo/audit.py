@@ -24,6 +24,8 @@ from lsi.loo.retrain import RetrainEngine, initial_weights
 from lsi.posterior.base import Removal
 from lsi.probes.model import SoftmaxModel
 
+AUDIT_TOLERANCE = 1e-15  # squared relative decrement: values good to 1e-7, far below any tolerance
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -80,12 +82,12 @@ def audit_newton(
     model = in_double(engine.model)
     posterior = copy.copy(engine.posterior)
     posterior.model = model
-    solver = ExactSolver(model, engine.solver, engine.start)
+    solver = ExactSolver(model, engine.solver, engine.start, tolerance=AUDIT_TOLERANCE)
     exact = []
     for done, where in enumerate(torch.from_numpy(picks).split(4)):
         part = index[where]
         first = engine.solver.first_order(part)
-        delta, _ = solver.solve(first, torch.zeros_like(first.delta))
+        delta, _ = solver.solve(first, first.delta)
         x, residual, curvature = model.curvature_at(part)
         shift = sweep(model, part, delta, engine.start, residual, x, posterior).shift
         exact.append(posterior.divergence(Removal(part, x, curvature, delta, shift)).total)

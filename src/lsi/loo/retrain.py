@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.errors import InputError
+from lsi.errors import ConvergenceError, InputError
 from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.sweep import row_blocks
 from lsi.loo.result import LooResult
@@ -104,6 +104,12 @@ class HeadTrainer:
             start: Initial weights `(C, D)`.
             index: Left-out position of each head, −1 for none, `(B,)`.
             tick: Called after every epoch.
+
+        Returns:
+            The heads.
+
+        Raises:
+            ConvergenceError: Weights are no longer finite.
         """
         model, s = self.model, self.settings
         c, b = model.n_classes, len(index)
@@ -122,6 +128,10 @@ class HeadTrainer:
             weights.sub_(gradient if s.nesterov else velocity, alpha=s.lr)
             if tick is not None:
                 tick()
+        if not bool(weights.isfinite().all()):
+            raise ConvergenceError(
+                f"Training diverged within {s.epochs} epochs at lr={s.lr}: lower it, or standardise X."
+            )
         return weights.view(-1, c, b).permute(2, 1, 0).contiguous()
 
     def _gradient(self, weights: Tensor, index: Tensor, c: int, b: int) -> Tensor:

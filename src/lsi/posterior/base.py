@@ -73,6 +73,8 @@ class Posterior(ABC):
     # Whether `divergence` rebuilds the shifted curvature at the removal's own weights (dear, exact)
     # rather than taking what the last sweep accumulated.
     shift_is_current: ClassVar[bool] = False
+    # Relative error that products in float32 leave in the divergence.
+    float32_floor: ClassVar[float] = 1e-5
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         self.model = model

@@ -26,6 +26,8 @@ class FullPosterior(Posterior):
 
     name = "full"
     shift_is_current = True
+    # Its precision is itself a sum in float32, in which rows of large scale cost the others digits.
+    float32_floor = 6e-4
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         super().__init__(model, prior_precision, basis)

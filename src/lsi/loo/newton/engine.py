@@ -12,7 +12,7 @@ from torch import Tensor
 from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.refine import Refined, Refiner
-from lsi.loo.newton.sampled import SampledCorrector
+from lsi.loo.newton.sampled import SAMPLED_ROWS, SampledCorrector
 from lsi.loo.newton.settings import Newton
 from lsi.loo.result import LooResult
 from lsi.posterior.base import Posterior, Removal
@@ -22,13 +22,25 @@ from lsi.probes.model import SoftmaxModel
 Progress = Callable[[str, int, int], None]
 
 REFINE_BLOCK = 64  # samples swept together
-SAMPLED_ROWS = 2048
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
 SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
 # Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
 # tails), a share of the correction's absolute size for the orders left out, float32's own error.
 SPREAD, SECOND, FLOOR = 4.0, 0.1, 1e-5
+REBUILD_LIMIT = 1500  # parameters beyond which a full posterior is not rebuilt for every sample
+FEW_PILOTS = 4
 PILOTS = 24  # samples swept to calibrate the certificates of sampled corrections
+
+
+def samples_rows(n_samples: int, n_parameters: int, tol: float) -> bool:
+    """Return whether values are certified from a sample of rows first, sweeps being dear.
+
+    Args:
+        n_samples: N.
+        n_parameters: K'.
+        tol: Relative error asked for.
+    """
+    return tol >= SAMPLED_TOL and 6.0 * n_samples**2 * n_parameters >= SAMPLED_WORK
 
 
 class NewtonEngine:
@@ -48,14 +60,15 @@ class NewtonEngine:
         self._floor = FLOOR + 2.0 * curvature.drift
         self.solver = DenseSolver(model, curvature)
         self.start = model.objective_and_gradient(model.theta)[1]
+        # A full posterior is rebuilt and factorised for every refined sample.
+        self._affordable = not posterior.shift_is_current or model.theta.numel() <= REBUILD_LIMIT
         self._refiner: Refiner | None = None
         self._corrector: SampledCorrector | None = None
         if settings.tol is not None:
             self._refiner = Refiner(
                 model, self.solver, posterior, self.start, settings.tol, settings.max_passes
             )
-            sweep_work = 6.0 * model.n_samples**2 * model.theta.numel()
-            if settings.tol >= SAMPLED_TOL and sweep_work >= SAMPLED_WORK:
+            if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
                 self._corrector = SampledCorrector(model, self.solver, posterior, SAMPLED_ROWS)
 
     def block_size(self) -> int:
@@ -71,7 +84,7 @@ class NewtonEngine:
             self._calibrate(index)
         first_pass = self._unrefined if self._refiner is None or self._corrector is not None else self._refine
         self._pass("leave-one-out", index, everything, first_pass, result, progress)
-        if self._refiner is not None and self._corrector is not None:
+        if self._refiner is not None and self._corrector is not None and self._affordable:
             left = torch.from_numpy(np.flatnonzero(~(result.relative_error <= self._refiner.tol)))
             self._pass("refine", index, left, self._refine, result, progress)
         return result
@@ -104,7 +117,8 @@ class NewtonEngine:
         assert self._refiner is not None
         x, target = self.model.design.take(index), self.model.target[index]
         order = self.model.probabilities(x).gather(1, target[:, None])[:, 0].argsort()
-        picks = torch.linspace(0, len(index) - 1, min(PILOTS, len(index)), device=index.device).long()
+        count = min(PILOTS if self._affordable else FEW_PILOTS, len(index))
+        picks = torch.linspace(0, len(index) - 1, count, device=index.device).long()
         first = self.solver.first_order(index[order[picks]])
         sampled = self._unrefined(first)
         pilot = copy.copy(self._refiner)

@@ -16,6 +16,8 @@ from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.sweep import ELEMENTS, row_blocks, sweep
 from lsi.probes.model import SoftmaxModel
 
+TINY = torch.finfo(torch.float64).tiny
+
 
 @dataclass
 class ExactSolver:
@@ -25,8 +27,7 @@ class ExactSolver:
         model: The full-data model with a float64 design.
         solver: Preconditioner.
         start: Gradient that the fit left over, `(C', D)`.
-        tolerance: Squared Newton decrement, relative to that of the first step, at which a sample counts
-            as converged.
+        tolerance: Squared Newton decrement, relative to `δᵀH₋δ`, at which a sample counts as converged.
         max_steps: Limit of Newton steps.
     """
 
@@ -46,7 +47,6 @@ class ExactSolver:
         delta = delta.to(torch.float64).clone()
         x = self.model.design.take(removal.index)
         residual = self.model.curvature_at(removal.index)[1]
-        scale = self._scale(removal, x, residual)
         error = torch.full((len(delta),), float("inf"), dtype=torch.float64, device=delta.device)
         best, stalled = error.clone(), torch.zeros_like(error)
         active = torch.arange(len(delta), device=delta.device)
@@ -57,8 +57,14 @@ class ExactSolver:
             ).gradient
             operator = _Operator(self.model, part.index, delta[active])
             step = self._conjugate_gradients(operator, part, gradient)
-            decrement = (step * gradient).sum((1, 2)).clamp_min(0)
-            error[active] = (decrement / scale[active]).sqrt()
+            decrement = (step * gradient).sum((1, 2))
+            uphill = decrement <= 0
+            if bool(uphill.any()):
+                # Rounding spoilt the direction. A decrement of zero would pass for convergence.
+                step[uphill] = self._plain_step(part.select(uphill), gradient[uphill])
+                decrement = (step * gradient).sum((1, 2)).clamp_min(0)
+            scale = (delta[active] * operator(delta[active])).sum((1, 2)).clamp_min(TINY)
+            error[active] = (decrement / scale).sqrt()
             stalled[active] = torch.where(error[active] > 0.5 * best[active], stalled[active] + 1, 0.0)
             best[active] = torch.minimum(best[active], error[active])
             length = self._line_search(part.index, delta[active], step, decrement, operator)
@@ -69,12 +75,6 @@ class ExactSolver:
             if not len(active):
                 break
         return delta, error
-
-    def _scale(self, removal: FirstOrder, x: Tensor, residual: Tensor) -> Tensor:
-        """Return `δᵀH₋δ` of the first step: the size that errors are compared with."""
-        right = residual[:, :, None] * x[:, None, :] + self.model.weight_decay * self.model.theta
-        first = removal.delta.to(torch.float64)
-        return (first * right).sum((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)
 
     def _conjugate_gradients(
         self, operator: _Operator, removal: FirstOrder, right: Tensor, limit: int = 200
@@ -102,6 +102,11 @@ class ExactSolver:
 
     def _precondition(self, removal: FirstOrder, right: Tensor) -> Tensor:
         return self.solver.solve(removal, right.to(removal.x.dtype)).to(torch.float64)
+
+    def _plain_step(self, removal: FirstOrder, gradient: Tensor) -> Tensor:
+        """Return `H̄⁻¹ gradient`, surely downhill: without the downdate it stays positive definite."""
+        plain = replace(removal, downdate=torch.zeros_like(removal.downdate))
+        return self._precondition(plain, gradient)
 
     def _line_search(
         self, index: Tensor, delta: Tensor, step: Tensor, decrement: Tensor, operator: _Operator
@@ -153,6 +158,8 @@ class _Operator:
         for rows, x in model.design.blocks(max(64, ELEMENTS // (b * c))):
             p = self.probabilities[rows]
             image = (x @ flat.T).view(len(x), c, b)
+            # Relative to the likeliest class, whose own row keeps its digits where its p rounds to one.
+            image = image - image.gather(1, p.argmax(1, keepdim=True))
             image = (image - (p * image).sum(1, keepdim=True)) * p * model.weight[rows, None, None]
             which = ((self.index >= rows.start) & (self.index < rows.stop)).nonzero()[:, 0]
             image[self.index[which] - rows.start, :, which] = 0.0

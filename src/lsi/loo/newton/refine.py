@@ -65,7 +65,7 @@ class Refiner:
     ) -> None:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.start, self.tol, self.max_passes = start, tol, max_passes
-        self.floor = 1e-8 if model.design.dtype == torch.float64 else 1e-5
+        self.floor = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
         self._exact: ExactSolver | None = None
         self._double = posterior  # the posterior of the exact solver's model, once there is one
 

@@ -26,6 +26,7 @@ from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import ROWS, SoftmaxModel
 
+SAMPLED_ROWS = 2048
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
 UNIFORM = 0.2  # share of the draw that ignores the rows' uncertainty, so that no weight explodes
 
