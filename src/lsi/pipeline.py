@@ -94,7 +94,7 @@ def score(
     probe = LinearProbe() if probe is None else probe
     settings = check_settings(probe, posterior, method, prior_precision, audit)
     problem = check_problem(X, y, subset=subset, sample_id=sample_id)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = check_device(device)
     refuse_oversize(problem.n_samples, problem.n_features, problem.n_classes, posterior, settings, where)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), where, progress, Clock())
     if isinstance(settings, Newton):
@@ -144,6 +144,29 @@ def check_settings(
             "Use a small positive weight_decay such as 1e-6, or method='retrain'."
         )
     return method
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """Return the torch device to run on: the one named, else a GPU where there is one.
+
+    Args:
+        device: As in `score`.
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: If torch does not know it, or it is not there.
+    """
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device={device!r} cannot be used ({reason}). Use 'cpu', or 'cuda' with a GPU."
+        ) from error
+    return where
 
 
 @dataclass(frozen=True)

@@ -138,16 +138,16 @@ class HeadTrainer:
         """Return the gradient of the summed loss of every head, `(D, C·B)`."""
         model = self.model
         gradient = torch.zeros_like(weights)
-        rows_at_once = max(256, (8 << 20) // (c * b))
+        # A block of logits that stays in cache: larger ones are paged in anew at every epoch.
+        rows_at_once = max(64, (1 << 20) // (c * b))
         for rows, x in model.design.blocks(rows_at_once):
             p = torch.softmax((x @ weights).view(len(x), c, b), 1)
             labels = model.target[rows]
             p[torch.arange(len(x), device=x.device), labels] -= 1.0
             inside = (index >= rows.start) & (index < rows.stop)
             p[index[inside] - rows.start, :, inside.nonzero()[:, 0]] = 0.0
-            weight = model.weight[rows]
-            if not bool((weight == 1).all()):
-                p.mul_(weight.to(p.dtype)[:, None, None])
+            if not model.unweighted:
+                p.mul_(model.weight[rows, None, None].to(p.dtype))
             gradient.addmm_(x.T, p.view(len(x), c * b))
         return gradient
 

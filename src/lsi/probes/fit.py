@@ -153,8 +153,8 @@ def fit(
         model, objective, gradient = _line_search(model, step, decrement, objective)
         step = curvature.solve(gradient)
         reached = float((step * gradient).sum())
-        rate, decrement = max(reached, 0.0) / decrement, reached
-        if decrement > ACCEPTED_DECREMENT * unit:
+        rate, before, decrement = max(reached, 0.0) / decrement, decrement, reached
+        if before > ACCEPTED_DECREMENT * unit:
             curvature.drift = max(curvature.drift, rate**0.5)
         stalled = stalled + 1 if rate > 0.25 else 0
         if rate > REUSE_RATE and decrement > ACCEPTED_DECREMENT * unit:

@@ -29,7 +29,7 @@ SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send mos
 SPREAD, SECOND, FLOOR = 4.0, 0.1, 1e-5
 REBUILD_LIMIT = 1500  # parameters beyond which a full posterior is not rebuilt for every sample
 FEW_PILOTS = 4
-PILOTS = 24  # samples swept to calibrate the certificates of sampled corrections
+PILOTS = 48  # samples swept to calibrate the certificates of sampled corrections
 
 
 def samples_rows(n_samples: int, n_parameters: int, tol: float) -> bool:
@@ -58,6 +58,7 @@ class NewtonEngine:
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
         self._floor = FLOOR + 2.0 * curvature.drift
+        self._extra = torch.zeros(model.n_samples, dtype=torch.float64, device=model.design.device)
         self.solver = DenseSolver(model, curvature)
         self.start = model.objective_and_gradient(model.theta)[1]
         # A full posterior is rebuilt and factorised for every refined sample.
@@ -110,9 +111,10 @@ class NewtonEngine:
     def _calibrate(self, index: Tensor) -> None:
         """Widen the certificates by what the sampled correction leaves out on a few swept samples.
 
-        The hardest and easiest samples and some between are swept to a tenth of the tolerance. What
-        their sampled values miss beyond their certificates (third order, and the covariance term's
-        change by the others' curvature) is added to every certificate, doubled.
+        Pilots from the hardest to the easiest sample are swept to a tenth of the tolerance. Where twice
+        what their sampled values miss (third order, and the covariance term's change by the others'
+        curvature) is beyond their certificates, the difference is added to those of the samples ranked
+        next to them: each gets the largest of the five nearest pilots.
         """
         assert self._refiner is not None
         x, target = self.model.design.take(index), self.model.target[index]
@@ -125,7 +127,10 @@ class NewtonEngine:
         pilot.tol = 0.1 * self._refiner.tol
         exact = pilot.refine(first).terms.total
         missed = (sampled.terms.total - exact).abs() / exact.clamp_min(torch.finfo(exact.dtype).tiny)
-        self._floor += 2.0 * float((missed - sampled.certificate).clamp_min(0).max())
+        excess = (2.0 * missed - sampled.certificate).clamp_min(0)
+        around = torch.nn.functional.max_pool1d(excess[None], 5, stride=1, padding=2)[0]
+        nearest = torch.searchsorted(picks, torch.arange(len(index), device=index.device))
+        self._extra[index[order]] = around[nearest]
 
     def _refine(self, first: FirstOrder) -> Refined:
         assert self._refiner is not None
@@ -141,7 +146,13 @@ class NewtonEngine:
         correction = self._corrector.correct(first)
         total = (terms.total + correction.value).clamp_min(torch.finfo(torch.float64).tiny)
         size = correction.size / total
-        certificate = self._floor + SPREAD * correction.error / total + SECOND * size + size.square()
+        certificate = (
+            self._floor
+            + self._extra[first.index]
+            + SPREAD * correction.error / total
+            + SECOND * size
+            + size.square()
+        )
         mean = (terms.mean + correction.value).clamp_min(0)
         return Refined(first.delta, Terms(mean, terms.covariance), certificate)
 
