@@ -135,9 +135,17 @@ def test_a_download_with_a_wrong_checksum_is_thrown_away(published, tmp_path):
 
 
 def test_without_network_the_error_says_how_to_go_on(tmp_path):
-    archive = Archive("x.tgz", (tmp_path / "gone.tgz").as_uri())
+    archive = Archive("x.tgz", (tmp_path / "gone.tgz").as_uri(), "0" * 32)
     with pytest.raises(InputError, match=r"could not be downloaded.*--data-dir"):
         locate(archive, SourceOptions(cache_dir=tmp_path / "cache"))
+
+
+def test_nothing_without_a_published_checksum_is_downloaded(tmp_path):
+    (tmp_path / "x.tgz").write_bytes(b"from anyone")
+    archive = Archive("x.tgz", (tmp_path / "x.tgz").as_uri())
+    with pytest.raises(InputError, match=r"no published checksum.*--data-dir"):
+        locate(archive, SourceOptions(cache_dir=tmp_path / "cache"))
+    assert locate(archive, SourceOptions(data_dir=tmp_path)).path == tmp_path / "x.tgz"
 
 
 def test_a_cache_that_cannot_be_written_is_an_output_error(published, tmp_path):

@@ -28,7 +28,7 @@ class Archive:
     Attributes:
         name: File name.
         url: Where it is published.
-        md5: Its published MD5; empty where none is.
+        md5: Its published MD5; empty where none is: then it is never downloaded.
     """
 
     name: str
@@ -72,9 +72,14 @@ def locate(archive: Archive, options: SourceOptions) -> Found:
         for path in (options.data_dir / archive.name, *sorted(options.data_dir.glob(f"*/{archive.name}"))):
             if path.is_file():
                 return _as_it_is(archive, path)
+    if not archive.md5:
+        raise InputError(
+            f"{archive.name} has no published checksum, so it is not downloaded. Get it from {archive.url} "
+            "and name its folder with --data-dir."
+        )
     kept = cache_folder(options.cache_dir) / "downloads" / archive.name
-    if kept.is_file() and (digest := md5_of(kept)) == (archive.md5 or digest):
-        return Found(kept, digest)
+    if kept.is_file() and md5_of(kept) == archive.md5:
+        return Found(kept, archive.md5)
     _download(archive, kept, options.progress)
     return Found(kept, md5_of(kept))
 
@@ -99,7 +104,7 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = _copy(archive, part, progress)
-        if archive.md5 and digest != archive.md5:
+        if digest != archive.md5:
             raise InputError(
                 f"the download of {archive.name} is not the published file: MD5 {digest} instead of "
                 f"{archive.md5}. It was thrown away. Try again. {cure}"
