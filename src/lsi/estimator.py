@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_array, validate_data
 
 from lsi.loo.newton import Newton
 from lsi.loo.retrain import Retrain
-from lsi.pipeline import Progress, score
+from lsi.pipeline import score
 from lsi.probes import LinearProbe
 from lsi.problem_labels import check_labels
+from lsi.progress import Progress
 
 
 class LaplaceSampleInformation(BaseEstimator):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,9 +16,8 @@ from lsi.errors import InputError, nearest
 from lsi.features.modules import join_labels, refuse_shuffling, run_batches
 from lsi.pipeline import score
 from lsi.probes.linear import LinearProbe
+from lsi.progress import Progress
 from lsi.scores import Scores
-
-Progress = Callable[[str, int, int], None]
 
 
 def score_model(

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -31,9 +31,9 @@ from lsi.probes.fit import fit
 from lsi.probes.linear import LinearProbe
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import Problem, check_choice, check_positive, check_problem
+from lsi.progress import Progress
 from lsi.scores import Scores
 
-Progress = Callable[[str, int, int], None]
 METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lsi.cli.choose import chosen, standardised, with_labels
 from lsi.cli.options import CorruptionOptions, DataOptions, EncoderOptions
 from lsi.errors import InputError
+from lsi.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lsi.data import Corruption, Samples
 
-Progress = Callable[[str, int, int], None]
 _NAMED = 20
 
 

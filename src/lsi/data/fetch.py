@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from lsi.data.options import Progress, SourceOptions
+from lsi.data.options import SourceOptions
 from lsi.errors import InputError, OutputError
 from lsi.places import cache_folder
+from lsi.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-Progress = Callable[[str, int, int], None]
+from lsi.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

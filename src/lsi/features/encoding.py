@@ -20,8 +20,8 @@ from lsi.errors import InputError
 from lsi.features.cache import Entry, FeatureCache
 from lsi.features.encoders.base import Batches, Encoder
 from lsi.features.growing import Growing
+from lsi.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _KEEP_EVERY = 0.5
 _IN_MEMORY = 1 << 30
 

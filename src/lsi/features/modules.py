@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lsi.errors import InputError, nearest
 from lsi.features.encoders.pooling import POOLINGS, pool
+from lsi.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 LABEL_KEYS = ("labels", "label", "y", "target", "targets")
 """Keys of a batch that is a mapping under which labels are looked for."""
 

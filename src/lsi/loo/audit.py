@@ -7,26 +7,21 @@ time through ``torch.optim.SGD``.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lsi.audit import Audit
-from lsi.loo.newton.engine import NewtonEngine
-from lsi.loo.newton.exact import ExactSolver, in_double
-from lsi.loo.newton.sweep import sweep
+from lsi.loo.newton.engine import REBUILD_LIMIT, NewtonEngine
+from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.result import LooResult
 from lsi.loo.retrain import RetrainEngine, initial_weights
-from lsi.posterior.base import Removal
 from lsi.probes.model import SoftmaxModel
+from lsi.progress import Progress
 
 AUDIT_TOLERANCE = 1e-15  # squared relative decrement: values good to 1e-7, far below any tolerance
-
-Progress = Callable[[str, int, int], None]
 
 
 def choose(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -54,9 +49,9 @@ def default_count(n_parameters: int, posterior: str) -> int:
         n_parameters: K' of the model.
         posterior: Name of the structure.
     """
-    if posterior == "full" and n_parameters > 1500:
-        return 4
-    return 24 if n_parameters <= 1500 else 16
+    if n_parameters <= REBUILD_LIMIT:
+        return 24
+    return 4 if posterior == "full" else 16
 
 
 def audit_newton(
@@ -79,18 +74,11 @@ def audit_newton(
     """
     began = time.perf_counter()
     picks = choose(result.lsi, count, seed)
-    model = in_double(engine.model)
-    posterior = copy.copy(engine.posterior)
-    posterior.model = model
-    solver = ExactSolver(model, engine.solver, engine.start, tolerance=AUDIT_TOLERANCE)
+    scorer = ExactScorer(engine.posterior, engine.solver, engine.start, AUDIT_TOLERANCE)
     exact = []
     for done, where in enumerate(torch.from_numpy(picks).split(4)):
-        part = index[where]
-        first = engine.solver.first_order(part)
-        delta, _ = solver.solve(first, first.delta)
-        x, residual, curvature = model.curvature_at(part)
-        shift = sweep(model, part, delta, engine.start, residual, x, posterior).shift
-        exact.append(posterior.divergence(Removal(part, x, curvature, delta, shift)).total)
+        first = engine.solver.first_order(index[where])
+        exact.append(scorer.score(first, first.delta)[2].total)
         if progress is not None:
             progress("audit", min(4 * (done + 1), len(picks)), len(picks))
     values = torch.cat(exact).cpu().numpy()

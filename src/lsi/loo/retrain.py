@@ -24,8 +24,7 @@ from lsi.loo.newton.sweep import row_blocks
 from lsi.loo.result import LooResult
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
-
-Progress = Callable[[str, int, int], None]
+from lsi.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
 from lsi.probes.model import ROWS, SoftmaxModel
-
-Progress = Callable[[str, int, int], None]
+from lsi.progress import Progress
 
 # Squared Newton decrement at which the fit counts as converged, in nats and relative to an objective below
 # one: the error that it leaves in any loss is below it, and so far below the smallest score of interest.

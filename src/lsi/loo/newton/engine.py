@@ -18,8 +18,7 @@ from lsi.loo.result import LooResult
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.fit import Curvature
 from lsi.probes.model import SoftmaxModel
-
-Progress = Callable[[str, int, int], None]
+from lsi.progress import Progress
 
 REFINE_BLOCK = 64  # samples swept together
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
@@ -100,12 +99,12 @@ class NewtonEngine:
         progress: Progress | None,
     ) -> None:
         """Apply `step` to the entries `which` of `index`, block by block."""
-        size = self.block_size() if stage == "leave-one-out" else REFINE_BLOCK
+        size, done = self.block_size() if stage == "leave-one-out" else REFINE_BLOCK, 0
         for block in which.split(size) if len(which) else ():
             first = self.solver.first_order(index[block.to(index.device)])
             result.put(block.numpy(), self._result(first, step(first)))
+            done += len(block)
             if progress is not None:
-                done = int((which <= block[-1]).sum())
                 progress(stage, done, len(which))
 
     def _calibrate(self, index: Tensor) -> None:

@@ -7,13 +7,16 @@ gradient of the leave-one-out objective itself.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
-from lsi.loo.newton.sweep import ELEMENTS, row_blocks, sweep
+from lsi.loo.newton.sweep import ELEMENTS, own_entries, row_blocks, sweep
+from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
 
 TINY = torch.finfo(torch.float64).tiny
@@ -161,13 +164,39 @@ class _Operator:
             # Relative to the likeliest class, whose own row keeps its digits where its p rounds to one.
             image = image - image.gather(1, p.argmax(1, keepdim=True))
             image = (image - (p * image).sum(1, keepdim=True)) * p * model.weight[rows, None, None]
-            which = ((self.index >= rows.start) & (self.index < rows.stop)).nonzero()[:, 0]
-            image[self.index[which] - rows.start, :, which] = 0.0
+            image[own_entries(self.index, rows)] = 0.0
             out.addmm_(image.view(len(x), c * b).T, x)
         image = (model.contrasts.T @ out.view(c, b * d)).view(k, b, d).transpose(0, 1)
         return image + model.loo_ridge * v
 
 
-def in_double(model: SoftmaxModel) -> SoftmaxModel:
-    """Return the model with a float64 design."""
-    return replace(model, design=model.design.astype(torch.float64))
+class ExactScorer:
+    """Divergences at exact optima, with model and posterior in float64.
+
+    Args:
+        posterior: The posterior that the divergence is taken of, of the full-data model.
+        solver: Preconditioner.
+        start: Gradient that the fit left over, `(C', D)`.
+        tolerance: As in `ExactSolver`.
+    """
+
+    def __init__(
+        self, posterior: Posterior, solver: DenseSolver, start: Tensor, tolerance: float = 1e-20
+    ) -> None:
+        self.model = replace(posterior.model, design=posterior.model.design.astype(torch.float64))
+        self.posterior = copy.copy(posterior)
+        self.posterior.model = self.model
+        self.solver = ExactSolver(self.model, solver, start, tolerance)
+
+    def score(self, removal: FirstOrder, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
+        """Return the optima, their last relative decrements and the terms there.
+
+        Args:
+            removal: The B left-out samples.
+            delta: Where to start, `(B, C', D)`.
+        """
+        delta, error = self.solver.solve(removal, delta)
+        index = removal.index
+        x, residual, curvature = self.model.curvature_at(index)
+        shift = sweep(self.model, index, delta, self.solver.start, residual, x, self.posterior).shift
+        return delta, error, self.posterior.divergence(Removal(index, x, curvature, delta, shift))

@@ -15,7 +15,6 @@ against brute force.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
-from lsi.loo.newton.exact import ExactSolver, in_double
+from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.sweep import sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
@@ -66,8 +65,7 @@ class Refiner:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.start, self.tol, self.max_passes = start, tol, max_passes
         self.floor = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
-        self._exact: ExactSolver | None = None
-        self._double = posterior  # the posterior of the exact solver's model, once there is one
+        self._exact: ExactScorer | None = None
 
     def refine(self, first: FirstOrder) -> Refined:
         """Return the refined removals of the samples in `first`."""
@@ -164,16 +162,10 @@ class Refiner:
         if not len(which):
             return
         if self._exact is None:
-            self._exact = ExactSolver(in_double(self.model), self.solver, self.start)
-            self._double = copy.copy(self.posterior)
-            self._double.model = self._exact.model
+            self._exact = ExactScorer(self.posterior, self.solver, self.start)
         part = first.select(which)
         start = torch.where((result.certificate[which] < 1.0)[:, None, None], result.delta[which], part.delta)
-        delta, error = self._exact.solve(part, start)
-        model = self._exact.model
-        x, residual, curvature = model.curvature_at(part.index)
-        shift = sweep(model, part.index, delta, self.start, residual, x, self._double).shift
-        terms = self._double.divergence(Removal(part.index, x, curvature, delta, shift))
+        delta, error, terms = self._exact.score(part, start)
         result.delta[which] = delta.to(result.delta.dtype)
         result.certificate[which] = self.floor + 2.0 * MARGIN * error
         result.terms.mean[which], result.terms.covariance[which] = terms.mean, terms.covariance

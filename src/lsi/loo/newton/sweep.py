@@ -39,6 +39,12 @@ class RowBlock:
     own: tuple[Tensor, slice, Tensor]
 
 
+def own_entries(index: Tensor, rows: slice) -> tuple[Tensor, slice, Tensor]:
+    """Return where the left-out samples themselves stand in a `(rows, C, B)` block."""
+    which = ((index >= rows.start) & (index < rows.stop)).nonzero()[:, 0]
+    return index[which] - rows.start, slice(None), which
+
+
 def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[RowBlock]:
     """Yield the rows as seen by the models at `θ + δ_b`, b = 1 … B.
 
@@ -55,8 +61,7 @@ def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[Ro
         shift = (x @ step.T).view(len(x), c, b)
         p = model.probabilities(x)
         change = probability_shift(p, shift)
-        which = ((index >= rows.start) & (index < rows.stop)).nonzero()[:, 0]
-        own = (index[which] - rows.start, slice(None), which)
+        own = own_entries(index, rows)
         change[own] = 0.0
         yield RowBlock(rows, x, model.weight[rows].to(dtype), p, shift, change, own)
 
