@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
 
-from lsi.audit import Audit
 from lsi.errors import InputError
-from lsi.features.design import Design
-from lsi.loo.audit import audit_newton, audit_retrain, default_count
 from lsi.loo.newton import Newton
-from lsi.loo.newton.engine import NewtonEngine
-from lsi.loo.result import LooResult
-from lsi.loo.retrain import Retrain, RetrainEngine
-from lsi.plan import refuse_oversize, working_dtype
-from lsi.posterior import POSTERIORS, Posterior
-from lsi.probes.fit import fit
+from lsi.loo.retrain import Retrain
+from lsi.manifest import build_manifest, build_table, fingerprint
+from lsi.posterior import POSTERIORS
 from lsi.probes.linear import LinearProbe
-from lsi.probes.model import SoftmaxModel
-from lsi.problem import Problem, check_choice, check_positive, check_problem
+from lsi.problem import check_choice, check_positive
 from lsi.progress import Progress
+from lsi.run import Clock, Method, Run
 from lsi.scores import Scores
+from lsi.tasks import task_of
+
+__all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score"]
 
 METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
 
@@ -93,15 +79,14 @@ def score(
     """
     probe = LinearProbe() if probe is None else probe
     settings = check_settings(probe, posterior, method, prior_precision, audit)
-    problem = check_problem(X, y, subset=subset, sample_id=sample_id)
+    task = task_of(probe)
+    problem = task.problem(X, y, subset=subset, sample_id=sample_id)
     where = check_device(device)
-    refuse_oversize(problem.n_samples, problem.n_features, problem.n_classes, posterior, settings, where)
+    task.plan(problem, posterior, settings, where)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), where, progress, Clock())
-    if isinstance(settings, Newton):
-        result, measured, report = _newton(run, settings)
-    else:
-        result, measured, report = _retrain(run, settings)
-    return Scores(_table(problem, result), _manifest(run, settings, report), measured)
+    result, measured, report = task.run(run, settings)
+    table, manifest = build_table(task, problem, result), build_manifest(task, run, settings, report)
+    return Scores(table, manifest, measured)
 
 
 def check_settings(
@@ -110,7 +95,7 @@ def check_settings(
     method: Any,
     prior_precision: Any,
     audit: Any,
-) -> Newton | Retrain:
+) -> Method:
     """Check everything that does not need the data.
 
     Args:
@@ -126,9 +111,7 @@ def check_settings(
     Raises:
         InputError: A setting that cannot be used.
     """
-    if not isinstance(probe, LinearProbe):
-        kind = type(probe).__name__
-        raise InputError(f"probe must be a LinearProbe, got {kind}. Use lsi.LinearProbe(weight_decay=1e-4).")
+    task = task_of(probe)
     check_choice("posterior", posterior, POSTERIORS)
     check_positive("prior_precision", prior_precision)
     if not isinstance(audit, int) or audit < 0:
@@ -138,11 +121,7 @@ def check_settings(
     if not isinstance(method, (Newton, Retrain)):
         known = "'newton', 'retrain', lsi.Newton(...) or lsi.Retrain(...)"
         raise InputError(f"method must be {known}, got {method!r}.")
-    if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
-        raise InputError(
-            "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
-            "Use a small positive weight_decay such as 1e-6, or method='retrain'."
-        )
+    task.check(probe, posterior, method)
     return method
 
 
@@ -167,176 +146,3 @@ def check_device(device: str | torch.device | None) -> torch.device:
             f"device={device!r} cannot be used ({reason}). Use 'cpu', or 'cuda' with a GPU."
         ) from error
     return where
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every stage of one run needs."""
-
-    problem: Problem
-    probe: LinearProbe
-    posterior: str
-    prior_precision: float
-    audit: bool | int
-    seed: int
-    device: torch.device
-    progress: Progress | None
-    clock: Clock
-
-    @property
-    def index(self) -> Tensor:
-        """Positions to score, on the device."""
-        return torch.from_numpy(self.problem.subset).to(self.device)
-
-    def design(self, dtype: torch.dtype) -> Design:
-        """Return the design matrix in the original coordinates."""
-        return Design(self.problem.features, self.probe.fit_intercept, dtype, self.device)
-
-    def untrained(self, design: Design) -> SoftmaxModel:
-        """Return the model before training."""
-        problem = self.problem
-        target = torch.from_numpy(problem.target).to(design.device)
-        weight = torch.from_numpy(self.probe.sample_weights(problem.target, problem.classes)).to(
-            design.device
-        )
-        return SoftmaxModel.start(design, target, weight, self.probe.weight_decay, problem.n_classes)
-
-    def audit_count(self, model: SoftmaxModel) -> int:
-        """Return how many samples the audit leaves out."""
-        if isinstance(self.audit, bool):
-            return default_count(model.theta.numel(), self.posterior) if self.audit else 0
-        return min(int(self.audit), len(self.problem.subset))
-
-
-Outcome = tuple[LooResult, Audit | None, dict[str, Any]]
-
-
-def _newton(run: Run, settings: Newton) -> Outcome:
-    """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
-    problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
-    dtype = working_dtype(
-        problem.n_samples, problem.n_features + int(run.probe.fit_intercept), problem.n_classes
-    )
-    with clock("fit"):
-        design = run.design(dtype)
-        basis = kind.coordinates(design)
-        design = design if basis is None else design.rotated(basis)
-        untrained = run.untrained(design)
-        untrained.weight_decay += settings.added_weight_decay
-        model, curvature, report = fit(untrained, run.progress)
-    with clock("posterior"):
-        posterior = kind(model, run.prior_precision, basis)
-    with clock("factor"):
-        engine = NewtonEngine(model, curvature, posterior, settings)
-    with clock("leave-one-out"):
-        result = engine.run(run.index, run.progress)
-    with clock("audit"):
-        count = run.audit_count(model)
-        audit = audit_newton(engine, run.index, result, count, run.seed, run.progress) if count else None
-    return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch.")}
-
-
-def _retrain(run: Run, settings: Retrain) -> Outcome:
-    """Score by the published protocol: train all heads → posterior → divergence → audit."""
-    kind = POSTERIORS[run.posterior]
-
-    def build(trained: SoftmaxModel) -> tuple[Posterior, Tensor | None]:
-        trained = replace(trained, design=trained.design.astype(torch.float64))
-        basis = kind.coordinates(trained.design)
-        if basis is not None:
-            trained = replace(trained, design=trained.design.rotated(basis), theta=trained.theta @ basis)
-        return kind(trained, run.prior_precision, basis), basis
-
-    model = run.untrained(run.design(torch.float32))
-    engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
-    with run.clock("leave-one-out"):
-        result = engine.run(run.index, run.progress)
-    with run.clock("audit"):
-        # One head trained plainly costs as much as a whole block of them, so that a few must do.
-        count = min(4, run.audit_count(model)) if run.audit is True else run.audit_count(model)
-        audit = audit_retrain(engine, run.index, result, count, run.seed, run.progress) if count else None
-    return result, audit, {"dtype": "float32"}
-
-
-def _manifest(run: Run, settings: Newton | Retrain, report: dict[str, Any]) -> dict[str, Any]:
-    problem = run.problem
-    return {
-        "versions": _versions(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "config": {
-            "probe": run.probe.describe(),
-            "posterior": run.posterior,
-            "method": settings.describe(),
-            "prior_precision": run.prior_precision,
-            "seed": run.seed,
-            "device": str(run.device),
-        },
-        "data": {
-            "n_samples": problem.n_samples,
-            "n_features": problem.n_features,
-            "n_classes": problem.n_classes,
-            "n_scored": len(problem.subset),
-            "fingerprint": fingerprint(problem),
-        },
-        "classes": problem.classes.tolist(),
-        "class_counts": np.bincount(problem.target, minlength=problem.n_classes).tolist(),
-        "timings": run.clock.seconds,
-        "fit": report,
-    }
-
-
-def _table(problem: Problem, result: LooResult) -> pd.DataFrame:
-    labels = pd.Series(problem.classes).infer_objects().to_numpy()
-    where = problem.subset
-    return pd.DataFrame(
-        {
-            "sample_id": problem.sample_id[where],
-            "position": where,
-            "label": labels[problem.target[where]],
-            "lsi": result.lsi,
-            "mean_term": result.mean_term,
-            "covariance_term": result.covariance_term,
-            "loo_probability": result.loo_probability,
-            "loo_prediction": labels[result.loo_prediction],
-            "leverage": result.leverage,
-            "relative_error": result.relative_error,
-        }
-    )
-
-
-def fingerprint(problem: Problem) -> str:
-    """Return the SHA-256 of features and labels, read block by block."""
-    digest = hashlib.sha256(str((problem.features.shape, problem.features.dtype.str)).encode())
-    for start in range(0, problem.n_samples, 8192):
-        digest.update(np.ascontiguousarray(problem.features[start : start + 8192]).tobytes())
-    digest.update(problem.target.tobytes())
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("laplace-sample-information")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {
-        "lsi": own,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-class Clock:
-    """Wall-clock seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to `stage`."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began

@@ -1,0 +1,71 @@
+"""What every stage of one run needs: the checked data, the settings, the device and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsi.audit import Audit
+from lsi.features.design import Design
+from lsi.loo.audit import default_count
+from lsi.loo.newton import Newton
+from lsi.loo.result import LooResult
+from lsi.loo.retrain import Retrain
+from lsi.problem import Problem
+from lsi.progress import Progress
+
+Method = Newton | Retrain
+Outcome = tuple[LooResult, Audit | None, dict[str, Any]]
+"""What running a task gives: the result, the audit, and what the fit reports for the manifest."""
+
+
+class Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to `stage`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one run needs."""
+
+    problem: Problem
+    probe: Any
+    posterior: str
+    prior_precision: float
+    audit: bool | int
+    seed: int
+    device: torch.device
+    progress: Progress | None
+    clock: Clock
+
+    @property
+    def index(self) -> Tensor:
+        """Positions to score, on the device."""
+        return torch.from_numpy(self.problem.subset).to(self.device)
+
+    def design(self, dtype: torch.dtype) -> Design:
+        """Return the design matrix in the original coordinates."""
+        return Design(self.problem.features, self.probe.fit_intercept, dtype, self.device)
+
+    def audit_count(self, n_parameters: int) -> int:
+        """Return how many samples the audit leaves out."""
+        if isinstance(self.audit, bool):
+            return default_count(n_parameters, self.posterior) if self.audit else 0
+        return min(int(self.audit), len(self.problem.subset))

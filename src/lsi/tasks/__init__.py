@@ -1,0 +1,34 @@
+"""Tasks: for each class of probe, how its target is checked, how it is scored, and what the table says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsi.errors import InputError
+from lsi.probes.linear import LinearProbe
+from lsi.tasks import classification
+from lsi.tasks.base import Task
+
+TASKS: dict[type, Task] = {LinearProbe: classification.TASK}
+
+
+def task_of(probe: Any) -> Task:
+    """Return what to do with a probe.
+
+    Args:
+        probe: Settings of a probe.
+
+    Returns:
+        Its task, that of a parent class where the class itself has none.
+
+    Raises:
+        InputError: It is no probe.
+    """
+    for kind in type(probe).__mro__:
+        if kind in TASKS:
+            return TASKS[kind]
+    known = " or ".join(f"lsi.{kind.__name__}" for kind in TASKS)
+    raise InputError(f"probe must be a {known}, got {type(probe).__name__}. Use lsi.LinearProbe().")
+
+
+__all__ = ["TASKS", "Task", "task_of"]

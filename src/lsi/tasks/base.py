@@ -1,0 +1,44 @@
+"""The contract of a task: what differs between kinds of probe and target, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsi.loo.result import LooResult
+from lsi.problem import Problem, check_problem
+from lsi.run import Method, Outcome, Run
+from lsi.tasks.classes import class_columns, class_manifest
+
+
+def no_plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+    """Refuse nothing: for tasks whose memory never outgrows the data."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `lsi.score` does with one class of probe.
+
+    Attributes:
+        name: What the manifest calls it: ``"classification"``, ``"regression"``, ``"multilabel"``, ….
+        check: Refuses, from the probe, the posterior's name and the method, what does not go together.
+        run: Scores a checked problem.
+        problem: Checks features and target: ``check_problem`` or a function of the same arguments.
+        plan: Refuses a run that cannot fit in memory, from the problem, the posterior, the method and
+            the device.
+        columns: Columns of the table that tell target and prediction, and any others; the pipeline
+            adds ids, positions and the terms of the score.
+        manifest: What the manifest says about the target.
+    """
+
+    name: str
+    check: Callable[[Any, str, Method], None]
+    run: Callable[[Run, Method], Outcome]
+    problem: Callable[..., Problem] = check_problem
+    plan: Callable[[Problem, str, Method, torch.device], None] = no_plan
+    columns: Callable[[Problem, LooResult], dict[str, np.ndarray]] = class_columns
+    manifest: Callable[[Problem], dict[str, Any]] = class_manifest

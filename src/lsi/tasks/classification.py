@@ -1,0 +1,118 @@
+"""Classification by a linear softmax probe: fit → posterior → leave-one-out → audit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsi.errors import InputError
+from lsi.features.design import Design
+from lsi.loo.audit import audit_newton, audit_retrain
+from lsi.loo.newton import Newton
+from lsi.loo.newton.engine import NewtonEngine
+from lsi.loo.retrain import Retrain, RetrainEngine
+from lsi.plan import refuse_oversize, working_dtype
+from lsi.posterior import POSTERIORS, Posterior
+from lsi.probes.fit import fit
+from lsi.probes.model import SoftmaxModel
+from lsi.problem import Problem
+from lsi.run import Method, Outcome, Run
+from lsi.tasks.base import Task
+
+
+def check(probe: Any, posterior: str, method: Method) -> None:
+    """Refuse a leave-one-out optimum that need not exist.
+
+    Args:
+        probe: The `LinearProbe`.
+        posterior: Name of the structure.
+        method: The engine's settings.
+
+    Raises:
+        InputError: No weight decay for `Newton`.
+    """
+    if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
+        raise InputError(
+            "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
+            "Use a small positive weight_decay such as 1e-6, or method='retrain'."
+        )
+
+
+def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+    """Refuse a run that cannot fit in memory; see `lsi.plan.refuse_oversize`."""
+    refuse_oversize(problem.n_samples, problem.n_features, problem.n_classes, posterior, method, device)
+
+
+def run(run: Run, method: Method) -> Outcome:
+    """Score by the method that was asked for.
+
+    Args:
+        run: Checked data and settings.
+        method: The engine's settings.
+
+    Returns:
+        Result, audit and the fit's report.
+    """
+    return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
+
+
+TASK = Task("classification", check, run, plan=plan)
+
+
+def _untrained(run: Run, design: Design) -> SoftmaxModel:
+    """Return the model before training."""
+    problem, probe = run.problem, run.probe
+    target = torch.from_numpy(problem.target).to(design.device)
+    weight = torch.from_numpy(probe.sample_weights(problem.target, problem.classes)).to(design.device)
+    return SoftmaxModel.start(design, target, weight, probe.weight_decay, problem.n_classes)
+
+
+def _newton(run: Run, settings: Newton) -> Outcome:
+    """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
+    problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
+    dtype = working_dtype(
+        problem.n_samples, problem.n_features + int(run.probe.fit_intercept), problem.n_classes
+    )
+    with clock("fit"):
+        design = run.design(dtype)
+        basis = kind.coordinates(design)
+        design = design if basis is None else design.rotated(basis)
+        untrained = _untrained(run, design)
+        untrained.weight_decay += settings.added_weight_decay
+        model, curvature, report = fit(untrained, run.progress)
+    with clock("posterior"):
+        posterior = kind(model, run.prior_precision, basis)
+    with clock("factor"):
+        engine = NewtonEngine(model, curvature, posterior, settings)
+    with clock("leave-one-out"):
+        result = engine.run(run.index, run.progress)
+    with clock("audit"):
+        count = run.audit_count(model.theta.numel())
+        audit = audit_newton(engine, run.index, result, count, run.seed, run.progress) if count else None
+    return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch.")}
+
+
+def _retrain(run: Run, settings: Retrain) -> Outcome:
+    """Score by the published protocol: train all heads → posterior → divergence → audit."""
+    kind = POSTERIORS[run.posterior]
+
+    def build(trained: SoftmaxModel) -> tuple[Posterior, Tensor | None]:
+        trained = replace(trained, design=trained.design.astype(torch.float64))
+        basis = kind.coordinates(trained.design)
+        if basis is not None:
+            trained = replace(trained, design=trained.design.rotated(basis), theta=trained.theta @ basis)
+        return kind(trained, run.prior_precision, basis), basis
+
+    model = _untrained(run, run.design(torch.float32))
+    engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
+    with run.clock("leave-one-out"):
+        result = engine.run(run.index, run.progress)
+    with run.clock("audit"):
+        # One head trained plainly costs as much as a whole block of them, so that a few must do.
+        count = run.audit_count(model.theta.numel())
+        count = min(4, count) if run.audit is True else count
+        audit = audit_retrain(engine, run.index, result, count, run.seed, run.progress) if count else None
+    return result, audit, {"dtype": "float32"}
