@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lsi.loo.retrain import Retrain
     from lsi.network import score_model
     from lsi.pipeline import score
-    from lsi.probes import LinearProbe
+    from lsi.probes import LinearProbe, RidgeProbe
     from lsi.scores import Scores, load
 
 _HOME = {
@@ -28,6 +28,7 @@ _HOME = {
     "Newton": "lsi.loo.newton",
     "OutputError": "lsi.errors",
     "Retrain": "lsi.loo.retrain",
+    "RidgeProbe": "lsi.probes",
     "Scores": "lsi.scores",
     "extract_features": "lsi.features.modules",
     "load": "lsi.scores",
@@ -45,6 +46,7 @@ __all__ = [
     "Newton",
     "OutputError",
     "Retrain",
+    "RidgeProbe",
     "Scores",
     "extract_features",
     "load",

@@ -74,6 +74,7 @@ def build_manifest(task: Task, run: Run, method: Method, report: dict[str, Any])
             "n_samples": problem.n_samples,
             "n_features": problem.n_features,
             "n_classes": problem.n_classes,
+            "n_outputs": len(problem.outputs) or problem.n_classes,
             "n_scored": len(problem.subset),
             "fingerprint": fingerprint(problem),
         },

@@ -17,6 +17,7 @@ import pandas as pd
 from lsi.errors import InputError, nearest
 from lsi.problem_features import as_matrix, check_finite, name_some, to_float
 from lsi.problem_labels import as_vector, check_hashable, check_labels
+from lsi.problem_targets import check_indicators, check_numbers
 
 MIN_SAMPLES = 3
 """With two samples in two classes, leaving one out leaves a single class."""
@@ -28,11 +29,13 @@ class Problem:
 
     Attributes:
         features: `(N, D)` C-contiguous array, float32 or float64, finite; no intercept column.
-        target: `(N,)` int64 class codes `0 … C−1`.
+        target: `(N,)` int64 class codes `0 … C−1`; `(N, T)` finite float64 for regression; `(N, L)` int64
+            zeros and ones for several labels a sample.
         classes: `(C,)` object array of the original labels, sorted where they sort, else in order of
-            appearance.
+            appearance; empty where the target is no class.
         sample_id: `(N,)` array: given ids, or the pandas index, or `0 … N−1`.
         subset: `(n_scored,)` int64 positions to score, in the order asked for.
+        outputs: Names of the T targets or L labels; empty for classes.
     """
 
     features: np.ndarray
@@ -40,6 +43,7 @@ class Problem:
     classes: np.ndarray
     sample_id: np.ndarray
     subset: np.ndarray
+    outputs: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -57,7 +61,9 @@ class Problem:
         return len(self.classes)
 
 
-def check_problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Problem:
+def check_problem(
+    X: Any, y: Any, *, subset: Any = None, sample_id: Any = None, task: str = "classification"
+) -> Problem:
     """Check features and labels before any work, and bring them into one form.
 
     Args:
@@ -66,6 +72,8 @@ def check_problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) 
         y: `(N,)` labels of any hashable type.
         subset: Positions to score, or a boolean mask of length N; None: all.
         sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
+        task: ``"classification"``, ``"regression"`` (y: numbers) or ``"multilabel"`` (y: zeros and ones, one
+            column a label, or a list of labels a sample).
 
     Returns:
         The checked problem. Classes with a single sample, exact duplicates and constant columns are legal.
@@ -79,8 +87,8 @@ def check_problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) 
         (array([0, 1, 0]), array(['cat', 'dog'], dtype=object), dtype('float32'))
     """
     matrix = as_matrix(X)
-    target, classes = check_labels(y)
-    _check_sizes(matrix, target, classes)
+    target, classes, outputs = _check_target(y, task)
+    _check_sizes(matrix, target)
     _check_same_index(X, y)
     ids = _check_sample_id(
         X.index if sample_id is None and isinstance(X, pd.DataFrame) else sample_id, len(matrix)
@@ -88,7 +96,7 @@ def check_problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) 
     positions = _check_subset(subset, len(matrix))
     features = to_float(matrix)
     check_finite(features)
-    return Problem(features, target, classes, ids, positions)
+    return Problem(features, target, classes, ids, positions, outputs)
 
 
 def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
@@ -133,7 +141,21 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     raise InputError(f"{name}={value!r} is not known. {nearest(value, names)}")
 
 
-def _check_sizes(matrix: np.ndarray, target: np.ndarray, classes: np.ndarray) -> None:
+def _check_target(y: Any, task: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return target, classes and names of the outputs."""
+    if task != "classification":
+        target, outputs = (check_numbers if task == "regression" else check_indicators)(y)
+        return target, np.empty(0, dtype=object), outputs
+    target, classes = check_labels(y)
+    if len(classes) == 1 and len(target) >= MIN_SAMPLES:
+        raise InputError(
+            f"y holds one class only ({classes[0]!r}), so there is nothing to tell apart. Pass samples of "
+            "two or more classes."
+        )
+    return target, classes, ()
+
+
+def _check_sizes(matrix: np.ndarray, target: np.ndarray) -> None:
     rows, labels = len(matrix), len(target)
     if rows != labels:
         raise InputError(f"X has {rows} rows but y has {labels} labels. Pass one label for each row of X.")
@@ -142,15 +164,12 @@ def _check_sizes(matrix: np.ndarray, target: np.ndarray, classes: np.ndarray) ->
         raise InputError(
             f"X has {counted}, but at least {MIN_SAMPLES} are needed to leave one out. Add samples."
         )
-    if len(classes) < 2:
-        raise InputError(
-            f"y holds one class only ({classes[0]!r}), so there is nothing to tell apart. Pass samples of "
-            "two or more classes."
-        )
 
 
 def _check_same_index(X: Any, y: Any) -> None:
-    if not (isinstance(X, pd.DataFrame) and isinstance(y, pd.Series)) or X.index.equals(y.index):
+    if not (isinstance(X, pd.DataFrame) and isinstance(y, pd.Series | pd.DataFrame)):
+        return
+    if X.index.equals(y.index):
         return
     differing = np.flatnonzero(np.asarray(X.index != y.index))
     if differing.size == 0:  # equal values of different types

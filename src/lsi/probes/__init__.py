@@ -1,5 +1,6 @@
 """What is trained on the features: settings, mathematics and fit of the probes."""
 
 from lsi.probes.linear import LinearProbe
+from lsi.probes.ridge import RidgeProbe
 
-__all__ = ["LinearProbe"]
+__all__ = ["LinearProbe", "RidgeProbe"]

@@ -6,10 +6,11 @@ from typing import Any
 
 from lsi.errors import InputError
 from lsi.probes.linear import LinearProbe
-from lsi.tasks import classification
+from lsi.probes.ridge import RidgeProbe
+from lsi.tasks import classification, regression
 from lsi.tasks.base import Task
 
-TASKS: dict[type, Task] = {LinearProbe: classification.TASK}
+TASKS: dict[type, Task] = {LinearProbe: classification.TASK, RidgeProbe: regression.TASK}
 
 
 def task_of(probe: Any) -> Task:

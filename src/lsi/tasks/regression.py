@@ -1,0 +1,153 @@
+"""Regression by a ridge probe: factorisation → leave-one-out in closed form → audit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.errors import InputError
+from lsi.loo.newton import Newton
+from lsi.loo.result import LooResult
+from lsi.loo.ridge import RidgeEngine, RidgeResult
+from lsi.loo.ridge_audit import audit_ridge
+from lsi.probes.least_squares import LARGE, RidgeModel
+from lsi.problem import Problem, check_problem
+from lsi.run import Method, Outcome, Run
+from lsi.tasks.base import Task
+
+
+def check(probe: Any, posterior: str, method: Method) -> None:
+    """Refuse stopped training: the optimum is known in closed form.
+
+    Args:
+        probe: The `RidgeProbe`.
+        posterior: Name of the structure.
+        method: The engine's settings.
+
+    Raises:
+        InputError: The method is not `Newton`.
+    """
+    if not isinstance(method, Newton):
+        raise InputError(
+            "RidgeProbe is solved in closed form, without training. Leave method at 'newton'; stopped "
+            "training acts like Newton.from_early_stopping(...)."
+        )
+
+
+def run(run: Run, method: Method) -> Outcome:
+    """Score a regression.
+
+    Args:
+        run: Checked data and settings.
+        method: `Newton`, of which only the added weight decay matters: the closed form is exact.
+
+    Returns:
+        Result, audit and the fit's report.
+
+    Raises:
+        InputError: If the weights or the noise are not determined.
+    """
+    target = torch.from_numpy(run.problem.target).to(run.device)
+    added = method.added_weight_decay if isinstance(method, Newton) else 0.0
+    with run.clock("fit"):
+        design = run.design(torch.float64)
+        model = RidgeModel.of(design, target, run.probe.weight_decay + added)
+        noise = _noise(run, model)
+    with run.clock("leave-one-out"):
+        engine = RidgeEngine(model, run.posterior, run.prior_precision, noise)
+        result = engine.run(run.index, run.progress)
+    with run.clock("audit"):
+        count = run.audit_count(design.n_features)
+        if run.audit is True and model.n_samples * design.n_features**2 > LARGE:
+            count = min(6, count)  # each is a factorisation of its own
+        audit = audit_ridge(engine, run.index, result, count, run.seed, run.progress) if count else None
+    return result, audit, _report(model, noise)
+
+
+def _noise(run: Run, model: RidgeModel) -> Tensor:
+    """Return β, `(T,)`: given, or estimated from all samples."""
+    given = run.probe.noise(model.target.shape[1])
+    if given is not None:
+        return torch.from_numpy(given).to(run.device)
+    noise = model.noise_precision()
+    if not bool(torch.isfinite(noise).all()):
+        raise InputError(
+            "noise_precision='estimate' finds no noise: the probe fits the targets exactly. Give a number."
+        )
+    return noise
+
+
+def _report(model: RidgeModel, noise: Tensor) -> dict[str, Any]:
+    spread = (model.target - model.target.mean(0)).square().sum(0)
+    residual = model.squared_residuals()
+    explained = torch.where(spread > 0, 1.0 - residual / spread, 0.0)
+    return {
+        "r_squared": explained.tolist(),
+        "root_mean_squared_residual": (residual / model.n_samples).sqrt().tolist(),
+        "degrees_of_freedom": model.degrees_of_freedom(),
+        "noise_precision": noise.tolist(),
+        "dtype": "float64",
+    }
+
+
+def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
+    """Return target and prediction without the sample.
+
+    Args:
+        problem: The checked problem.
+        result: What `RidgeEngine` found.
+
+    Returns:
+        `label`, `loo_probability` (the chance of a residual at least this large), `loo_prediction`,
+        `loo_residual` and `loo_z` for one target; for several, `label` and `loo_prediction` are texts,
+        `loo_z` is the root of the mean square, and there are `label_<name>` and `loo_prediction_<name>`.
+    """
+    assert isinstance(result, RidgeResult)
+    given, predicted = problem.target[problem.subset], result.loo_prediction
+    if given.shape[1] == 1:
+        return {
+            "label": given[:, 0],
+            "loo_probability": result.loo_probability,
+            "loo_prediction": predicted[:, 0],
+            "loo_residual": given[:, 0] - predicted[:, 0],
+            "loo_z": result.z[:, 0],
+        }
+    named = {f"label_{name}": given[:, t] for t, name in enumerate(problem.outputs)}
+    named |= {f"loo_prediction_{name}": predicted[:, t] for t, name in enumerate(problem.outputs)}
+    return {
+        "label": _texts(given),
+        "loo_probability": result.loo_probability,
+        "loo_prediction": _texts(predicted),
+        "loo_z": np.sqrt(np.mean(result.z**2, axis=1)),
+        **named,
+    }
+
+
+def manifest(problem: Problem) -> dict[str, Any]:
+    """Return the names of the targets.
+
+    Args:
+        problem: The checked problem.
+
+    Returns:
+        Entries `classes` (none) and `outputs`.
+    """
+    return {"classes": [], "outputs": list(problem.outputs)}
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    return np.array([", ".join(f"{value:.4g}" for value in row) for row in values], dtype=object)
+
+
+TASK = Task(
+    "regression",
+    check,
+    run,
+    problem=partial(check_problem, task="regression"),
+    columns=columns,
+    manifest=manifest,
+)
