@@ -1,10 +1,13 @@
+import base64
+import hashlib
+import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from lsi.errors import InputError, OutputError
-from lsi.report import check_report, html, render, summarize, write_report
+from lsi.report import assets, build_page, check_report, html, write_report
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -12,6 +15,8 @@ HOSTILE = (
     "[red]x[/red] {{ 7*7 }} {% raw %}",
     "\x1b[31mred\u202egnp\x00",
     "' onload='alert(1)",
+    "</script><script>alert(1)</script><!--",
+    "javascript:alert(1)",
     "日本語 עברית",
 )
 
@@ -21,19 +26,27 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.tags, self.attributes, self.text, self.scripts = [], [], [], []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
+        if tag == "script":
+            self.scripts.append("")
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
 
     def handle_data(self, data):
-        self.text.append(data)
+        if self.tags[-1:] == ["script"] and self.inside_script():
+            self.scripts[-1] += data
+        else:
+            self.text.append(data)
+
+    def inside_script(self):
+        return self.cdata_elem == "script"
 
 
 @pytest.mark.parametrize("images", [True, False, None])
@@ -42,9 +55,12 @@ def test_hostile_text_stays_text(make_scores, make_samples, images):
     source = {"kind": "file", "name": HOSTILE[0], "description": HOSTILE[1]}
     scores = make_scores(labels=HOSTILE, ids=ids, planted=6, source=source)
     samples = None if images is None else make_samples(scores, images=images, name=HOSTILE[0])
-    text = render(summarize(scores, samples))
+    text = build_page(scores, samples)
     page = Page(text)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 2
+    assert json.loads(page.scripts[0])["n"] == 60
+    assert page.scripts[1] == assets.script()
+    assert not [value for name, value in page.attributes if name == "href" and not value.startswith("#")]
     assert page.tags.count("img") == (48 if images else 0)
     assert [name for name, _ in page.attributes if name.startswith("on")] == []
     assert "<script>alert(1)</script>" in "".join(page.text)
@@ -55,7 +71,7 @@ def test_hostile_text_stays_text(make_scores, make_samples, images):
 @pytest.mark.parametrize("planted", [0, 6])
 def test_the_page_needs_no_network(make_scores, make_samples, planted):
     scores = make_scores(planted=planted)
-    page = Page(render(summarize(scores, make_samples(scores))))
+    page = Page(build_page(scores, make_samples(scores)))
     loaded = [value for name, value in page.attributes if name in ("src", "href", "srcset", "data", "poster")]
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in loaded)
     assert "link" not in page.tags
@@ -64,24 +80,47 @@ def test_the_page_needs_no_network(make_scores, make_samples, planted):
     assert "url(" not in text
 
 
+def test_only_the_page_s_own_program_may_run(make_scores):
+    page = Page(build_page(make_scores()))
+    policy = next(value for _, value in page.attributes if value and value.startswith("default-src"))
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "fetch(", "XMLHttp", "://"],
+)
+def test_data_enters_the_page_as_text_only(word):
+    program = assets.script().replace("http://www.w3.org/2000/svg", "")  # the name of SVG, not an address
+    assert word not in program
+
+
+@pytest.mark.parametrize("name", assets.SCRIPTS)
+def test_programs_stay_short(name):
+    path = assets.files("lsi.report").joinpath("templates", "script", f"{name}.js")
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 200
+
+
 def test_every_link_leads_to_a_section(make_scores):
-    page = Page(render(summarize(make_scores(planted=6))))
+    page = Page(build_page(make_scores(planted=6)))
     ids = {value for name, value in page.attributes if name == "id"}
     targets = {value[1:] for name, value in page.attributes if name == "href"}
     assert targets <= ids
-    assert len(targets) == 8
+    assert len(targets) == 10
 
 
 def test_every_picture_has_an_alternative_text(make_scores, make_samples):
     scores = make_scores()
-    page = Page(render(summarize(scores, make_samples(scores))))
+    page = Page(build_page(scores, make_samples(scores)))
     alternatives = [value for name, value in page.attributes if name == "alt"]
     assert len(alternatives) == page.tags.count("img") == 48
     assert all(", label " in text for text in alternatives)
 
 
 def test_what_was_run_and_found_is_said(make_scores):
-    text = " ".join("".join(Page(render(summarize(make_scores(planted=6)))).text).split())
+    text = " ".join("".join(Page(build_page(make_scores(planted=6))).text).split())
     for part in (
         "All 60 samples in 3 classes",
         "linear (weight decay 0.0001, fit intercept yes)",
@@ -98,28 +137,28 @@ def test_what_was_run_and_found_is_said(make_scores):
 
 
 def test_a_run_without_audit_says_so(make_scores):
-    assert "This run was not audited." in render(summarize(make_scores(audited=0)))
+    assert "This run was not audited." in build_page(make_scores(audited=0))
 
 
 def test_many_classes_are_cut_and_said(make_scores):
-    scores = make_scores(n=90, labels=tuple(f"class {k}" for k in range(45)))
-    page = render(summarize(scores))
-    assert page.count('<th scope="row">') == 40
-    assert "The 40 classes with the highest mean of 45." in " ".join(page.split())
+    scores = make_scores(n=410, labels=tuple(f"class {k}" for k in range(205)))
+    page = build_page(scores)
+    assert page.count("data-class=") - assets.script().count("data-class=") == 200
+    assert "The 200 classes with the highest mean of 205." in " ".join(page.split())
 
 
 def test_a_minimal_manifest_is_enough(make_scores):
     from lsi.scores import Scores
 
     frame = make_scores().to_frame()
-    assert "scores" in render(summarize(Scores(frame, {}, None)))
+    assert "scores" in build_page(Scores(frame, {}, None))
 
 
 def test_vanishing_scores_still_make_a_page(make_scores):
     from lsi.scores import Scores
 
     scores = make_scores(n=4, audited=0)
-    page = render(summarize(Scores(scores.to_frame().assign(lsi=np.zeros(4)), scores.manifest, None)))
+    page = build_page(Scores(scores.to_frame().assign(lsi=np.zeros(4)), scores.manifest, None))
     assert "No sample carries measurable information." in page
 
 

@@ -27,15 +27,23 @@ class CardMaker:
         kind: What stands on a card: ``image``, ``text``, ``features`` or ``none``.
     """
 
-    def __init__(self, frame: pd.DataFrame, samples: Samples | None, name: Callable[[object], str]) -> None:
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        samples: Samples | None,
+        name: Callable[[object], str],
+        classed: bool = True,
+    ) -> None:
         """Prepare what all cards share.
 
         Args:
             frame: The score table.
             samples: The data that were scored, if at hand.
             name: Turns a label into the text to show.
+            classed: Whether a label and a prediction that differ contradict each other.
         """
         self._frame = frame
+        self._classed = classed
         self._samples = samples
         self._name = name
         self.kind = "none"
@@ -69,7 +77,7 @@ class CardMaker:
             "position": entry["position"],
             "label": self._name(entry["label"]),
             "likely": self._name(entry["loo_prediction"]),
-            "disagrees": str(entry["label"]) != str(entry["loo_prediction"]),
+            "disagrees": self._classed and str(entry["label"]) != str(entry["loo_prediction"]),
             "lsi": entry["lsi"],
             "mean_term": entry["mean_term"],
             "covariance_term": entry["covariance_term"],
@@ -77,11 +85,18 @@ class CardMaker:
             "planted": planted,
             "original": self._name(entry["original_label"]) if planted else None,
         }
-        return card | self._face(int(entry["position"]))
+        return card | self.face(row)
 
-    def _face(self, position: int) -> dict[str, Any]:
-        """Return the picture, the text or the feature profile of a sample."""
-        samples = self._samples
+    def face(self, row: int) -> dict[str, Any]:
+        """Return the picture, the text or the feature profile of table row `row`.
+
+        Args:
+            row: Position in the table.
+
+        Returns:
+            JSON values: ``image`` and ``pixelated``, ``text``, ``profile`` and ``striking``, or nothing.
+        """
+        samples, position = self._samples, int(self._frame["position"].iloc[row])
         if self.kind == "text" and samples is not None and samples.items is not None:
             return {"text": plain_text(samples.items.take([position])[0] or "", LONGEST_TEXT)}
         if self.kind == "image" and samples is not None and samples.images is not None:
@@ -89,14 +104,17 @@ class CardMaker:
             return {"image": thumbnail(image), "pixelated": max(image.shape[:2]) < PIXELATED_BELOW}
         if self.kind == "features" and samples is not None and samples.features is not None:
             z = (np.asarray(samples.features[position], dtype=np.float64) - self._centre) / self._spread
-            return {"profile": profile(z), "striking": self._striking(z)}
+            return {"profile": [round(value, 2) for value in profile(z)], "striking": self._striking(z)}
         return {}
 
     def _striking(self, z: np.ndarray) -> list[dict[str, Any]]:
         """Return the three features furthest from their mean."""
         names = self._samples.feature_names if self._samples else None
         furthest = np.argsort(-np.abs(z), kind="stable")[:3]
-        return [{"name": plain_text(names[k] if names else f"x{k}", 32), "z": z[k]} for k in furthest]
+        return [
+            {"name": plain_text(names[k] if names else f"x{k}", 32), "z": round(float(z[k]), 2)}
+            for k in furthest
+        ]
 
 
 def profile(z: np.ndarray) -> list[float]:

@@ -13,6 +13,7 @@ from lsi.report.format import number
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MAX_TICKS = 7
+_BOX = ("low", "left", "middle", "right", "high")
 
 
 def histogram(distribution: dict[str, Any]) -> dict[str, Any]:
@@ -119,3 +120,94 @@ def audit_scatter(pairs: list[list[float]]) -> dict[str, Any] | None:
     ]
     ticks = decades(low, high)
     return {"points": points, "ticks": ticks if len(ticks) <= 4 else [*ticks[:: len(ticks) // 3]]}
+
+
+def boxes(classes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lay out one box plot a class on a common logarithmic axis.
+
+    Args:
+        classes: The summary's ``classes``.
+
+    Returns:
+        ``rows``: for every class the places of its quantiles (None where they vanish), and ``ticks``.
+    """
+    values = [value for row in classes for value in row["quantiles"]]
+    top = max(values, default=0.0)
+    logs = [math.log10(value) for value in values if value > top * 1e-14]
+    if not logs:
+        return {"rows": [None] * len(classes), "ticks": []}
+    low, high = math.floor(min(logs)), math.ceil(max(logs))
+    high = max(high, low + 1)
+
+    def place(value: float) -> float:
+        return 100 * (math.log10(value) - low) / (high - low) if value > top * 1e-14 else 0.0
+
+    rows = [dict(zip(_BOX, map(place, row["quantiles"]), strict=True)) for row in classes]
+    return {"rows": rows, "ticks": decades(low, high)}
+
+
+def curves(found: dict[str, Any]) -> dict[str, Any]:
+    """Lay out curation curves: a metric against the share of samples kept.
+
+    Args:
+        found: The summary's ``curation``.
+
+    Returns:
+        ``curves`` (name, ``line``, ``band``, ``dash``), ticks of both axes, each in per cent of the box.
+    """
+    shares = found["shares"]
+    left, right = min(shares), max(shares)
+    seen = [value for curve in found["curves"] for key in ("low", "high") for value in curve[key]]
+    step = _round_step(max(seen) - min(seen))
+    low, high = step * math.floor(min(seen) / step), step * math.ceil(max(seen) / step)
+    high = max(high, low + step)
+
+    def points(values: list[float]) -> list[str]:
+        xs = [100 * (share - left) / (right - left) for share in shares]
+        return [
+            f"{x:.2f} {100 - 100 * (y - low) / (high - low):.2f}" for x, y in zip(xs, values, strict=True)
+        ]
+
+    lines = [
+        {
+            "name": curve["name"],
+            "line": "M" + " L".join(points(curve["mean"])),
+            "band": "M" + " L".join(points(curve["high"]) + points(curve["low"])[::-1]) + "Z",
+        }
+        for curve in found["curves"]
+    ]
+    count = round((high - low) / step)
+    up = [{"y": 100 - 100 * k / count, "text": f"{low + k * step:.4g}"} for k in range(count + 1)]
+    across = [
+        {"x": 100 * (share - left) / (right - left), "text": f"{100 * share:.3g}\u202f%"} for share in shares
+    ]
+    return {"curves": lines, "up": up, "across": _thinned(across)}
+
+
+def _round_step(span: float) -> float:
+    """Return a step of 1, 2 or 5 times a power of ten that cuts `span` into about four parts."""
+    rough = max(span, 1e-6) / 4
+    power_of_ten = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power_of_ten for factor in (1, 2, 5, 10) if factor * power_of_ten >= rough)
+
+
+def _thinned(ticks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out ticks that would stand closer than a tenth of the axis to the one before."""
+    kept: list[dict[str, Any]] = []
+    for entry in sorted(ticks, key=lambda tick: tick["x"]):
+        if not kept or entry["x"] - kept[-1]["x"] >= 10:
+            kept.append(entry)
+    return kept
+
+
+def shade(matrix: list[list[int]]) -> list[list[float]]:
+    """Return how strongly each count of a matrix is coloured.
+
+    Args:
+        matrix: Counts.
+
+    Returns:
+        Values from 0 (no count) to 1 (the largest count), by the square root, so that small counts show.
+    """
+    largest = max((count for row in matrix for count in row), default=0) or 1
+    return [[math.sqrt(count / largest) for count in row] for row in matrix]

@@ -1,4 +1,4 @@
-"""Summary → one HTML page: no scripts, no network, everything inside the file."""
+"""Summary and rows → one HTML page: no network, everything inside the file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsi.errors import InputError, OutputError
-from lsi.report import charts, format, wording
+from lsi.report import assets, charts, format, wording
+from lsi.report.encode import script_json
+from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.text import plain_text
 
 if TYPE_CHECKING:
+    import jinja2
+
     from lsi.data import Samples
     from lsi.scores import Scores
 
 GENERATOR = '<meta name="generator" content="laplace-sample-information">'
 """Marks pages written here; only such a page is replaced without being asked."""
-MAX_CLASSES = 40
+MAX_CLASSES = 200
 """Most rows of the class table."""
 _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
 
@@ -66,11 +70,29 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def render(summary: dict[str, Any]) -> str:
-    """Turn a summary into a page.
+def build_page(scores: Scores, samples: Samples | None = None) -> str:
+    """Turn scores into a page.
+
+    Args:
+        scores: The result of a run.
+        samples: The data that were scored, for pictures, features and class names. Optional.
+
+    Returns:
+        A complete HTML document.
+
+    Raises:
+        InputError: If packages are missing or `samples` are not the ones that were scored.
+    """
+    require_packages()
+    return render(summarize(scores, samples), page_data(scores, samples))
+
+
+def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
+    """Turn a summary and the rows behind it into a page.
 
     Args:
         summary: What `lsi.report.summarize` returns.
+        data: What `lsi.report.payload.page_data` returns.
 
     Returns:
         A complete HTML document. Everything that came with the data is escaped.
@@ -79,8 +101,44 @@ def render(summary: dict[str, Any]) -> str:
         InputError: If jinja2 is not installed.
     """
     require_packages()
-    import jinja2
     from markupsafe import Markup
+
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **summary,
+            generator=Markup(GENERATOR),
+            style=Markup(assets.style()),
+            script=Markup(assets.script()),
+            script_hash=Markup(assets.script_hash()),
+            data=Markup(script_json(data)),
+            words=wording.sentences(summary) | {"left_out": describes(data)},
+            level=wording.verdict(summary["audit"])[1],
+            **_drawings(summary),
+        )
+    )
+
+
+def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the geometry of everything that is drawn; None for what a run did not have."""
+    found, audit, suspects = summary["detection"], summary["audit"], summary["suspects"]
+    shown = summary["classes"][:MAX_CLASSES]
+    return {
+        "histogram": charts.histogram(summary["distribution"]),
+        "curve": charts.detection_curve(found["curve"]) if found else None,
+        "scatter": charts.audit_scatter(audit["pairs"]) if audit else None,
+        "shown_classes": shown,
+        "boxes": charts.boxes(shown),
+        "matrix_shades": charts.shade(suspects["matrix"]["counts"])
+        if suspects and suspects["matrix"]
+        else None,
+        "curves": charts.curves(summary["curation"]) if summary["curation"] else None,
+    }
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lsi.report"),
@@ -96,16 +154,7 @@ def render(summary: dict[str, Any]) -> str:
         "settings": format.settings,
         "clean": plain_text,
     }
-    return environment.get_template("report.html.j2").render(
-        **summary,
-        generator=Markup(GENERATOR),
-        words=wording.sentences(summary),
-        level=wording.verdict(summary["audit"])[1],
-        histogram=charts.histogram(summary["distribution"]),
-        curve=charts.detection_curve(summary["detection"]["curve"]) if summary["detection"] else None,
-        scatter=charts.audit_scatter(summary["audit"]["pairs"]) if summary["audit"] else None,
-        shown_classes=summary["classes"][:MAX_CLASSES],
-    )
+    return environment
 
 
 def write_report(
@@ -129,7 +178,7 @@ def write_report(
         OutputError: If the file cannot be written.
     """
     path = check_report(path, overwrite=overwrite)
-    page = render(summarize(scores, samples))
+    page = build_page(scores, samples)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_at_once(path, page)

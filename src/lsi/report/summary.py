@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from lsi.analysis import detection_quality
 from lsi.data import Samples
 from lsi.errors import InputError
 from lsi.report.cards import CardMaker
+from lsi.report.findings import class_rows, curation, disagrees, redundancy
+from lsi.report.labels import class_namer, has_classes, task_of
+from lsi.report.suspects import find_suspects, suspects_summary
 from lsi.text import plain_text
 
 if TYPE_CHECKING:
@@ -40,9 +43,9 @@ def summarize(
         gallery_size: Most samples shown at each end of the distribution.
 
     Returns:
-        JSON values only, under ``title``, ``run``, ``overview``, ``detection``, ``distribution``,
-        ``classes``, ``gallery`` and ``audit``; ``detection`` and ``audit`` are None where a run had
-        none. LSI in nats.
+        JSON values only, under ``title``, ``run``, ``task``, ``overview``, ``detection``,
+        ``distribution``, ``suspects``, ``classes``, ``gallery``, ``redundancy``, ``curation`` and
+        ``audit``; what a run did not have is None, and ``classes`` empty. LSI in nats.
 
     Raises:
         InputError: If `samples` are not the ones that were scored.
@@ -54,17 +57,22 @@ def summarize(
         raise InputError("there is no finite score to report. Run the scores again with --method newton.")
     if samples is not None:
         check_samples(scores, samples)
-    name = _class_namer(manifest, samples)
+    name = class_namer(manifest, samples)
+    classed = has_classes(manifest)
     summary = {
         "title": plain_text(
             manifest.get("source", {}).get("name") or getattr(samples, "name", "") or "scores"
         ),
         "run": _run(manifest, samples),
-        "overview": _overview(frame, n_not_finite=len(scores) - len(frame)),
+        "task": task_of(manifest),
+        "overview": _overview(frame, len(scores) - len(frame), classed),
         "detection": _detection(frame, manifest),
         "distribution": _distribution(frame),
-        "classes": _classes(frame, name),
-        "gallery": _gallery(frame, samples, name, gallery_size),
+        "suspects": suspects_summary(frame, find_suspects(frame), manifest, name) if classed else None,
+        "classes": class_rows(frame, name) if classed else [],
+        "gallery": _gallery(frame, CardMaker(frame, samples, name, classed), gallery_size),
+        "redundancy": redundancy(frame),
+        "curation": curation(manifest),
         "audit": _audit(scores),
     }
     return _jsonable(summary)
@@ -93,14 +101,6 @@ def check_samples(scores: Scores, samples: Samples) -> None:
         )
 
 
-def _class_namer(manifest: Mapping[str, Any], samples: Samples | None) -> Callable[[object], str]:
-    """Return the function that turns a label into the text to show."""
-    names = dict(manifest.get("class_names") or {})
-    if samples is not None and samples.class_names:
-        names |= {str(label): text for label, text in samples.class_names.items()}
-    return lambda label: plain_text(names.get(str(label), label))
-
-
 def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]:
     def part(key: str, *names: str) -> dict[str, Any]:
         """Return these entries of a part of the manifest, None where it lacks them."""
@@ -118,7 +118,7 @@ def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]
     }
 
 
-def _overview(frame: pd.DataFrame, n_not_finite: int) -> dict[str, Any]:
+def _overview(frame: pd.DataFrame, n_not_finite: int, classed: bool) -> dict[str, Any]:
     values = frame["lsi"].to_numpy(dtype=np.float64)
     total = values.sum()
     share = np.sort(values)[::-1][: max(1, round(0.1 * len(values)))].sum() / total if total > 0 else math.nan
@@ -130,7 +130,7 @@ def _overview(frame: pd.DataFrame, n_not_finite: int) -> dict[str, Any]:
         "highest": values.max(),
         "lowest": values.min(),
         "share_of_top_tenth": share,
-        "n_disagree": _disagrees(frame).sum(),
+        "n_disagree": disagrees(frame).sum() if classed else None,
     }
 
 
@@ -169,44 +169,16 @@ def _distribution(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _classes(frame: pd.DataFrame, name: Callable[[object], str]) -> list[dict[str, Any]]:
-    """Return one entry a class, most informative first."""
-    keyed = frame.assign(_class=[name(label) for label in frame["label"]])
-    rows = []
-    for label, group in keyed.groupby("_class", sort=False):
-        values = group["lsi"].to_numpy(dtype=np.float64)
-        rows.append(
-            {
-                "label": label,
-                "n": len(group),
-                "mean": values.mean(),
-                "median": np.median(values),
-                "highest": values.max(),
-                "n_disagree": _disagrees(group).sum(),
-                "n_planted": group["corrupted"].sum() if "corrupted" in group else None,
-            }
-        )
-    return sorted(rows, key=lambda row: -row["mean"])
-
-
-def _gallery(
-    frame: pd.DataFrame, samples: Samples | None, name: Callable[[object], str], limit: int
-) -> dict[str, Any]:
+def _gallery(frame: pd.DataFrame, make: CardMaker, limit: int) -> dict[str, Any]:
     """Return cards for both ends of the distribution; they never overlap."""
     order = np.argsort(-frame["lsi"].to_numpy(), kind="stable")
     size = min(limit, math.ceil(len(order) / 2))
     rest = min(limit, len(order) - size)
-    make = CardMaker(frame, samples, name)
     return {
         "kind": make.kind,
         "highest": [make(row, rank) for rank, row in enumerate(order[:size], start=1)],
         "lowest": [make(row, len(order) - k) for k, row in enumerate(order[::-1][:rest])],
     }
-
-
-def _disagrees(frame: pd.DataFrame) -> pd.Series:
-    """Tell for each row whether the model that never saw the sample gives it another label."""
-    return frame["loo_prediction"].astype(object) != frame["label"].astype(object)
 
 
 def _audit(scores: Scores) -> dict[str, Any] | None:

@@ -9,14 +9,14 @@ from lsi.report.format import duration, number, percent
 from lsi.text import plain_text
 
 
-def sentences(summary: dict[str, Any]) -> dict[str, str]:
+def sentences(summary: dict[str, Any]) -> dict[str, Any]:
     """Return every sentence that a report needs.
 
     Args:
         summary: What `lsi.report.summarize` returns.
 
     Returns:
-        Plain text by topic; an empty string where there is nothing to say.
+        Plain text by topic (several sentences under ``top``); empty where there is nothing to say.
     """
     return {
         "scored": scored(summary),
@@ -24,6 +24,11 @@ def sentences(summary: dict[str, Any]) -> dict[str, str]:
         "verdict": verdict(summary["audit"])[0],
         "audit": audit(summary["audit"]),
         "detection": detection(summary["detection"]),
+        "suspects": suspects(summary),
+        "top": top(summary["suspects"]),
+        "redundancy": redundancy(summary),
+        "curation": curation(summary["curation"]),
+        "cost": cost(summary["run"]),
     }
 
 
@@ -117,3 +122,57 @@ def correlation(value: float) -> str:
         ('0.9999', '1.0000')
     """
     return f"{math.floor(value * 10_000 + 1e-6) / 10_000:.4f}"
+
+
+def suspects(summary: dict[str, Any]) -> str:
+    """Say how many labels look wrong, and by what measure."""
+    found, n = summary["suspects"], summary["overview"]["n_scored"]
+    if not found:
+        return ""
+    if found["estimated"]:
+        text = f"{found['n']:,} of {n:,} labels are more likely wrong than right."
+    else:
+        text = (
+            f"For {found['n']:,} of {n:,} samples the model that never saw them gives the label less than "
+            "even odds and prefers another one."
+        )
+    if found["n_wrong"] is not None:
+        text += f" About {found['n_wrong']:,.0f} labels are estimated to be wrong in all."
+    return text
+
+
+def top(found: dict[str, Any] | None) -> list[str]:
+    """Say how many of the most suspicious labels are expected to be wrong."""
+    entries = found["top"] if found else []
+    return [f"About {entry['wrong']:,.0f} of the top {entry['n']:,} are wrong." for entry in entries]
+
+
+def redundancy(summary: dict[str, Any]) -> str:
+    """Say how many samples can stand for each other."""
+    found, n = summary["redundancy"], summary["overview"]["n_scored"]
+    if not found:
+        return ""
+    if not found["n_groups"]:
+        return "No two samples carry the same information."
+    many = found["n_groups"] != 1
+    return (
+        f"{found['n_samples']:,} of {n:,} samples ({percent(found['n_samples'] / n)}) fall into "
+        f"{found['n_groups']:,} group{'s' if many else ''} that carr{'y' if many else 'ies'} the same "
+        f"information; the largest holds {found['largest']:,}."
+    )
+
+
+def curation(found: dict[str, Any] | None) -> str:
+    """Say what the curation curves are."""
+    if not found:
+        return ""
+    seeds = f", trained with {found['n_seeds']:,} seeds each" if found["n_seeds"] else ""
+    return f"{plain_text(found['metric']).capitalize()} of a model trained on the part that is kept{seeds}."
+
+
+def cost(run: dict[str, Any]) -> str:
+    """Say where the time went."""
+    stages = {name: seconds for name, seconds in run["timings"].items() if name != "total" and seconds}
+    longest = sorted(stages, key=lambda name: -stages[name])[:3]
+    spent = ", ".join(f"{plain_text(name)} {duration(stages[name])}" for name in longest)
+    return " ".join(part for part in (f"Most time went into: {spent}." if spent else "", run["cost"]) if part)

@@ -1,0 +1,94 @@
+"""Which samples are shown with a picture, a text or a feature profile, so that the page stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lsi.report.cards import CardMaker
+from lsi.report.encode import script_json
+
+MOST_FACES = 1200
+"""Most samples with a face."""
+FACE_BYTES = 3_400_000
+"""Most characters that all faces take in the page."""
+_ENDS, _SUSPECTS, _A_CLASS, _GROUPED = 60, 160, 4, 160
+_CLASSED = 320
+
+
+def choose_faces(
+    lsi: np.ndarray, codes: np.ndarray | None, suspects: np.ndarray, groups: np.ndarray | None
+) -> np.ndarray:
+    """Order rows by how soon a reader will want to see them.
+
+    First both ends of the distribution and the worst suspects, then the highest of every class, members of
+    redundancy groups, and at last the whole distribution, so that a list cut anywhere covers it evenly.
+
+    Args:
+        lsi: ``(n,)`` LSI in nats.
+        codes: ``(n,)`` class codes, or None.
+        suspects: Suspected rows, worst first.
+        groups: ``(n,)`` redundancy groups, −1: none; or None.
+
+    Returns:
+        At most `MOST_FACES` rows, none twice.
+    """
+    order = np.argsort(-lsi, kind="stable")
+    wanted = [order[:_ENDS], order[::-1][:_ENDS], suspects[:_SUSPECTS]]
+    if codes is not None:
+        wanted.append(_first_of_each(codes[order], _A_CLASS, order)[:_CLASSED])
+    if groups is not None:
+        grouped = np.flatnonzero(groups >= 0)
+        wanted.append(grouped[np.argsort(groups[grouped], kind="stable")][:_GROUPED])
+    wanted.append(order[_evenly(len(order))])
+    rows = np.concatenate([np.asarray(part, dtype=np.int64) for part in wanted])
+    _, first = np.unique(rows, return_index=True)
+    return rows[np.sort(first)][:MOST_FACES]
+
+
+def make_faces(make: CardMaker, rows: Iterable[int]) -> tuple[list[int], list[dict[str, Any]]]:
+    """Make faces until they take `FACE_BYTES`.
+
+    Args:
+        make: Makes the face of a row.
+        rows: Rows, the most wanted first.
+
+    Returns:
+        The rows that have a face, and their faces.
+    """
+    if make.kind == "none":
+        return [], []
+    done, faces, size = [], [], 0
+    for row, face in _each(make, rows):
+        size += len(script_json(face))
+        if size > FACE_BYTES:
+            break
+        done.append(row)
+        faces.append(face)
+    return done, faces
+
+
+def _each(make: CardMaker, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row in rows:
+        yield int(row), make.face(int(row))
+
+
+def _first_of_each(codes: np.ndarray, k: int, order: np.ndarray) -> np.ndarray:
+    """Return the first `k` rows of every class, first ones of all classes before second ones."""
+    place = np.zeros(len(codes), dtype=np.int64)
+    by_class = np.argsort(codes, kind="stable")
+    _, starts, sizes = np.unique(codes[by_class], return_index=True, return_counts=True)
+    place[by_class] = np.arange(len(codes)) - np.repeat(starts, sizes)
+    chosen = np.flatnonzero(place < k)
+    return order[chosen[np.argsort(place[chosen], kind="stable")]]
+
+
+def _evenly(n: int) -> np.ndarray:
+    """Return ``0 … n−1`` such that every beginning is spread evenly: van der Corput's sequence in base 2."""
+    bits = max(1, int(n - 1).bit_length())
+    index, turned = np.arange(2**bits), np.zeros(2**bits, dtype=np.int64)
+    for bit in range(bits):
+        turned |= ((index >> bit) & 1) << (bits - 1 - bit)
+    return turned[turned < n]

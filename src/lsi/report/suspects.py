@@ -1,0 +1,109 @@
+"""Which labels look wrong: one reading of the score table for the page's figures and its rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.report.labels import is_missing, natural
+from lsi.text import plain_text
+
+MOST_MATRIX_CLASSES = 20
+"""Most classes for which suggestions are drawn as a matrix; beyond, the most frequent pairs are listed."""
+MOST_PAIRS = 24
+"""Most pairs that are listed."""
+MOST_LISTED = 30
+"""Most suspects that are listed where no script runs, and in print."""
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """What a table says about wrong labels.
+
+    Attributes:
+        wrong_probability: ``(n,)`` probability that the given label is wrong; NaN where unknown.
+        suggested: ``(n,)`` suggested labels; None where there is none or it is the given one.
+        rows: Rows that are more likely wrong than right and have a suggestion, worst first.
+    """
+
+    wrong_probability: np.ndarray
+    suggested: np.ndarray
+    rows: np.ndarray
+
+
+def find_suspects(frame: pd.DataFrame) -> Suspects:
+    """Read what a table says about wrong labels.
+
+    Tables of runs that estimated it hold ``wrong_probability`` and ``suggested_label``. For others, the
+    probability is one minus the left-out model's probability of the given label, and the suggestion that
+    model's most likely label.
+
+    Args:
+        frame: A score table of a classification run.
+
+    Returns:
+        Probabilities, suggestions, and the suspected rows.
+    """
+    wrong, proposed = 1.0 - frame["loo_probability"], frame["loo_prediction"]
+    if {"wrong_probability", "suggested_label"} <= set(frame):
+        wrong, proposed = frame["wrong_probability"], frame["suggested_label"]
+    probability = wrong.to_numpy(dtype=np.float64)
+    suggested = np.empty(len(frame), dtype=object)
+    pairs = zip(proposed.astype(object), frame["label"].astype(object), strict=True)
+    suggested[:] = [None if is_missing(new) or new == given else new for new, given in pairs]
+    order = np.lexsort((-frame["lsi"].to_numpy(), -np.nan_to_num(probability, nan=-1.0)))
+    likely = np.array([label is not None for label in suggested]) & (probability >= 0.5)
+    return Suspects(probability, suggested, order[likely[order]])
+
+
+def suspects_summary(
+    frame: pd.DataFrame, found: Suspects, manifest: Mapping[str, Any], name: Callable[[object], str]
+) -> dict[str, Any]:
+    """Reduce suspected labels to the figures that a page shows.
+
+    Args:
+        frame: The score table.
+        found: What `find_suspects` read from it.
+        manifest: The run's manifest; its ``label_noise`` is used where it has one.
+        name: Turns a label into the text to show.
+
+    Returns:
+        ``n``, ``n_wrong`` and ``top`` (both from the run's own estimate, or empty), ``estimated`` (whether
+        the run estimated probabilities of wrong labels), ``pairs`` of given and suggested label with their
+        count, ``matrix`` (``classes``, ``counts``) where it stays legible, and the first ``rows``.
+    """
+    noise = manifest.get("label_noise")
+    noise = noise if isinstance(noise, Mapping) else {}
+    given = [name(label) for label in frame["label"].iloc[found.rows]]
+    suggested = [name(label) for label in found.suggested[found.rows]]
+    counts = Counter(zip(given, suggested, strict=True))
+    names = sorted({*given, *suggested}, key=natural)
+    first = zip(found.rows[:MOST_LISTED], given, suggested, strict=False)
+    return {
+        "n": len(found.rows),
+        "estimated": {"wrong_probability", "suggested_label"} <= set(frame),
+        "n_wrong": noise.get("n_wrong"),
+        "top": [entry for entry in noise.get("top") or [] if {"n", "wrong"} <= set(entry)],
+        "pairs": [{"given": a, "suggested": b, "n": n} for (a, b), n in counts.most_common(MOST_PAIRS)],
+        "matrix": _matrix(counts, names) if 2 < len(names) <= MOST_MATRIX_CLASSES else None,
+        "rows": [
+            {
+                "sample_id": plain_text(frame["sample_id"].iloc[row]),
+                "label": old,
+                "suggested_label": new,
+                "wrong_probability": found.wrong_probability[row],
+                "lsi": frame["lsi"].iloc[row],
+            }
+            for row, old, new in first
+        ],
+    }
+
+
+def _matrix(counts: Counter[tuple[str, str]], names: list[str]) -> dict[str, Any]:
+    """Return counts of given (rows) against suggested label (columns)."""
+    return {"classes": names, "counts": [[counts[a, b] for b in names] for a in names]}

@@ -1,0 +1,19 @@
+// Start: parts whose section the page does not have are left out.
+
+startHistogram();
+startGallery();
+if (byId("suspects")) {
+  startDecisions();
+  startFiles();
+  startSuspects();
+}
+startTable();
+if (byId("classes")) startClasses();
+if (byId("redundancy")) startGroups();
+document.documentElement.classList.add("live");
+// Sections grew while they were filled: go where the address points.
+if (location.hash) {
+  const target = byId(decodeURIComponent(location.hash.slice(1)));
+  if (target) target.scrollIntoView();
+}
+performance.mark("lsi-ready");

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from lsi.report import build_page, charts, summarize, wording
+from lsi.report.findings import curation
+from lsi.scores import Scores
+
+EVIDENCE = {
+    "metric": "accuracy",
+    "shares": [0.25, 0.5, 1.0],
+    "n_seeds": 5,
+    "curves": {
+        "lsi": {"mean": [0.7, 0.8, 0.82], "low": [0.68, 0.79, 0.81], "high": [0.72, 0.81, 0.83]},
+        "<b>random</b>": {"mean": [0.6, 0.7, 0.82], "low": [0.58, 0.69, 0.81], "high": [0.62, 0.71, 0.83]},
+    },
+}
+
+
+def with_table(scores, manifest=None, **columns):
+    return Scores(scores.to_frame().assign(**columns), {**scores.manifest, **(manifest or {})}, scores.audit)
+
+
+def test_suspects_are_counted_against_a_plain_loop(make_scores):
+    scores = make_scores(planted=6)
+    found = summarize(scores)["suspects"]
+    expected = {}
+    for row in scores.to_frame().itertuples():
+        if row.loo_prediction != row.label and row.loo_probability <= 0.5:
+            expected[row.label, row.loo_prediction] = expected.get((row.label, row.loo_prediction), 0) + 1
+    assert found["n"] == sum(expected.values()) > 0
+    assert {(p["given"], p["suggested"]): p["n"] for p in found["pairs"]} == expected
+    names = found["matrix"]["classes"]
+    matrix = found["matrix"]["counts"]
+    assert {
+        (a, b): matrix[i][j] for i, a in enumerate(names) for j, b in enumerate(names) if matrix[i][j]
+    } == expected
+    probabilities = [row["wrong_probability"] for row in found["rows"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_the_run_s_own_estimate_is_told(make_scores):
+    noise = {"label_noise": {"n_wrong": 12.4, "top": [{"n": 10, "wrong": 8.2}]}}
+    scores = with_table(make_scores(), noise, wrong_probability=0.9, suggested_label="dog")
+    summary = summarize(scores)
+    assert "About 12 labels are estimated to be wrong" in wording.suspects(summary)
+    assert wording.top(summary["suspects"]) == ["About 8 of the top 10 are wrong."]
+    assert summary["suspects"]["n"] == 40
+
+
+def test_groups_are_counted(make_scores):
+    groups = np.full(60, -1)
+    groups[[3, 4, 5]] = 0
+    groups[[10, 11]] = 7
+    summary = summarize(with_table(make_scores(), redundancy_group=groups))
+    assert summary["redundancy"] == {"n_groups": 2, "n_samples": 5, "largest": 3}
+    assert "5 of 60 samples" in wording.redundancy(summary)
+    assert 'id="redundancy"' in build_page(with_table(make_scores(), redundancy_group=groups))
+    assert summarize(make_scores())["redundancy"] is None
+    empty = summarize(with_table(make_scores(), redundancy_group=np.full(60, -1)))
+    assert wording.redundancy(empty) == "No two samples carry the same information."
+
+
+def test_curation_curves_are_drawn_inside_their_box_and_told(make_scores):
+    page = build_page(with_table(make_scores(), {"curation": EVIDENCE}))
+    assert "Does keeping less help?" in page
+    assert "&lt;b&gt;random&lt;/b&gt;" in page
+    drawn = charts.curves(curation({"curation": EVIDENCE}))
+    for curve in drawn["curves"]:
+        points = [pair.split() for pair in curve["band"].strip("MZ").split(" L")]
+        assert all(0 <= float(value) <= 100 for pair in points for value in pair)
+    assert [tick["x"] for tick in drawn["across"]] == [0, pytest.approx(100 / 3), 100]
+    assert len({tick["text"] for tick in drawn["up"]}) == len(drawn["up"]) >= 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [None, [], {"curves": None}, {"shares": [1], "curves": {"a": {"mean": [1], "low": [1], "high": [1]}}}]
+    + [{"shares": [0.5, 1], "curves": {"a": {"mean": [1], "low": [1, 2], "high": [1, 2]}}}],
+)
+def test_evidence_that_cannot_be_drawn_is_left_out(broken):
+    assert curation({"curation": broken}) is None
+
+
+def test_equal_curves_still_have_an_axis():
+    flat = {"mean": [0.5, 0.5], "low": [0.5, 0.5], "high": [0.5, 0.5]}
+    drawn = charts.curves(curation({"curation": {"shares": [0.5, 1.0], "curves": {"a": flat}}}))
+    assert len(drawn["up"]) >= 2
+
+
+def test_boxes_are_ordered_and_inside(make_scores):
+    drawn = charts.boxes(summarize(make_scores())["classes"])
+    for box in drawn["rows"]:
+        places = list(box.values())
+        assert places == sorted(places)
+        assert places[0] >= 0
+        assert places[-1] <= 100
+    nothing = charts.boxes([{"quantiles": [0.0] * 5}])
+    assert nothing == {"rows": [None], "ticks": []}
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel", "contrastive"])
+def test_other_tasks_have_no_sections_about_classes(make_scores, task):
+    scores = make_scores()
+    columns = {}
+    if task == "regression":
+        columns = {"label": np.linspace(0, 5, 60), "loo_prediction": np.linspace(0.123456, 5, 60)}
+        columns["loo_probability"] = np.full(60, np.nan)
+    page = build_page(with_table(scores, {"task": task}, **columns))
+    for section in ("distribution", "gallery", "table", "audit", "run"):
+        assert f'id="{section}"' in page
+    for section in ("classes", "suspects"):
+        assert f'id="{section}"' not in page
+        assert f'href="#{section}"' not in page
+    assert "Likely wrong" not in page
+    if task == "regression":
+        assert "0.123456" not in page
