@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lsi.loo.retrain import Retrain
     from lsi.network import score_model
     from lsi.pipeline import score
-    from lsi.probes import LinearProbe, RidgeProbe
+    from lsi.probes import LinearProbe, RidgeProbe, SigmoidProbe
     from lsi.scores import Scores, load
 
 _HOME = {
@@ -30,6 +30,7 @@ _HOME = {
     "Retrain": "lsi.loo.retrain",
     "RidgeProbe": "lsi.probes",
     "Scores": "lsi.scores",
+    "SigmoidProbe": "lsi.probes",
     "extract_features": "lsi.features.modules",
     "load": "lsi.scores",
     "score": "lsi.pipeline",
@@ -48,6 +49,7 @@ __all__ = [
     "Retrain",
     "RidgeProbe",
     "Scores",
+    "SigmoidProbe",
     "extract_features",
     "load",
     "score",

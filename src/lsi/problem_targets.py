@@ -146,6 +146,7 @@ def _matrix(values: Any, name: str, cure: str) -> tuple[np.ndarray, tuple[str, .
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} must be 1-D or 2-D with at least one column; got {array.shape}. {cure}")
+    names = list(names)
     return array, _names(names or range(array.shape[1]))
 
 

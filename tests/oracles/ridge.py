@@ -1,4 +1,4 @@
-"""Ridge regression and its leave-one-out LSI from the definitions: normal equations, refitted without the sample.
+"""Ridge regression and its leave-one-out LSI from the definitions: normal equations, without the sample.
 
 `exact_terms` does all of it in 40-digit arithmetic.
 """

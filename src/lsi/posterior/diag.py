@@ -14,7 +14,8 @@ from lsi.probes.model import ROWS, SoftmaxModel
 class DiagPosterior(Posterior):
     r"""Precision :math:`\mathrm{diag}(P)_{cd} = \sum_j w_j p_{jc}(1 - p_{jc}) x_{jd}^2 + \tau`.
 
-    A diagonal depends on the coordinates: it is always that of the original features and classes.
+    A diagonal depends on the coordinates: it is always that of the original features and of the weights that
+    the probe has (one row a class, or a single one for a sigmoid head: ``model.outputs``).
     """
 
     name = "diag"
@@ -23,10 +24,10 @@ class DiagPosterior(Posterior):
         super().__init__(model, prior_precision, basis)
         n_features = model.design.n_features if basis is None else basis.shape[0]
         self.precision = torch.full(
-            (model.n_classes, n_features), prior_precision, dtype=torch.float64, device=model.design.device
+            (len(model.outputs), n_features), prior_precision, dtype=torch.float64, device=model.design.device
         )
         for rows, x in model.design.blocks(ROWS):
-            p = model.probabilities(x.to(torch.float64))
+            p = model.probabilities(x.to(torch.float64))[:, model.observed]
             variance = model.weight[rows, None] * p * (1.0 - p)
             self.precision += variance.T @ self.lift(x.to(torch.float64)).square()
 
@@ -45,16 +46,18 @@ class DiagPosterior(Posterior):
         self, shift: Tensor, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor
     ) -> None:
         """Add `Σ_j w_j [p'(1 − p') − p(1 − p)] x_jd²`, written as `Δp (1 − 2p − Δp)`."""
-        variance = ((1.0 - 2.0 * probabilities)[:, :, None] - change).mul_(change)
+        observed = self.model.observed
+        change = change[:, observed]
+        variance = ((1.0 - 2.0 * probabilities[:, observed])[:, :, None] - change).mul_(change)
         if not self.model.unweighted:
             variance *= weight[:, None, None]
         shift.transpose(0, 1).flatten(0, 1).addmm_(variance.flatten(1).T, self.lift(x).square())
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the diagonals."""
-        x, contrasts = self.lift(removal.x), self.model.contrasts.to(removal.x.dtype)
-        variance = torch.einsum("cr,brs,cs->bc", contrasts, removal.curvature, contrasts)
-        delta = contrasts @ self.lift(removal.delta)
+        x, outputs = self.lift(removal.x), self.model.outputs.to(removal.x.dtype)
+        variance = torch.einsum("cr,brs,cs->bc", outputs, removal.curvature, outputs)
+        delta = outputs @ self.lift(removal.delta)
         if removal.shift is None:
             covariance = separable_excess(variance, x.square(), self.precision.reciprocal())
             if covariance is not None:
@@ -69,12 +72,12 @@ class DiagPosterior(Posterior):
 
     def sensitivity(self, removal: Removal) -> Sensitivity:
         r"""Return `P₂ δ` and `∂KL/∂P₂ = ½ (δ² + 1/P₁ − 1/P₂)`, the latter `(B, C, D₀)`."""
-        x, contrasts = self.lift(removal.x), self.model.contrasts.to(removal.x.dtype)
-        variance = torch.einsum("cr,brs,cs->bc", contrasts, removal.curvature, contrasts)
+        x, outputs = self.lift(removal.x), self.model.outputs.to(removal.x.dtype)
+        variance = torch.einsum("cr,brs,cs->bc", outputs, removal.curvature, outputs)
         first = self.precision.to(x.dtype)
         second = first - variance[:, :, None] * x.square()[:, None, :]
-        delta = contrasts @ self.lift(removal.delta)
-        pull = contrasts.T @ self.project(second * delta)
+        delta = outputs @ self.lift(removal.delta)
+        pull = outputs.T @ self.project(second * delta)
         return Sensitivity(pull, 0.5 * (delta.square() + (second - first) / (first * second)))
 
     def price(self, sensitivity: Sensitivity) -> Tensor:
@@ -83,8 +86,14 @@ class DiagPosterior(Posterior):
 
     def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `(1 − 2 p_c) Σ_d x_d² ∂KL/∂P_cd`."""
-        out = (self.lift(x).square() @ price.T).view(z.shape)
-        return out.mul_((1.0 - 2.0 * probabilities)[:, :, None])
+        observed = self.model.observed
+        out = (self.lift(x).square() @ price.T).view(len(x), -1, z.shape[2])
+        out.mul_((1.0 - 2.0 * probabilities[:, observed])[:, :, None])
+        if out.shape == z.shape:
+            return out
+        whole = torch.zeros_like(z)
+        whole[:, observed] = out
+        return whole
 
     def to_dense(self) -> Tensor:
         """Return the diagonal matrix; for tests only."""

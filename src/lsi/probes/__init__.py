@@ -2,5 +2,6 @@
 
 from lsi.probes.linear import LinearProbe
 from lsi.probes.ridge import RidgeProbe
+from lsi.probes.sigmoid import SigmoidProbe
 
-__all__ = ["LinearProbe", "RidgeProbe"]
+__all__ = ["LinearProbe", "RidgeProbe", "SigmoidProbe"]

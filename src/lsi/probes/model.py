@@ -59,6 +59,16 @@ class SoftmaxModel:
         """Number of classes C."""
         return self.contrasts.shape[0]
 
+    @property
+    def outputs(self) -> Tensor:
+        """Basis of the weights that the probe really has, `(O, C − 1)`: their rows are `outputs @ theta`."""
+        return self.contrasts
+
+    @property
+    def observed(self) -> slice:
+        """Which of the C probabilities belong to the outputs."""
+        return slice(None)
+
     @cached_property
     def unweighted(self) -> bool:
         """Whether every sample weight is one."""

@@ -7,10 +7,15 @@ from typing import Any
 from lsi.errors import InputError
 from lsi.probes.linear import LinearProbe
 from lsi.probes.ridge import RidgeProbe
-from lsi.tasks import classification, regression
+from lsi.probes.sigmoid import SigmoidProbe
+from lsi.tasks import classification, regression, sigmoid
 from lsi.tasks.base import Task
 
-TASKS: dict[type, Task] = {LinearProbe: classification.TASK, RidgeProbe: regression.TASK}
+TASKS: dict[type, Task] = {
+    LinearProbe: classification.TASK,
+    RidgeProbe: regression.TASK,
+    SigmoidProbe: sigmoid.TASK,
+}
 
 
 def task_of(probe: Any) -> Task:

@@ -1,0 +1,303 @@
+"""Binary and multi-label classification by sigmoid heads, each through the Newton engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.audit import Audit
+from lsi.errors import InputError
+from lsi.features.design import Design
+from lsi.loo.audit import AUDIT_TOLERANCE, choose
+from lsi.loo.newton import Newton
+from lsi.loo.newton.engine import NewtonEngine
+from lsi.loo.newton.exact import ExactScorer
+from lsi.loo.result import LooResult
+from lsi.plan import refuse_oversize, working_dtype
+from lsi.posterior import POSTERIORS
+from lsi.probes.fit import Curvature, fit
+from lsi.probes.sigmoid import SigmoidModel
+from lsi.problem import Problem, check_problem
+from lsi.problem_targets import is_multilabel
+from lsi.progress import Progress
+from lsi.run import Method, Outcome, Run
+from lsi.tasks.base import Task
+from lsi.tasks.classes import class_columns, class_manifest
+
+NONE = "(none)"
+"""How the table writes the labels of a sample that has none."""
+
+
+@dataclass
+class MultiLabelResult(LooResult):
+    """Leave-one-out of L heads: `loo_prediction` is `(n_scored, L)` here.
+
+    Attributes:
+        head_lsi: LSI of each head, nats, `(n_scored, L)`.
+        head_probability: Probability of each label's given value, `(n_scored, L)`.
+    """
+
+    head_lsi: np.ndarray
+    head_probability: np.ndarray
+
+    @classmethod
+    def of(cls, heads: list[LooResult]) -> MultiLabelResult:
+        """Add up heads that share nothing.
+
+        Divergences and leverages are sums, probabilities a product, and the certificate is the mean of
+        the heads' weighted with their LSI: an upper estimate of the sum's relative error.
+
+        Args:
+            heads: One result a label.
+
+        Returns:
+            Their sum.
+        """
+
+        def each(name: str) -> np.ndarray:
+            return np.stack([getattr(head, name) for head in heads], 1)
+
+        lsi, probability = each("lsi"), each("loo_probability")
+        total = np.maximum(lsi.sum(1), np.finfo(np.float64).tiny)
+        certificate = (each("relative_error") * lsi).sum(1) / total
+        return cls(
+            each("mean_term").sum(1),
+            each("covariance_term").sum(1),
+            probability.prod(1),
+            each("loo_prediction"),
+            each("leverage").sum(1),
+            certificate,
+            head_lsi=lsi,
+            head_probability=probability,
+        )
+
+
+def check(probe: Any, posterior: str, method: Method) -> None:
+    """Refuse what these heads cannot do.
+
+    Args:
+        probe: The `SigmoidProbe`.
+        posterior: Name of the structure.
+        method: The engine's settings.
+
+    Raises:
+        InputError: The method is not `Newton`, or there is no weight decay.
+    """
+    if not isinstance(method, Newton):
+        raise InputError(
+            "SigmoidProbe is scored at its optimum. Leave method at 'newton'; stopped training acts like "
+            "Newton.from_early_stopping(...)."
+        )
+    if probe.weight_decay + method.added_weight_decay == 0:
+        raise InputError(
+            "weight_decay=0 leaves the leave-one-out optimum undefined where a label can be separated. Use a "
+            "small positive weight_decay such as 1e-6."
+        )
+
+
+def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Problem:
+    """Check the data: two classes, or several labels a sample.
+
+    Args:
+        X: As in `check_problem`.
+        y: `(N,)` with two classes, `(N, L)` of zeros and ones, or N collections of labels.
+        subset: As in `check_problem`.
+        sample_id: As in `check_problem`.
+
+    Returns:
+        The checked problem; its `outputs` name the labels, and are empty for two classes.
+
+    Raises:
+        InputError: As `check_problem`, or there are more than two classes.
+    """
+    if is_multilabel(y):
+        return check_problem(X, y, subset=subset, sample_id=sample_id, task="multilabel")
+    checked = check_problem(X, y, subset=subset, sample_id=sample_id)
+    if checked.n_classes != 2:
+        raise InputError(
+            f"y has {checked.n_classes} classes, and a sigmoid tells two apart. Use lsi.LinearProbe(), or "
+            "pass several labels a sample as a matrix of zeros and ones."
+        )
+    return checked
+
+
+def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+    """Refuse a run of which one head cannot fit in memory."""
+    refuse_oversize(problem.n_samples, problem.n_features, 2, posterior, method, device)
+
+
+def run(run: Run, method: Method) -> Outcome:
+    """Score every head, and add them up.
+
+    Args:
+        run: Checked data and settings.
+        method: `Newton`.
+
+    Returns:
+        Result, audit and the fit's report.
+    """
+    assert isinstance(method, Newton)
+    heads = Heads(run, method)
+    parts, weights, reports = [], [], []
+    for label in range(heads.count):
+        progress = _shifted(run.progress, label, heads.count)
+        with run.clock("fit"):
+            model, curvature, report = fit(heads.untrained(label), progress)
+        weights.append(model.theta)
+        reports.append(asdict(report))
+        with run.clock("factor"):
+            engine = heads.engine(model, curvature)
+        with run.clock("leave-one-out"):
+            parts.append(engine.run(run.index, progress))
+    multilabel = bool(run.problem.outputs)
+    result = MultiLabelResult.of(parts) if multilabel else parts[0]
+    with run.clock("audit"):
+        count = run.audit_count(weights[0].numel())
+        audit = _audit(heads, weights, result, count) if count else None
+    return result, audit, _report(reports, heads.dtype)
+
+
+class Heads:
+    """What all heads of a run share, and how one is made.
+
+    Args:
+        run: Checked data and settings.
+        method: The engine's settings.
+    """
+
+    def __init__(self, run: Run, method: Newton) -> None:
+        self.run, self.method = run, method
+        self.kind = POSTERIORS[run.posterior]
+        problem = run.problem
+        self.dtype = working_dtype(problem.n_samples, problem.n_features + int(run.probe.fit_intercept), 2)
+        design = run.design(self.dtype)
+        self.basis = self.kind.coordinates(design)
+        self.design: Design = design if self.basis is None else design.rotated(self.basis)
+        self.weight_decay = run.probe.weight_decay + method.added_weight_decay
+        target = problem.target if problem.outputs else problem.target[:, None]
+        self.target = torch.from_numpy(target).to(run.device)
+
+    @property
+    def count(self) -> int:
+        """Number of heads."""
+        return self.target.shape[1]
+
+    def untrained(self, label: int) -> SigmoidModel:
+        """Return a head before training."""
+        ones = torch.ones(self.design.n_samples, dtype=torch.float64, device=self.design.device)
+        target = self.target[:, label].contiguous()
+        return SigmoidModel.start(self.design, target, ones, self.weight_decay)
+
+    def engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
+        """Return the engine of a trained head."""
+        posterior = self.kind(model, self.run.prior_precision, self.basis)
+        return NewtonEngine(model, curvature, posterior, self.method)
+
+    def trained(self, weights: list[Tensor]) -> Iterator[NewtonEngine]:
+        """Yield the engine of each head again: all of them at once might not fit in memory."""
+        for label, theta in enumerate(weights):
+            model = self.untrained(label)
+            model.theta = theta
+            yield self.engine(model, Curvature.of(model))
+
+
+def _audit(heads: Heads, weights: list[Tensor], result: LooResult, count: int) -> Audit:
+    """Leave a few samples out of every head again, to convergence in float64."""
+    began, run = time.perf_counter(), heads.run
+    picks = choose(result.lsi, count, run.seed)
+    exact = np.zeros(len(picks))
+    for label, engine in enumerate(heads.trained(weights)):
+        scorer = ExactScorer(engine.posterior, engine.solver, engine.start, AUDIT_TOLERANCE)
+        values = []
+        for where in torch.from_numpy(picks).split(4):
+            first = engine.solver.first_order(run.index[where])
+            values.append(scorer.score(first, first.delta)[2].total)
+        exact += torch.cat(values).cpu().numpy()
+        if run.progress is not None:
+            run.progress("audit", label + 1, heads.count)
+    return Audit.from_values(
+        run.problem.subset[picks],
+        exact,
+        result.lsi[picks],
+        result.relative_error[picks],
+        time.perf_counter() - began,
+    )
+
+
+def _shifted(progress: Progress | None, head: int, count: int) -> Progress | None:
+    """Return progress that counts all heads together."""
+    if progress is None or count == 1:
+        return progress
+    return lambda stage, done, total: progress(stage, head * total + done, count * total)
+
+
+def _report(reports: list[dict[str, Any]], dtype: torch.dtype) -> dict[str, Any]:
+    """Return one head's report, or the worst of each figure and the means over several heads."""
+    worst = {name: max(report[name] for report in reports) for name in ("gradient_norm", "decrement")}
+    steps = {"iterations": sum(report["iterations"] for report in reports)}
+    loss = {"mean_loss": sum(report["mean_loss"] for report in reports)}
+    hits = {"train_accuracy": float(np.mean([report["train_accuracy"] for report in reports]))}
+    return {**worst, **steps, **loss, **hits, "dtype": str(dtype).removeprefix("torch.")}
+
+
+def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
+    """Return given and likely labels, and what each label's head says.
+
+    Args:
+        problem: The checked problem.
+        result: What the heads found.
+
+    Returns:
+        For two classes those of a classification. For several labels `label` and `loo_prediction` (texts: the
+        labels that a sample has, with commas), `loo_probability` (that all labels are as given: the
+        product over heads), and `label_<name>`, `lsi_<name>`, `loo_probability_<name>`.
+    """
+    if not isinstance(result, MultiLabelResult):
+        return class_columns(problem, result)
+    given = problem.target[problem.subset]
+    named: dict[str, np.ndarray] = {}
+    for column, name in enumerate(problem.outputs):
+        named[f"label_{name}"] = given[:, column]
+        named[f"lsi_{name}"] = result.head_lsi[:, column]
+        named[f"loo_probability_{name}"] = result.head_probability[:, column]
+    return {
+        "label": _texts(given, problem.outputs),
+        "loo_probability": result.loo_probability,
+        "loo_prediction": _texts(result.loo_prediction, problem.outputs),
+        **named,
+    }
+
+
+def manifest(problem: Problem) -> dict[str, Any]:
+    """Return the classes, or the labels and how many samples have each.
+
+    Args:
+        problem: The checked problem.
+
+    Returns:
+        For two classes `classes` and `class_counts`; for several labels `task`, `classes` (none), `outputs`
+        and `output_counts`.
+    """
+    if not problem.outputs:
+        return class_manifest(problem)
+    counts = problem.target.sum(0).tolist()
+    return {
+        "task": "multilabel",
+        "classes": [],
+        "outputs": list(problem.outputs),
+        "output_counts": counts,
+    }
+
+
+def _texts(indicators: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    rows = [", ".join(names[k] for k in np.flatnonzero(row)) or NONE for row in indicators]
+    return np.array(rows, dtype=object)
+
+
+TASK = Task("classification", check, run, problem=problem, plan=plan, columns=columns, manifest=manifest)
