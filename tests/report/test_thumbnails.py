@@ -11,7 +11,7 @@ from lsi.report.thumbnails import LARGEST_SIDE, thumbnail
 
 def decode(uri):
     header, data = uri.split(",", 1)
-    assert header == "data:image/png;base64"
+    assert header in ("data:image/png;base64", "data:image/jpeg;base64")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
@@ -24,6 +24,15 @@ def test_small_images_keep_every_pixel(shape):
 def test_large_images_are_reduced_in_proportion():
     image = np.zeros((400, 200, 3), dtype=np.uint8)
     assert decode(thumbnail(image)).shape == (LARGEST_SIDE, LARGEST_SIDE // 2, 3)
+
+
+def test_pictures_of_many_colours_are_kept_small_and_close():
+    steps = np.linspace(0, 255, 96)
+    noise = np.random.default_rng(0).normal(scale=8, size=(96, 96, 3))
+    image = np.clip((steps[:, None] + steps[None, :])[..., None] / 2 + noise, 0, 255).astype(np.uint8)
+    uri = thumbnail(image)
+    assert len(uri) < image.size / 2
+    assert np.abs(decode(uri).astype(float) - image).mean() < 8
 
 
 def test_other_types_are_stretched():

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lsi.errors import InputError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 LARGEST_SIDE = 96
 """Longest side of a thumbnail in pixels; larger images are reduced to it."""
+EXACT_SIDE = 24
+"""Up to this longest side every pixel is kept: the page shows them as squares."""
+JPEG_QUALITY = 85
+"""Quality of larger pictures, where JPEG is smaller than PNG."""
 
 
 def thumbnail(image: np.ndarray) -> str:
-    """Return an image as a PNG data URI, reduced to `LARGEST_SIDE`.
+    """Return an image as a data URI, reduced to `LARGEST_SIDE`.
 
-    Small images keep their pixels: the page enlarges them without blurring.
+    Tiny images keep their pixels: the page enlarges them without blurring.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 3)`` pixels; other types than uint8 are stretched to 0–255.
 
     Returns:
-        ``data:image/png;base64,…``.
+        ``data:image/png;base64,…`` or ``data:image/jpeg;base64,…``.
 
     Raises:
         InputError: If the array is no image.
@@ -36,9 +44,22 @@ def thumbnail(image: np.ndarray) -> str:
         )
     picture = Image.fromarray(_as_uint8(image))
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return _uri(picture)
+
+
+def _uri(picture: Image.Image) -> str:
+    """Return a picture as a data URI: exact where it is tiny, else in the smaller of two formats."""
+    exact = _encoded(picture, "PNG", optimize=True)
+    if max(picture.size) <= EXACT_SIDE:
+        return exact
+    return min(exact, _encoded(picture, "JPEG", quality=JPEG_QUALITY, optimize=True), key=len)
+
+
+def _encoded(picture: Image.Image, kind: str, **options: int | bool) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture.save(buffer, format=kind, **options)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{data}"
 
 
 def _as_uint8(image: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ function suspectItem(row) {
       "div",
       { class: "about" },
       el("p", { class: "change" }, el("bdi", { class: "from" }, labelText("label", row)), el("span", { "aria-label": "suggested:" }, " → "), el("bdi", { class: "to" }, labelText("suggested", row))),
-      el("p", { class: "note" }, `wrong with ${percent(columns.wrong_probability[row])} · ${number(columns.lsi[row])} nats · id `, el("bdi", {}, idText(row))),
+      el("p", { class: "note" }, `${percent(columns.wrong_probability[row])} likely wrong · ${number(columns.lsi[row])} nats · id `, el("bdi", {}, idText(row))),
       probabilityBar(columns.wrong_probability[row], "Probability that the label is wrong")
     ),
     choiceButtons(row)
