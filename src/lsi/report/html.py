@@ -114,6 +114,7 @@ def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
             script_hash=Markup(assets.script_hash()),
             data=Markup(script_json(data)),
             words=wording.sentences(summary) | {"left_out": describes(data)},
+            likely="likely" if summary["task"] == "classification" else "predicted",
             level=wording.verdict(summary["audit"])[1],
             **_drawings(summary),
         )

@@ -28,6 +28,8 @@ _NUMBERS = (
     "loo_probability",
     "leverage",
     "relative_error",
+    "loo_residual",
+    "loo_z",
 )
 
 
@@ -49,7 +51,9 @@ def page_data(scores: Scores, samples: Samples | None = None) -> dict[str, Any]:
     classes = has_classes(manifest)
     columns = {key: frame[key].to_numpy(dtype=np.float64) for key in _NUMBERS if key in frame}
     labels, coded, suspects = _labels(frame, name, classes)
-    if task_of(manifest) == "regression":
+    if not classes:
+        labels["values"] = []  # only decisions on classes go into a file
+    if task_of(manifest) == "regression" and pd.api.types.is_numeric_dtype(frame["label"]):
         columns |= {"label": _real(frame["label"]), "prediction": _real(frame["loo_prediction"])}
         coded, labels = {}, {"values": [], "texts": [], "order": []}
     if "redundancy_group" in frame:

@@ -57,7 +57,7 @@ function card(row) {
 function labelPairs(row, planted) {
   const pairs = [];
   if (labelText("label", row)) pairs.push(pair("given", labelText("label", row)));
-  if (labelText("prediction", row)) pairs.push(pair("likely", labelText("prediction", row), differs(row) ? "differs" : null));
+  if (labelText("prediction", row)) pairs.push(pair(data.likely, labelText("prediction", row), differs(row) ? "differs" : null));
   if (planted && labelText("original", row)) pairs.push(pair("truth", labelText("original", row), "truth"));
   return pairs;
 }

@@ -30,6 +30,8 @@ function readData() {
     n: raw.n,
     task: raw.task,
     classed: raw.task === "classification",
+    numeric: columns.label instanceof Float32Array,
+    likely: raw.task === "classification" ? "likely" : "predicted",
     fingerprint: raw.fingerprint,
     ids: unpackIds(raw.ids, raw.n),
     idsAreText: raw.ids.kind === "text",
@@ -49,14 +51,13 @@ const columns = data.columns;
 // The text of a label column at a row; "" where there is none.
 function labelText(name, row) {
   const value = columns[name] ? columns[name][row] : -1;
-  if (data.task === "regression") return name in columns ? number(value) : "";
+  if (data.numeric) return name in columns ? number(value) : "";
   return value < 0 ? "" : data.labels.texts[value];
 }
 
 // The label itself, for files; null where there is none.
 function labelValue(name, row) {
   const value = columns[name] ? columns[name][row] : -1;
-  if (data.task === "regression") return name in columns ? value : null;
   return value < 0 ? null : data.labels.values[value];
 }
 

@@ -11,12 +11,15 @@ function tableColumns() {
     }
   };
   label("label", "Given");
-  label("prediction", "Likely");
+  label("prediction", data.classed ? "Likely" : "Predicted");
   label("suggested", "Suggested");
   figure("lsi", "LSI (nats)");
   figure("mean_term", "Mean term");
   figure("covariance_term", "Covariance term");
-  if (data.classed) figure("loo_probability", "P(given)", percent);
+  figure("loo_residual", "Residual");
+  figure("loo_z", "z");
+  const chance = { classification: "P(given)", regression: "P(residual)", multilabel: "P(all as given)" };
+  figure("loo_probability", chance[data.task] || "P", percent);
   figure("wrong_probability", "P(wrong)", percent);
   figure("relative_error", "Certificate", percent);
   figure("group", "Group", (group) => (group < 0 ? "–" : String(group)));
@@ -34,7 +37,7 @@ function comparator({ key, sort }, down) {
     const place = (row) => CHOICES.indexOf(decisions.get(row));
     return (a, b) => sign * (place(a) - place(b)) || a - b;
   }
-  if (sort === "label" && data.task !== "regression") {
+  if (sort === "label" && !data.numeric) {
     const place = labelPlaces();
     return (a, b) => sign * (place[columns[key][a] + 1] - place[columns[key][b] + 1]) || a - b;
   }
