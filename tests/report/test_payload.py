@@ -147,6 +147,19 @@ def test_faces_cover_ends_suspects_classes_and_the_whole_range():
     assert np.diff(ranks).max() < 100
 
 
+def test_the_largest_groups_have_faces_and_the_highest_members_first():
+    rng = np.random.default_rng(1)
+    n = 20_000
+    lsi, groups = rng.permutation(n) + 1.0, np.full(n, -1)
+    where = rng.permutation(np.arange(n))
+    groups[where[:12]], groups[where[12:20]], groups[where[20:23]] = 7, 3, 5
+    groups[where[100:4100]] = 10 + np.arange(4000) // 2
+    rows = set(faces.choose_faces(lsi, None, np.zeros(0, dtype=np.int64), groups))
+    for group, size in ((7, 6), (3, 6), (5, 3)):
+        members = np.flatnonzero(groups == group)
+        assert set(members[np.argsort(-lsi[members])][:size]) <= rows
+
+
 def test_faces_stay_within_their_budget(make_scores, make_samples, monkeypatch):
     monkeypatch.setattr(faces, "FACE_BYTES", 3000)
     scores = make_scores()

@@ -14,8 +14,8 @@ MOST_FACES = 1200
 """Most samples with a face."""
 FACE_BYTES = 3_400_000
 """Most characters that all faces take in the page."""
-_ENDS, _SUSPECTS, _A_CLASS, _GROUPED = 60, 160, 4, 160
-_CLASSED = 320
+_ENDS, _SUSPECTS, _A_CLASS, _GROUPED = 60, 160, 4, 300
+_CLASSED, _A_GROUP = 320, 6
 
 
 def choose_faces(
@@ -23,7 +23,7 @@ def choose_faces(
 ) -> np.ndarray:
     """Order rows by how soon a reader will want to see them.
 
-    First both ends of the distribution and the worst suspects, then the highest of every class, members of
+    First both ends of the distribution and the worst suspects, then the highest of every class, the largest
     redundancy groups, and at last the whole distribution, so that a list cut anywhere covers it evenly.
 
     Args:
@@ -40,8 +40,7 @@ def choose_faces(
     if codes is not None:
         wanted.append(_first_of_each(codes[order], _A_CLASS, order)[:_CLASSED])
     if groups is not None:
-        grouped = np.flatnonzero(groups >= 0)
-        wanted.append(grouped[np.argsort(groups[grouped], kind="stable")][:_GROUPED])
+        wanted.append(_largest_groups(groups[order], order)[:_GROUPED])
     wanted.append(order[_evenly(len(order))])
     rows = np.concatenate([np.asarray(part, dtype=np.int64) for part in wanted])
     _, first = np.unique(rows, return_index=True)
@@ -83,6 +82,18 @@ def _first_of_each(codes: np.ndarray, k: int, order: np.ndarray) -> np.ndarray:
     place[by_class] = np.arange(len(codes)) - np.repeat(starts, sizes)
     chosen = np.flatnonzero(place < k)
     return order[chosen[np.argsort(place[chosen], kind="stable")]]
+
+
+def _largest_groups(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the first rows of every group, the largest groups first, as the page lists them."""
+    rows = np.flatnonzero(groups >= 0)
+    names, inverse, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
+    turn = rows[np.lexsort((names[inverse], -sizes[inverse]))]
+    _, starts = np.unique(groups[turn], return_index=True)
+    first = np.zeros(len(turn), dtype=np.int64)
+    first[starts] = starts
+    place = np.arange(len(turn)) - np.maximum.accumulate(first)
+    return order[turn[place < _A_GROUP]]
 
 
 def _evenly(n: int) -> np.ndarray:

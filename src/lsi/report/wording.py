@@ -97,7 +97,7 @@ def detection(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
     planted, hits = found["n_positive"], found["found_at_n_positive"]
-    kind = found.get("kind")
+    kind = (found.get("corruption") or {}).get("kind")
     what = f"{planted:,} labels were changed on purpose before training."
     if kind not in (None, "symmetric", "pairwise", "transition"):
         what = f"{planted:,} samples carry a known error ({plain_text(kind)})."

@@ -1,11 +1,12 @@
 // Groups of samples that carry the same information, the largest first.
 
 const GROUPS_AT_ONCE = 8;
-const CARDS_A_GROUP = 8;
+const CARDS_A_GROUP = 6; // as many as get a picture
 
 function startGroups() {
   const members = new Map();
-  columns.group.forEach((group, row) => {
+  data.order.forEach((row) => {
+    const group = columns.group[row];
     if (group < 0) return;
     if (!members.has(group)) members.set(group, []);
     members.get(group).push(row);
@@ -25,8 +26,7 @@ function startGroups() {
 }
 
 function groupItem(group, rows) {
-  const ordered = rows.slice().sort((a, b) => data.faces.has(b) - data.faces.has(a) || columns.lsi[b] - columns.lsi[a]);
-  const shown = ordered.slice(0, CARDS_A_GROUP);
+  const shown = rows.slice(0, CARDS_A_GROUP);
   const rest = rows.length > shown.length ? `, ${count(shown.length)} shown` : "";
   return el(
     "div",
