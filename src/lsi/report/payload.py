@@ -111,11 +111,10 @@ def _real(column: pd.Series) -> np.ndarray:
     return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
 
 
-def _json_value(label: Any) -> bool | int | float | str:
+def _json_value(label: Any) -> bool | int | str:
+    """Return a label such that its text in a file of decisions is that of Python: 1.0 stays 1.0."""
     value = label.item() if isinstance(label, np.generic) else label
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    return value if isinstance(value, bool | int | str) else str(value)
 
 
 def _kept_rows(frame: pd.DataFrame) -> np.ndarray:

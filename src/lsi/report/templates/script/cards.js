@@ -5,7 +5,7 @@ function face(row) {
   if (!found) return data.kind === "none" ? null : el("p", { class: "no-face" }, "not stored in this page");
   if (found.image) return picture(row, found);
   if (found.profile) return profile(found);
-  return el("p", { class: "text", tabindex: "0" }, el("bdi", {}, clean(found.text || "", 400)));
+  return el("p", { class: "text" }, el("bdi", {}, clean(found.text || "", 400)));
 }
 
 function picture(row, { image, pixelated }) {

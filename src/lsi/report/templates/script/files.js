@@ -22,7 +22,8 @@ function decisionsJson() {
 // an apostrophe get one too, so that taking one off gives back every text exactly.
 function csvCell(value) {
   let text = value === null || value === undefined ? "" : String(value);
-  if (typeof value === "string" && /^['=+\-@\t\r\n]/u.test(text)) text = `'${text}`;
+  if (typeof value === "boolean") text = value ? "True" : "False"; // as Python spells labels
+  if (typeof value === "string" && /^['=+\-@\t\r]/u.test(text)) text = `'${text}`;
   return /[",\r\n]/u.test(text) || text !== text.trim() ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
