@@ -82,7 +82,7 @@ def test_codes_lead_back_to_the_labels(labels):
         (pd.Series(["a", None, "b", "a", "b", pd.NA]), r"no label.*2 of 6 rows \(first: 1, 5\)"),
         (pd.Categorical(["a", None, "b", "a", "b", "a"]), r"no label.*first: 1"),
         (np.ma.masked_equal(Y, 1), "masked"),
-        (np.linspace(0, 1, 6), r"0\.2 in row 1.*regression.*another probe"),
+        (np.linspace(0, 1, 6), r"0\.2 in row 1.*regression.*RidgeProbe"),
         ([0.0, 1.0, np.inf, 0.0, 1.0, 0.0], r"inf in row 2.*regression"),
         (np.array(Y) + 1j, "Complex data not supported"),
         (np.eye(6), r"1-D.*\(6, 6\).*argmax"),

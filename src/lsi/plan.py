@@ -33,6 +33,11 @@ class Estimate:
     bytes: int
     text: str
 
+    @classmethod
+    def of(cls, seconds: float, count: int) -> Estimate:
+        """Return the prediction with its line."""
+        return cls(seconds, count, f"about {_duration(seconds)} and {_size(count)} of memory")
+
 
 def working_dtype(n_samples: int, n_features: int, n_classes: int) -> torch.dtype:
     """Return the type of the large products: float64 while the whole problem is small.
@@ -89,7 +94,7 @@ def estimate(
         seconds, memory = _newton_cost(
             n_samples, d, n_classes, posterior, method, n_scored, rate, dtype.itemsize
         )
-    return Estimate(seconds, memory, f"about {_duration(seconds)} and {_size(memory)} of memory")
+    return Estimate.of(seconds, memory)
 
 
 def _retrain_cost(n: int, d: int, c: int, method: Retrain, n_scored: int) -> tuple[float, int]:

@@ -166,8 +166,8 @@ def _floats_to_integers(values: np.ndarray) -> np.ndarray:
     if fractions.size:
         raise InputError(
             f"y holds numbers that are no class labels, such as {values[fractions[0]]} in row "
-            f"{fractions[0]}: this looks like regression, which needs another probe than a classifier. For "
-            "classes, bin y first, for example with pandas.cut(y, 5, labels=False)."
+            f"{fractions[0]}: this looks like regression. Use probe=lsi.RidgeProbe() (lsi compute: --task "
+            "regression), or bin y into classes, for example with pandas.cut(y, 5, labels=False)."
         )
     return values.astype(np.int64)
 

@@ -45,7 +45,7 @@ def check_numbers(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
             f"y is NaN or infinite in {bad.size} of {len(values)} rows (first: {name_some(bad)}). Drop these "
             "rows: keep = numpy.isfinite(y); X, y = X[keep], y[keep]."
         )
-    return np.ascontiguousarray(values), names
+    return np.array(values, order="C"), names  # a copy: what is read from a file may not be writable
 
 
 def check_indicators(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:

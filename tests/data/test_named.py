@@ -5,7 +5,12 @@ from lsi.data import NAMED, load_named
 from lsi.data.named import standardise
 from lsi.errors import InputError
 
-SHAPES = {"digits": (1797, 64, 10), "wine": (178, 13, 3), "breast_cancer": (569, 30, 2)}
+SHAPES = {
+    "digits": (1797, 64, 10),
+    "wine": (178, 13, 3),
+    "breast_cancer": (569, 30, 2),
+    "diabetes": (442, 10, 214),
+}
 
 
 @pytest.mark.parametrize("name", sorted(NAMED))

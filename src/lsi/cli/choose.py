@@ -87,7 +87,7 @@ def chosen(
 
     positions = np.arange(len(samples))
     if data.active_classes:
-        labels = samples.labels if truth is None else truth.labels
+        labels = samples.labels if truth is None or truth.labels.ndim > 1 else truth.labels
         wanted = match_classes(labels, data.active_classes, "--active-classes")
         positions = positions[np.isin(labels, wanted)]
     if data.first is not None:

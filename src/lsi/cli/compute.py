@@ -17,11 +17,10 @@ from lsi.cli.options import (
     ProbeOptions,
 )
 from lsi.cli.settings import audit_size, build_method, seed_of, subset_text, use_machine
+from lsi.cli.targets import as_column, build_probe, named
 from lsi.errors import OutputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lsi.data import Corruption, Samples
     from lsi.problem import Problem
     from lsi.scores import Scores
@@ -56,9 +55,9 @@ class Job:
         return self.data.corruption
 
     @property
-    def labels(self) -> np.ndarray:
-        """``(N,)`` labels to train on."""
-        return self.data.labels
+    def labels(self) -> Any:
+        """``(N,)`` labels to train on; a table with one column each where a sample has several."""
+        return named(self.data.labels, self.samples.target_names)
 
 
 def compute(
@@ -160,15 +159,17 @@ def prepare(
     Raises:
         InputError: If anything cannot be used as it is.
     """
-    from lsi import LinearProbe
+    import numpy as np
+
     from lsi.cli.display import say
     from lsi.cli.progress import progress_bar
     from lsi.data import parse_subset
     from lsi.pipeline import check_settings
-    from lsi.problem import check_problem
+    from lsi.tasks import task_of
 
+    likely = probe.task or ("classification" if probe.noise_precision is None else "regression")
     settings: dict[str, Any] = {
-        "probe": LinearProbe(weight_decay=probe.weight_decay, fit_intercept=probe.intercept),
+        "probe": build_probe(probe, likely),
         "posterior": "kron" if probe.posterior == "kfac" else probe.posterior,
         "method": build_method(method),
         "prior_precision": probe.prior_precision,
@@ -183,15 +184,24 @@ def prepare(
             data,
             corruption,
             encoder,
+            probe,
             seed=settings["seed"],
             device=machine.device,
             progress=progress,
             say=(lambda text: None) if quiet else say,
         )
-    samples, labels = gathered.samples, gathered.labels
+    if gathered.probe != settings["probe"]:  # the data decided the task
+        settings["probe"] = gathered.probe
+        check_settings(**{key: settings[key] for key in _CHECKED})
+    samples, labels = gathered.samples, named(gathered.labels, gathered.samples.target_names)
     wanted = subset_text(data, len(samples))
-    subset = None if wanted is None else parse_subset(wanted, labels, settings["seed"])
-    problem = check_problem(samples.features, labels, subset=subset, sample_id=samples.ids)
+    # Numbers have no classes to draw from evenly.
+    strata = np.zeros(len(samples)) if task_of(gathered.probe).name == "regression" else samples.labels
+    if gathered.labels.ndim == 1 and gathered.corruption is not None and strata is samples.labels:
+        strata = gathered.labels
+    subset = None if wanted is None else parse_subset(wanted, strata, settings["seed"])
+    check = task_of(settings["probe"]).problem
+    problem = check(samples.features, labels, subset=subset, sample_id=samples.ids)
     return Job(gathered, problem, {**settings, "subset": subset})
 
 
@@ -223,7 +233,8 @@ def run(job: Job, *, quiet: bool) -> Scores:
     if job.corruption is not None:
         positions = table["position"].to_numpy()
         table["corrupted"] = job.corruption.mask[positions]
-        table["original_label"] = job.corruption.original_labels[positions]
+        original = job.corruption.original_labels[positions]
+        table["original_label"] = as_column(original, manifest["task"], samples.target_names)
         manifest["corruption"] = job.corruption.describe()
     return Scores(table, manifest, scores.audit)
 

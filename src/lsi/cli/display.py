@@ -20,12 +20,18 @@ from lsi.text import plain_text
 if TYPE_CHECKING:
     from lsi.cli.compute import Job
     from lsi.data import Corruption
+    from lsi.problem import Problem
     from lsi.scores import Scores
 
 ROWS = 8
 """Samples shown at each end."""
 CLASS_ROWS = 12
 """Most classes shown."""
+_HEADINGS = {
+    "classification": ("label", "likely", "p(label)"),
+    "multilabel": ("labels", "likely", "p(labels)"),
+    "regression": ("target", "expected", "p(further off)"),
+}
 
 
 def announce(job: Job) -> None:
@@ -34,29 +40,38 @@ def announce(job: Job) -> None:
     Args:
         job: A checked job.
     """
-    from lsi.plan import estimate
+    from lsi.tasks import task_of
 
     problem, chosen = job.problem, job.settings
     n_scored = len(problem.subset)
     which = f"all {n_scored:,}" if n_scored == problem.n_samples else f"{n_scored:,} of {problem.n_samples:,}"
-    cost = estimate(
-        problem.n_samples,
-        problem.n_features,
-        problem.n_classes,
-        chosen["posterior"],
-        chosen["method"],
-        n_scored=n_scored,
-    )
+    task = task_of(chosen["probe"])
+    cost = task.cost(problem, chosen["posterior"], chosen["method"])
     lines = [
         f"{job.samples.name}: {problem.n_samples:,} samples, {problem.n_features:,} features, "
-        f"{problem.n_classes} classes",
-        f"scoring {which}: posterior {chosen['posterior']}, {settings(chosen['method'].describe())}",
-        f"expected cost: {cost.text}",
+        f"{_target(problem, task.name)}",
+        f"scoring {which}: posterior {chosen['posterior']}, {_method(chosen)}",
+        f"expected cost: {cost}",
     ]
     if job.corruption is not None:
         lines.insert(1, _changed(job.corruption, problem.n_samples))
     for line in (*lines, *(f"note: {note}" for note in job.data.notes)):
         say(line)
+
+
+def _target(problem: Problem, task: str) -> str:
+    """Return how many classes, labels or targets there are."""
+    if not problem.outputs:
+        return f"{problem.n_classes} classes"
+    n, what = len(problem.outputs), "target" if task == "regression" else "label"
+    return f"{n} {what}{'s' if n > 1 else ''}"
+
+
+def _method(chosen: dict[str, Any]) -> str:
+    """Return how samples are left out; a regression needs no iteration."""
+    if chosen["probe"].describe()["kind"] == "ridge":
+        return "leave-one-out in closed form"
+    return settings(chosen["method"].describe())
 
 
 def say(line: str) -> None:
@@ -134,26 +149,28 @@ def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[st
 
 def _show_tables(console: Console, summary: dict[str, Any]) -> None:
     planted = summary["detection"] is not None
-    gallery = summary["gallery"]
-    console.print(_sample_table("Most informative", gallery["highest"], planted))
+    gallery, task = summary["gallery"], summary["task"]
+    console.print(_sample_table("Most informative", gallery["highest"], planted, task))
     if gallery["lowest"]:
         console.print()
-        console.print(_sample_table("Least informative", gallery["lowest"], planted))
-    console.print()
-    console.print(_class_table(summary["classes"]))
+        console.print(_sample_table("Least informative", gallery["lowest"], planted, task))
+    if summary["classes"]:
+        console.print()
+        console.print(_class_table(summary["classes"]))
 
 
-def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool) -> Table:
+def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task: str) -> Table:
     table = _table(title)
-    for column, justify in (("sample", "right"), ("label", "left"), ("likely", "left")):
+    label, likely, chance = _HEADINGS.get(task, _HEADINGS["classification"])
+    for column, justify in (("sample", "right"), (label, "left"), (likely, "left")):
         table.add_column(column, justify=justify, overflow="ellipsis", max_width=28)  # type: ignore[arg-type]
     table.add_column("LSI (nats)", justify="right")
-    table.add_column("p(label)", justify="right")
+    table.add_column(chance, justify="right")
     if planted:
         table.add_column("planted, was", max_width=28)
     for entry in entries:
-        likely = Text(entry["likely"], style="bold" if entry["disagrees"] else "dim")
-        cells = [Text(entry["sample_id"]), Text(entry["label"]), likely]
+        expected = Text(entry["likely"], style="bold" if entry["disagrees"] else "dim")
+        cells = [Text(entry["sample_id"]), Text(entry["label"]), expected]
         cells += [Text(number(entry["lsi"])), Text(number(entry["loo_probability"]))]
         table.add_row(*cells, *([Text(entry["original"] or "")] if planted else []))
     return table

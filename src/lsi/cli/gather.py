@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsi.cli.choose import chosen, standardised, with_labels
-from lsi.cli.options import CorruptionOptions, DataOptions, EncoderOptions
+from lsi.cli.options import CorruptionOptions, DataOptions, EncoderOptions, ProbeOptions
+from lsi.cli.targets import CLASSES, build_probe, choose_task, corrupt, target_of, with_targets
 from lsi.errors import InputError
 from lsi.progress import Progress
 
@@ -26,10 +27,11 @@ class Gathered:
 
     Attributes:
         samples: With features; labels as they came.
-        labels: ``(N,)`` labels to train on.
+        labels: ``(N,)`` labels to train on; ``(N, T)`` where a sample has several.
         corruption: What was changed on purpose, or is known to be wrong; or None.
         extra: What the manifest should know: encoder, items left out.
         notes: What to tell the user.
+        probe: The probe that goes with the target.
     """
 
     samples: Samples
@@ -37,12 +39,14 @@ class Gathered:
     corruption: Corruption | None
     extra: dict[str, Any]
     notes: tuple[str, ...] = ()
+    probe: Any = None
 
 
 def gather(
     data: DataOptions,
     corruption: CorruptionOptions,
     encoder: EncoderOptions,
+    probe: ProbeOptions,
     *,
     seed: int,
     device: str | None,
@@ -55,6 +59,7 @@ def gather(
         data: What is scored.
         corruption: What is changed on purpose.
         encoder: How raw items become features.
+        probe: The task, and what is trained.
         seed: Seed of the changes.
         device: Torch device of the encoder.
         progress: Called as ``progress(stage, done, total)``.
@@ -73,15 +78,17 @@ def gather(
     samples = with_labels(samples, data.skip_broken)
     if data.standardise:
         samples = standardised(samples)
-    samples, truth = corrupted(samples, corruption, data, seed)
+    task = choose_task(probe.task, samples)
+    trained, samples = build_probe(probe, task), with_targets(samples, task)
+    samples, truth = corrupted(samples, corruption, data, seed, task)
     samples, truth = chosen(samples, truth, data)
     if samples.features is not None:
         if encoder.encoder is not None:
             raise InputError(f"{samples.name} holds features: there is nothing to encode. Drop --encoder.")
-        labels = samples.labels if truth is None else truth.labels
-        gathered = Gathered(samples, labels, truth, {}, samples.notes)
+        gathered = Gathered(samples, labels_of(samples, truth), truth, {}, samples.notes)
     else:
-        gathered = encoded(samples, truth, encoder, data.skip_broken, device, progress, say)
+        gathered = encoded(samples, truth, encoder, data.skip_broken, task, device, progress, say)
+    gathered = replace(gathered, probe=trained)
     if len(gathered.samples) < loaded:
         gathered.extra["selected_of"] = loaded
     return gathered
@@ -104,6 +111,7 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
         data_dir=data.data_dir,
         split=data.split,
         label_column=data.label_column,
+        label_columns=tuple(data.label_columns),
         clean_label_column=data.clean_label_column,
         id_column=data.id_column,
         image_column=data.image_column,
@@ -117,7 +125,7 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
 
 
 def corrupted(
-    samples: Samples, options: CorruptionOptions, data: DataOptions, seed: int
+    samples: Samples, options: CorruptionOptions, data: DataOptions, seed: int, task: str
 ) -> tuple[Samples, Corruption | None]:
     """Change labels and data as asked, in the order: people's labels, label noise, data noise.
 
@@ -126,6 +134,7 @@ def corrupted(
         options: What is changed.
         data: Where the file of people's labels may be.
         seed: Seed where none is given.
+        task: As `choose_task` returns.
 
     Returns:
         The samples, and the truth about them.
@@ -141,6 +150,9 @@ def corrupted(
     truth: Corruption | None = None
     if samples.clean_labels is not None:
         truth = known_truth(samples.labels, samples.clean_labels)
+    if task not in CLASSES:
+        change = corrupt(samples, options, task, seed)
+        return samples, truth if change is None else change
 
     def add(change: Corruption) -> Corruption:
         return change if truth is None else truth.then(change)
@@ -165,11 +177,26 @@ def corrupted(
     return samples, truth
 
 
+def labels_of(samples: Samples, truth: Corruption | None) -> np.ndarray:
+    """Return what to train on: the changed labels where there are any.
+
+    Args:
+        samples: The data.
+        truth: What was changed.
+
+    Returns:
+        ``(N,)`` labels or numbers, or ``(N, T)`` of several.
+    """
+    labels: np.ndarray = target_of(samples) if truth is None else truth.labels
+    return labels
+
+
 def encoded(
     samples: Samples,
     truth: Corruption | None,
     options: EncoderOptions,
     skip_broken: bool,
+    task: str,
     device: str | None,
     progress: Progress | None,
     say: Callable[[str], None],
@@ -181,6 +208,7 @@ def encoded(
         truth: What was changed.
         options: The encoder.
         skip_broken: Whether broken items are left out instead of refused.
+        task: As `choose_task` returns.
         device: Torch device.
         progress: Called as ``progress(stage, done, total)``.
         say: Called with sentences for the user.
@@ -199,9 +227,10 @@ def encoded(
     items = samples.items
     if items is None:
         raise InputError(f"{samples.name} holds neither features nor items.")
-    labels = samples.labels if truth is None else truth.labels
     # What is wrong with labels or ids should be said before hours of encoding, not after.
-    check_problem(np.zeros((len(samples), 1), dtype=np.float32), labels, sample_id=samples.ids)
+    kind = "classification" if task in CLASSES else task
+    nothing = np.zeros((len(samples), 1), dtype=np.float32)
+    check_problem(nothing, labels_of(samples, truth), sample_id=samples.ids, task=kind)
     encoder = build_encoder(
         items.kind,
         options.encoder,
@@ -231,5 +260,4 @@ def encoded(
         features, samples = features[kept], samples.select(kept)
         truth = None if truth is None else truth.select(kept)
     samples = replace(samples, features=features)
-    labels = samples.labels if truth is None else truth.labels
-    return Gathered(samples, labels, truth, extra, notes)
+    return Gathered(samples, labels_of(samples, truth), truth, extra, notes)

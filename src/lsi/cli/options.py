@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 
 Posterior = Literal["diag", "kron", "full", "kfac"]
 Method = Literal["newton", "retrain"]
+Task = Literal["classification", "binary", "multilabel", "regression"]
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 
 
@@ -22,12 +23,14 @@ class DataOptions:
     """What is scored.
 
     Attributes:
-        dataset: A name (`digits`, `wine`, `breast_cancer`, `cifar10`, `cifar100`, `fashion_mnist`,
-            `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with one sub-folder of images
-            a class, a table (.parquet, .arrow, .csv, .jsonl), or arrays (.npz, .npy, .safetensors).
+        dataset: A name (`digits`, `wine`, `breast_cancer`, `diabetes`, `cifar10`, `cifar100`,
+            `fashion_mnist`, `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with one
+            sub-folder of images a class, a table (.parquet, .arrow, .csv, .jsonl), or arrays (.npz, .npy,
+            .safetensors).
         data_dir: Folder of archives at hand, looked at before any download.
         split: `train` or `test`, where the data have both.
-        label_column: Column of the labels (in a .npz: their name).
+        label_column: Column of the labels (in a .npz: their name); lists: several labels a sample.
+        label_columns: Columns of several targets or labels: zeros and ones, or numbers.
         clean_label_column: Column of labels known to be right: the difference counts as planted.
         id_column: Column of stable ids.
         image_column: Column of images: paths, or bytes.
@@ -49,6 +52,7 @@ class DataOptions:
     data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data-path"])] = None
     split: str | None = None
     label_column: str | None = None
+    label_columns: Several = ()
     clean_label_column: str | None = None
     id_column: str | None = None
     image_column: str | None = None
@@ -121,12 +125,17 @@ class ProbeOptions:
     """What is trained, and how its weights' posterior is approximated.
 
     Attributes:
+        task: `classification` (softmax), `binary` (one sigmoid for two classes), `multilabel` (a sigmoid a
+            label), `regression` (ridge). Default: what the data say, else classification.
+        noise_precision: Regression: one over the variance of the noise, or `estimate`. Default: 1.
         weight_decay: Strength of the penalty on the weights, on the scale of the mean loss.
         intercept: Whether the probe has an intercept.
         posterior: Structure of the posterior precision; `kfac` is another name of `kron`.
         prior_precision: Precision of the Gaussian prior in the posterior.
     """
 
+    task: Task | None = None
+    noise_precision: float | Literal["estimate"] | None = None
     weight_decay: Annotated[float, Parameter(name=["--weight-decay", "--wd"])] = 1e-4
     intercept: Annotated[bool, Parameter(name="--intercept", negative="--no-intercept")] = True
     posterior: Annotated[Posterior, Parameter(name=["--posterior", "--laptype"])] = "diag"

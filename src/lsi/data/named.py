@@ -68,10 +68,30 @@ def _breast_cancer() -> Samples:
     return _tabular("breast_cancer", "load_breast_cancer", "Cell nuclei of breast masses")
 
 
+def _diabetes() -> Samples:
+    import sklearn.datasets
+
+    bunch: Any = sklearn.datasets.load_diabetes(scaled=False)
+    return Samples(
+        name="diabetes",
+        ids=np.arange(len(bunch.target)),
+        labels=standardise(bunch.target[:, None])[:, 0],
+        features=standardise(bunch.data),
+        feature_names=tuple(str(text) for text in bunch.feature_names),
+        description=(
+            "Progress of diabetes in a year (scikit-learn), a number for each patient; features and target "
+            "are standardised to mean 0 and standard deviation 1."
+        ),
+        source={"kind": "named", "name": "diabetes"},
+        task="regression",
+    )
+
+
 NAMED: dict[str, Callable[[], Samples]] = {
     "digits": _digits,
     "wine": _wine,
     "breast_cancer": _breast_cancer,
+    "diabetes": _diabetes,
 }
 """Datasets inside scikit-learn: nothing is downloaded."""
 
@@ -84,7 +104,6 @@ PUBLISHED: dict[str, Callable[[str, SourceOptions], Samples]] = {
 }
 """Datasets in archives: looked for in ``data_dir``, else downloaded."""
 
-_REGRESSION = ("diabetes",)
 _SPELLINGS = {"cifar_10": "cifar10", "cifar_100": "cifar100", "fashionmnist": "fashion_mnist"}
 
 
@@ -103,7 +122,7 @@ def canonical_name(name: str) -> str:
 
 def is_known(name: str) -> bool:
     """Return whether `load_named` has something to say about this name."""
-    return canonical_name(name) in (*NAMED, *PUBLISHED, *_REGRESSION)
+    return canonical_name(name) in (*NAMED, *PUBLISHED)
 
 
 def load_named(name: str, options: SourceOptions | None = None) -> Samples:
@@ -122,11 +141,6 @@ def load_named(name: str, options: SourceOptions | None = None) -> Samples:
     known = canonical_name(name)
     if known in PUBLISHED:
         return PUBLISHED[known](known, options or SourceOptions())
-    if known in _REGRESSION:
-        raise InputError(
-            f"the target of {known} is a number, not a class, and the linear probe is a classifier. Take a "
-            "dataset with classes, or bin the target: pandas.qcut(load_diabetes().target, 4, labels=False)."
-        )
     if known not in NAMED:
         raise InputError(
             f"unknown dataset {name!r}. {nearest(name, [*NAMED, *PUBLISHED])} "

@@ -24,6 +24,7 @@ class SourceOptions:
         text_column: Column with texts.
         audio_column: Column with recordings, as for images.
         feature_columns: Columns with numbers; empty: every numeric column that is not named otherwise.
+        label_columns: Columns with several targets or labels of a sample.
         labels: File with one label a row, beside a file that holds features only.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
@@ -38,6 +39,7 @@ class SourceOptions:
     text_column: str | None = None
     audio_column: str | None = None
     feature_columns: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
     labels: Path | None = None
     cache_dir: Path | None = None
     progress: Progress | None = None
@@ -69,6 +71,6 @@ class SourceOptions:
         values = {name: value for name, value in found.items() if name in known}
         for name in {"data_dir", "labels"} & set(values):
             values[name] = Path(values[name])
-        if "feature_columns" in values:
-            values["feature_columns"] = tuple(values["feature_columns"])
+        for name in {"feature_columns", "label_columns"} & set(values):
+            values[name] = tuple(values[name])
         return SourceOptions(**values)

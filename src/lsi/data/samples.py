@@ -44,6 +44,10 @@ class Samples:
         description: One sentence on what this is and how it was prepared.
         notes: What the user should be told about the data, one sentence each.
         source: What is needed to find the data again (JSON values only); goes into the manifest.
+        targets: ``(N, T)`` numbers where a sample has several targets or labels; `labels` then holds them as
+            text (None where one is missing).
+        target_names: Their T names.
+        task: ``regression`` or ``multilabel`` where the source knows; None elsewhere.
     """
 
     name: str
@@ -58,6 +62,9 @@ class Samples:
     description: str = ""
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
+    targets: np.ndarray | None = None
+    target_names: tuple[str, ...] = ()
+    task: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same samples.
@@ -77,6 +84,7 @@ class Samples:
             "items": self.items,
             "images": self.images,
             "clean labels": self.clean_labels,
+            "targets": self.targets,
         }
         for what, part in parts.items():
             if part is not None and len(part) != len(self.labels):
@@ -117,6 +125,7 @@ class Samples:
             items=items,
             images=images,
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
+            targets=None if self.targets is None else self.targets[positions],
         )
 
     def class_name(self, label: Hashable) -> str:
@@ -129,3 +138,21 @@ class Samples:
             Its class name, or the label as text where it has none.
         """
         return (self.class_names or {}).get(label, str(label))
+
+
+def row_texts(values: np.ndarray) -> np.ndarray:
+    """Return rows of numbers as texts, None where one of them is missing.
+
+    Args:
+        values: ``(N, T)`` numbers.
+
+    Returns:
+        ``(N,)`` texts.
+
+    Examples:
+        >>> row_texts(np.array([[1.0, 0.25], [2.0, np.nan]])).tolist()
+        ['1, 0.25', None]
+    """
+    missing = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
+    texts = [", ".join(f"{value:.6g}" for value in row) for row in values.tolist()]
+    return np.array([None if gone else text for text, gone in zip(texts, missing, strict=True)], dtype=object)

@@ -14,6 +14,7 @@ from lsi.loo.newton import Newton
 from lsi.loo.result import LooResult
 from lsi.loo.ridge import RidgeEngine, RidgeResult
 from lsi.loo.ridge_audit import audit_ridge
+from lsi.plan import Estimate, product_rate
 from lsi.probes.least_squares import LARGE, RidgeModel
 from lsi.problem import Problem, check_problem
 from lsi.run import Method, Outcome, Run
@@ -94,6 +95,15 @@ def _report(model: RidgeModel, noise: Tensor) -> dict[str, Any]:
     }
 
 
+def cost(problem: Problem, posterior: str, method: Method) -> str:
+    """Return the predicted time and memory as text: a factorisation, and a product a sample."""
+    n, d = problem.n_samples, problem.n_features + 1
+    work = 4.0 * n * d**2 + 2.0 * len(problem.subset) * d**2 + 40.0 * d**3
+    # Half of the time goes into what is done between the products.
+    seconds = 0.3 + 2.0 * work / product_rate(torch.float64)
+    return Estimate.of(seconds, 16 * n * d + 80 * d**2 + (64 << 20)).text
+
+
 def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
     """Return target and prediction without the sample.
 
@@ -148,6 +158,7 @@ TASK = Task(
     check,
     run,
     problem=partial(check_problem, task="regression"),
+    cost=cost,
     columns=columns,
     manifest=manifest,
 )

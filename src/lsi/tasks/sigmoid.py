@@ -19,7 +19,7 @@ from lsi.loo.newton import Newton
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.result import LooResult
-from lsi.plan import refuse_oversize, working_dtype
+from lsi.plan import Estimate, estimate, refuse_oversize, working_dtype
 from lsi.posterior import POSTERIORS
 from lsi.probes.fit import Curvature, fit
 from lsi.probes.sigmoid import SigmoidModel
@@ -130,6 +130,12 @@ def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Pro
 def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
     """Refuse a run of which one head cannot fit in memory."""
     refuse_oversize(problem.n_samples, problem.n_features, 2, posterior, method, device)
+
+
+def cost(problem: Problem, posterior: str, method: Method) -> str:
+    """Return the predicted time and memory as text: one binary problem a head."""
+    one = estimate(problem.n_samples, problem.n_features, 2, posterior, method, n_scored=len(problem.subset))
+    return Estimate.of(one.seconds * max(1, len(problem.outputs)), one.bytes).text
 
 
 def run(run: Run, method: Method) -> Outcome:
@@ -267,9 +273,9 @@ def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
         named[f"lsi_{name}"] = result.head_lsi[:, column]
         named[f"loo_probability_{name}"] = result.head_probability[:, column]
     return {
-        "label": _texts(given, problem.outputs),
+        "label": label_texts(given, problem.outputs),
         "loo_probability": result.loo_probability,
-        "loo_prediction": _texts(result.loo_prediction, problem.outputs),
+        "loo_prediction": label_texts(result.loo_prediction, problem.outputs),
         **named,
     }
 
@@ -295,9 +301,27 @@ def manifest(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _texts(indicators: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+def label_texts(indicators: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Return the labels of every sample as text.
+
+    Args:
+        indicators: ``(n, L)`` zeros and ones.
+        names: L names.
+
+    Returns:
+        ``(n,)`` names with commas, or ``(none)``.
+    """
     rows = [", ".join(names[k] for k in np.flatnonzero(row)) or NONE for row in indicators]
     return np.array(rows, dtype=object)
 
 
-TASK = Task("classification", check, run, problem=problem, plan=plan, columns=columns, manifest=manifest)
+TASK = Task(
+    "classification",
+    check,
+    run,
+    problem=problem,
+    plan=plan,
+    cost=cost,
+    columns=columns,
+    manifest=manifest,
+)
