@@ -162,6 +162,7 @@ def test_the_largest_groups_have_faces_and_the_highest_members_first():
 
 def test_faces_stay_within_their_budget(make_scores, make_samples, monkeypatch):
     monkeypatch.setattr(faces, "FACE_BYTES", 3000)
+    assert faces.face_budget(10**9) <= faces.face_budget(0) == 3000
     scores = make_scores()
     data = payload.page_data(scores, make_samples(scores))
     assert 0 < len(data["faces"]["items"]) < 60

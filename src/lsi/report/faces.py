@@ -10,10 +10,13 @@ import numpy as np
 from lsi.report.cards import CardMaker
 from lsi.report.encode import script_json
 
-MOST_FACES = 1200
+MOST_FACES = 2000
 """Most samples with a face."""
 FACE_BYTES = 3_400_000
 """Most characters that all faces take in the page."""
+DATA_BYTES = 7_000_000
+"""Most characters that rows and faces take together; the rest of the page is far smaller."""
+_LEAST_BYTES = 400_000
 _ENDS, _SUSPECTS, _A_CLASS, _GROUPED = 60, 160, 4, 300
 _CLASSED, _A_GROUP = 320, 6
 
@@ -47,12 +50,27 @@ def choose_faces(
     return rows[np.sort(first)][:MOST_FACES]
 
 
-def make_faces(make: CardMaker, rows: Iterable[int]) -> tuple[list[int], list[dict[str, Any]]]:
-    """Make faces until they take `FACE_BYTES`.
+def face_budget(rest: int) -> int:
+    """Return how many characters faces may take beside the rest of the data.
+
+    Args:
+        rest: Characters that the rows themselves take.
+
+    Returns:
+        What is left of `DATA_BYTES`, within `FACE_BYTES` and a share that they always get.
+    """
+    return min(FACE_BYTES, max(_LEAST_BYTES, DATA_BYTES - rest))
+
+
+def make_faces(
+    make: CardMaker, rows: Iterable[int], budget: int = FACE_BYTES
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Make faces until they take up their budget.
 
     Args:
         make: Makes the face of a row.
         rows: Rows, the most wanted first.
+        budget: Most characters that they may take.
 
     Returns:
         The rows that have a face, and their faces.
@@ -62,7 +80,7 @@ def make_faces(make: CardMaker, rows: Iterable[int]) -> tuple[list[int], list[di
     done, faces, size = [], [], 0
     for row, face in _each(make, rows):
         size += len(script_json(face))
-        if size > FACE_BYTES:
+        if size > budget:
             break
         done.append(row)
         faces.append(face)

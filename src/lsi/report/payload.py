@@ -10,10 +10,10 @@ import pandas as pd
 
 from lsi.data import Samples
 from lsi.report.cards import CardMaker
-from lsi.report.encode import pack, pack_ids
-from lsi.report.faces import choose_faces, make_faces
+from lsi.report.encode import pack, pack_ids, script_json
+from lsi.report.faces import choose_faces, face_budget, make_faces
 from lsi.report.labels import class_namer, has_classes, is_missing, natural, task_of
-from lsi.report.suspects import find_suspects
+from lsi.report.suspects import Suspects, find_suspects
 
 if TYPE_CHECKING:
     from lsi.scores import Scores
@@ -44,28 +44,10 @@ def page_data(scores: Scores, samples: Samples | None = None) -> dict[str, Any]:
         JSON values: ``ids``, ``labels`` (values and texts by code), ``columns``, ``faces``, and what the run
         was, for the file of decisions.
     """
-    manifest, frame = scores.manifest, scores.to_frame()
-    frame = frame[np.isfinite(frame["lsi"])].reset_index(drop=True)
-    frame = frame.iloc[_kept_rows(frame)].reset_index(drop=True)
+    manifest, frame = scores.manifest, _listed(scores.to_frame())
     name = class_namer(manifest, samples)
-    classes = has_classes(manifest)
-    columns = {key: frame[key].to_numpy(dtype=np.float64) for key in _NUMBERS if key in frame}
-    labels, coded, suspects = _labels(frame, name, classes)
-    if not classes:
-        labels["values"] = []  # only decisions on classes go into a file
-    if task_of(manifest) == "regression" and pd.api.types.is_numeric_dtype(frame["label"]):
-        columns |= {"label": _real(frame["label"]), "prediction": _real(frame["loo_prediction"])}
-        coded, labels = {}, {"values": [], "texts": [], "order": []}
-    if "redundancy_group" in frame:
-        coded["group"] = frame["redundancy_group"].fillna(-1).to_numpy(dtype=np.int64)
-    if "corrupted" in frame:
-        coded["planted"] = frame["corrupted"].to_numpy(dtype=bool)
-    if classes:
-        columns["wrong_probability"] = find_suspects(frame).wrong_probability
-    make = CardMaker(frame, samples, name)
-    wanted = choose_faces(columns["lsi"], coded["label"] if classes else None, suspects, coded.get("group"))
-    rows, faces = make_faces(make, wanted)
-    return {
+    columns, labels, suspects = _columns(frame, manifest, name)
+    data = {
         "version": 1,
         "task": task_of(manifest),
         "fingerprint": manifest.get("data", {}).get("fingerprint"),
@@ -73,30 +55,54 @@ def page_data(scores: Scores, samples: Samples | None = None) -> dict[str, Any]:
         "nAll": len(scores),
         "ids": pack_ids(list(frame["sample_id"])),
         "labels": labels,
-        "columns": {key: pack(values) for key, values in {**columns, **coded}.items()},
-        "faces": {"kind": make.kind, "rows": pack(np.array(rows, dtype=np.int64)), "items": faces},
+        "columns": {key: pack(values) for key, values in columns.items()},
     }
+    codes = columns["label"] if has_classes(manifest) else None
+    wanted = choose_faces(columns["lsi"], codes, suspects, columns.get("group"))
+    make = CardMaker(frame, samples, name)
+    rows, faces = make_faces(make, wanted, face_budget(len(script_json(data))))
+    return data | {"faces": {"kind": make.kind, "rows": pack(np.array(rows, dtype=np.int64)), "items": faces}}
+
+
+def _columns(
+    frame: pd.DataFrame, manifest: Mapping[str, Any], name: Callable[[object], str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
+    """Return all columns as numbers, the labels behind codes, and the suspected rows."""
+    columns = {key: frame[key].to_numpy(dtype=np.float64) for key in _NUMBERS if key in frame}
+    found = find_suspects(frame) if has_classes(manifest) else None
+    if found is not None:
+        columns["wrong_probability"] = found.wrong_probability
+    if "redundancy_group" in frame:
+        columns["group"] = frame["redundancy_group"].fillna(-1).to_numpy(dtype=np.int64)
+    if "corrupted" in frame:
+        columns["planted"] = frame["corrupted"].to_numpy(dtype=bool)
+    suspects = np.zeros(0, dtype=np.int64) if found is None else found.rows
+    if task_of(manifest) == "regression" and pd.api.types.is_numeric_dtype(frame["label"]):
+        targets = {"label": _real(frame["label"]), "prediction": _real(frame["loo_prediction"])}
+        return columns | targets, {"values": [], "texts": [], "order": []}, suspects
+    labels, coded = _labels(frame, name, found)
+    return columns | coded, labels, suspects
 
 
 def _labels(
-    frame: pd.DataFrame, name: Callable[[object], str], classes: bool
-) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-    """Return every label once, the columns of codes into them (−1: none), and the suspected rows."""
+    frame: pd.DataFrame, name: Callable[[object], str], found: Suspects | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return every label once, and the columns of codes into them (−1: none)."""
     sources = {"label": frame["label"], "prediction": frame["loo_prediction"]}
-    suspects = np.zeros(0, dtype=np.int64)
-    if classes:
-        found = find_suspects(frame)
-        sources["suggested"], suspects = pd.Series(found.suggested, dtype=object), found.rows
+    if found is not None:
+        sources["suggested"] = pd.Series(found.suggested, dtype=object)
     if "original_label" in frame:
         sources["original"] = frame["original_label"]
     codes: dict[Any, int] = {}
     coded = {key: _encode(column, codes) for key, column in sources.items()}
     texts = [name(label) for label in codes]
-    order = sorted(
-        (int(code) for code in np.unique(coded["label"]) if code >= 0), key=lambda c: natural(texts[c])
-    )
-    values = [_json_value(label) for label in codes]
-    return {"values": values, "texts": texts, "order": order}, coded, suspects
+    given = [int(code) for code in np.unique(coded["label"]) if code >= 0]
+    return {
+        # Only decisions about classes go into a file, so only they need the labels themselves.
+        "values": [_json_value(label) for label in codes] if found is not None else [],
+        "texts": texts,
+        "order": sorted(given, key=lambda code: natural(texts[code])),
+    }, coded
 
 
 def _encode(column: pd.Series, codes: dict[Any, int]) -> np.ndarray:
@@ -117,16 +123,17 @@ def _json_value(label: Any) -> bool | int | str:
     return value if isinstance(value, bool | int | str) else str(value)
 
 
-def _kept_rows(frame: pd.DataFrame) -> np.ndarray:
+def _listed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that fit into a page, in the order of the table."""
+    frame = frame[np.isfinite(frame["lsi"])].reset_index(drop=True)
     n = len(frame)
     if n <= MOST_ROWS:
-        return np.arange(n)
+        return frame
     order = np.argsort(-frame["lsi"].to_numpy(), kind="stable")
     ends = np.concatenate([order[:_KEPT_ENDS], order[n - _KEPT_ENDS :]])
     rest = order[_KEPT_ENDS : n - _KEPT_ENDS]
     even = np.linspace(0, len(rest) - 1, MOST_ROWS - len(ends)).astype(np.int64)
-    return np.unique(np.concatenate([ends, rest[even]]))
+    return frame.iloc[np.unique(np.concatenate([ends, rest[even]]))].reset_index(drop=True)
 
 
 def describes(data: Mapping[str, Any]) -> str:
