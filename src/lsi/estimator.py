@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_array, validate_data
 from lsi.loo.newton import Newton
 from lsi.loo.retrain import Retrain
 from lsi.pipeline import score
-from lsi.probes import LinearProbe
 from lsi.problem_labels import check_labels
 from lsi.progress import Progress
 
@@ -28,7 +27,8 @@ class LaplaceSampleInformation(BaseEstimator):
     object arrays whose entries are numbers.
 
     Args:
-        probe: What is trained, such as `lsi.LinearProbe(weight_decay=1e-2)`; None: `lsi.LinearProbe()`.
+        probe: What is trained, such as `lsi.LinearProbe(weight_decay=1e-2)`, or `lsi.RidgeProbe()` for
+            numbers and `lsi.SigmoidProbe()` for several labels a sample; None: `lsi.LinearProbe()`.
         posterior: "diag", "kron" or "full".
         method: "newton", "retrain", `lsi.Newton(...)` or `lsi.Retrain(...)`.
         prior_precision: Prior precision of the weights.
@@ -41,7 +41,7 @@ class LaplaceSampleInformation(BaseEstimator):
     Attributes:
         result_: The `lsi.Scores` of the run.
         scores_: LSI in nats, `(n_scored,)` float64, in the order asked for.
-        classes_: `(C,)` labels that occur in y.
+        classes_: `(C,)` labels that occur in y, where the target is a class.
         n_features_in_: Number of columns of X.
         feature_names_in_: Names of the columns, where X is a DataFrame with string names.
 
@@ -54,7 +54,7 @@ class LaplaceSampleInformation(BaseEstimator):
 
     def __init__(
         self,
-        probe: LinearProbe | None = None,
+        probe: Any = None,
         posterior: str = "diag",
         method: str | Newton | Retrain = "newton",
         prior_precision: float = 1.0,
@@ -79,7 +79,7 @@ class LaplaceSampleInformation(BaseEstimator):
 
         Args:
             X: `(N, D)` features.
-            y: `(N,)` labels.
+            y: `(N,)` labels, or what the probe asks for.
             sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
 
         Returns:
@@ -93,7 +93,8 @@ class LaplaceSampleInformation(BaseEstimator):
         validate_data(self, X, skip_check_array=True)  # sets n_features_in_ and feature_names_in_
         self.result_ = score(X, y, sample_id=sample_id, **self.get_params(deep=False))
         self.scores_ = self.result_.lsi
-        self.classes_ = pd.Series(check_labels(y)[1]).infer_objects().to_numpy()
+        if self.result_.manifest["task"] == "classification":
+            self.classes_ = pd.Series(check_labels(y)[1]).infer_objects().to_numpy()
         return self
 
     def __sklearn_tags__(self) -> Tags:

@@ -27,7 +27,7 @@ def score(
     X: Any,
     y: Any,
     *,
-    probe: LinearProbe | None = None,
+    probe: Any = None,
     posterior: str = "diag",
     method: str | Newton | Retrain = "newton",
     prior_precision: float = 1.0,
@@ -47,8 +47,10 @@ def score(
 
     Args:
         X: `(N, D)` features: numpy, torch or pandas.
-        y: `(N,)` labels of any hashable type.
-        probe: What is trained; None: ``LinearProbe()``.
+        y: `(N,)` labels of any hashable type; `(N,)` or `(N, T)` numbers for a `RidgeProbe`; for a
+            `SigmoidProbe` labels of two classes, or `(N, L)` zeros and ones, or a list of labels a sample.
+        probe: What is trained: `LinearProbe`, `RidgeProbe`, `SigmoidProbe`, …; it decides what y has to be.
+            None: ``LinearProbe()``.
         posterior: ``"diag"``, ``"kron"`` or ``"full"``.
         method: ``"newton"`` (the leave-one-out optimum), ``"retrain"`` (the paper's stopped training), or
             either with settings.

@@ -18,6 +18,8 @@ from lsi.report.wording import detection as detection_sentence
 from lsi.text import plain_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lsi.cli.compute import Job
     from lsi.data import Corruption
     from lsi.problem import Problem
@@ -112,7 +114,7 @@ def show_result(
     # A pipe or file has no width: do not cut columns there.
     if not console.is_terminal:
         console.width = 100
-    _show_tables(console, summary)
+    _show_tables(console, summary, scores)
     for line in _closing_lines(summary, scores, places):
         console.print(Text(line))
 
@@ -147,7 +149,7 @@ def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[st
     }
 
 
-def _show_tables(console: Console, summary: dict[str, Any]) -> None:
+def _show_tables(console: Console, summary: dict[str, Any], scores: Scores) -> None:
     planted = summary["detection"] is not None
     gallery, task = summary["gallery"], summary["task"]
     console.print(_sample_table("Most informative", gallery["highest"], planted, task))
@@ -157,6 +159,9 @@ def _show_tables(console: Console, summary: dict[str, Any]) -> None:
     if summary["classes"]:
         console.print()
         console.print(_class_table(summary["classes"]))
+    if task == "multilabel":
+        console.print()
+        console.print(_label_table(scores.class_summary()))
 
 
 def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task: str) -> Table:
@@ -185,6 +190,18 @@ def _class_table(classes: list[dict[str, Any]]) -> Table:
     for row in classes[:CLASS_ROWS]:
         figures = (f"{row['n']:,}", number(row["mean"]), number(row["median"]))
         table.add_row(Text(row["label"]), *figures, percent(row["n_disagree"] / row["n"]))
+    return table
+
+
+def _label_table(labels: pd.DataFrame) -> Table:
+    hidden = len(labels) - CLASS_ROWS
+    table = _table("Labels" if hidden <= 0 else f"Labels (the {CLASS_ROWS} highest of {len(labels)})")
+    table.add_column("label", overflow="ellipsis", max_width=28)
+    for column in ("samples", "mean LSI", "median LSI", "model disagrees"):
+        table.add_column(column, justify="right")
+    for row in labels.sort_values("mean_lsi", ascending=False).head(CLASS_ROWS).to_dict("records"):
+        figures = (f"{row['n']:,}", number(row["mean_lsi"]), number(row["median_lsi"]))
+        table.add_row(Text(plain_text(row["label"])), *figures, percent(1.0 - row["loo_accuracy"]))
     return table
 
 
