@@ -133,11 +133,13 @@ def test_a_range_is_selected_with_the_keyboard_and_with_the_mouse(open_page):
 
 def test_decisions_are_taken_kept_and_exported(open_page, tmp_path):
     scores = made_up_scores(500, 4)
-    suspects = scores.mislabeled()
+    frame = scores.to_frame()
+    worst = frame.sort_values(["wrong_probability", "lsi"], ascending=False)
+    suspects = worst[worst["suggested_label"] != worst["label"]]
     page = open_page(scores)
     items = page.locator("#suspects-list > li")
     shown = [text.split("id ")[1] for text in items.locator(".note").all_inner_texts()]
-    assert shown == list(suspects[suspects["suggested_label"].notna()]["sample_id"][:20])
+    assert shown == list(suspects["sample_id"][:20])
     items.nth(0).focus()
     for key in "arx":
         page.keyboard.press(key)
@@ -253,6 +255,16 @@ def test_without_scripts_the_essentials_are_there(open_page):
         assert page.locator(f"{section} .static").is_visible()
         assert not page.locator(f"{section} .interactive").first.is_visible()
     assert page.locator("#table").get_by_text(top).is_visible()
+
+
+def test_in_print_the_essentials_are_there(open_page):
+    page = open_page(made_up_scores(300, 5))
+    assert page.locator("#table-rows").is_visible()
+    page.emulate_media(media="print")
+    for section in ("#gallery", "#suspects", "#table"):
+        assert page.locator(f"{section} .static").is_visible()
+        assert not page.locator(f"{section} .interactive").first.is_visible()
+    assert not page.locator("nav").is_visible()
 
 
 @pytest.mark.parametrize("task", ["regression", "multilabel", "contrastive"])

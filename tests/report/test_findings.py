@@ -112,5 +112,6 @@ def test_other_tasks_have_no_sections_about_classes(make_scores, task):
         assert f'id="{section}"' not in page
         assert f'href="#{section}"' not in page
     assert "Likely wrong" not in page
+    assert "in 3 classes" not in page
     if task == "regression":
         assert "0.123456" not in page

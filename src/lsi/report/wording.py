@@ -8,6 +8,12 @@ from typing import Any
 from lsi.report.format import duration, number, percent
 from lsi.text import plain_text
 
+_TASKS = {
+    "regression": " of a regression",
+    "multilabel": " with several labels each",
+    "contrastive": " of a contrastive run",
+}
+
 
 def sentences(summary: dict[str, Any]) -> dict[str, Any]:
     """Return every sentence that a report needs.
@@ -41,7 +47,8 @@ def scored(summary: dict[str, Any]) -> str:
     seconds = timings.get("total") or sum(timings.values())
     took = f" The computation took {duration(seconds)}." if seconds else ""
     classes, features = data["n_classes"], data["n_features"]
-    shape = f" in {classes} classes, with {features:,} features," if classes and features else ""
+    what = _TASKS.get(summary["task"]) or (f" in {classes} classes" if classes else "")
+    shape = f"{what}, with {features:,} features," if features else what
     return f"{which} samples{shape} were left out in turn to see what each one tells the model.{took}"
 
 

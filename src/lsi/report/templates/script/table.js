@@ -69,6 +69,7 @@ function startTableTools(wish, choose) {
   });
   const show = byId("table-show");
   setOptions(show, showOptions());
+  show.parentNode.hidden = show.options.length < 2;
   show.addEventListener("change", () => {
     wish.show = show.value;
     choose();
