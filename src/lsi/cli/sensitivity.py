@@ -1,0 +1,196 @@
+"""``lsi sensitivity``: which samples' ranks depend on settings that were chosen by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as to_json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lsi.cli.compute import prepare
+from lsi.cli.options import (
+    CorruptionOptions,
+    DataOptions,
+    EncoderOptions,
+    MachineOptions,
+    MethodOptions,
+    ProbeOptions,
+)
+from lsi.errors import InputError, OutputError
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lsi.analysis.sensitivity import Sensitivity
+    from lsi.cli.compute import Job
+
+_PROBE, _METHOD, _MACHINE = ProbeOptions(), MethodOptions(), MachineOptions()
+_ENCODER, _CORRUPTION = EncoderOptions(), CorruptionOptions()
+Numbers = Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
+
+
+def sensitivity(
+    *,
+    data: DataOptions,
+    encoder: EncoderOptions = _ENCODER,
+    corruption: CorruptionOptions = _CORRUPTION,
+    probe: ProbeOptions = _PROBE,
+    method: MethodOptions = _METHOD,
+    machine: MachineOptions = _MACHINE,
+    prior_precisions: Numbers = (),
+    weight_decays: Numbers = (),
+    encoders: Names = (),
+    features: Names = (),
+    threshold: float = 0.2,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    rows: Annotated[int, Parameter(name=["--rows", "-n"])] = 10,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
+) -> None:
+    """Show which samples' ranks change with the prior, the weight decay or the features.
+
+    Without further options the prior precision and the weight decay are each taken at a tenth of their value
+    and at ten times it.
+
+    Args:
+        data: What is scored.
+        encoder: How images, texts and recordings become features.
+        corruption: What is changed on purpose.
+        probe: What is trained.
+        method: How a model without a sample is found.
+        machine: What the computation runs on.
+        prior_precisions: Other prior precisions.
+        weight_decays: Other weight decays.
+        encoders: Other encoders of the same raw items.
+        features: Other datasets that hold the same samples with other features: same ids, in any order.
+        threshold: Move, as a share of the ranking, from which a sample counts as unstable.
+        output: CSV file for one row a sample.
+        overwrite: Replace that file.
+        rows: Samples shown.
+        json: Print one JSON object on stdout and nothing else there.
+        quiet: Print errors only.
+
+    Raises:
+        InputError: If anything cannot be used as it is.
+        OutputError: If the file is there already.
+    """
+    from lsi.analysis.sensitivity import sensitivity as measure
+    from lsi.cli.progress import progress_bar
+
+    if output is not None and output.exists() and not overwrite:
+        raise OutputError(f"{output} exists. Name another file, or replace it with --overwrite.")
+    job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet)
+    others = _other_features(
+        job, data, encoder, corruption, probe, method, machine, encoders, features, quiet
+    )
+    chosen = bool(prior_precisions or weight_decays or others)
+    with progress_bar(quiet) as progress:
+        found = measure(
+            job.samples.features,
+            job.labels,
+            sample_id=job.samples.ids,
+            prior_precisions=prior_precisions if chosen else None,
+            weight_decays=weight_decays if chosen else None,
+            features=others,
+            threshold=threshold,
+            progress=progress,
+            **job.settings,
+        )
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        found.samples.to_csv(output, index=False)
+    if json:
+        print(to_json.dumps(found.to_dict(rows)))
+    elif not quiet:
+        _show(found, rows, output)
+
+
+def _other_features(
+    job: Job,
+    data: DataOptions,
+    encoder: EncoderOptions,
+    corruption: CorruptionOptions,
+    probe: ProbeOptions,
+    method: MethodOptions,
+    machine: MachineOptions,
+    encoders: tuple[str, ...],
+    datasets: tuple[str, ...],
+    quiet: bool,
+) -> dict[str, np.ndarray]:
+    """Return other features of the samples of a job, in its order, by name."""
+    found = {}
+    for name in encoders:
+        other = dataclasses.replace(encoder, encoder=name)
+        found[name] = _aligned(
+            job, prepare(data, other, corruption, probe, method, machine, quiet=quiet), name
+        )
+    for name in datasets:
+        source = dataclasses.replace(data, dataset=name)
+        found[name] = _aligned(
+            job, prepare(source, encoder, corruption, probe, method, machine, quiet=quiet), name
+        )
+    return found
+
+
+def _aligned(job: Job, other: Job, name: str) -> np.ndarray:
+    """Return the features of another job in the order of the first."""
+    import numpy as np
+
+    place = {str(sample_id): row for row, sample_id in enumerate(other.samples.ids)}
+    missing = [str(sample_id) for sample_id in job.samples.ids if str(sample_id) not in place]
+    if missing:
+        raise InputError(
+            f"{name} lacks {len(missing):,} of the samples (first: {missing[0]!r}). Give the same ids, with "
+            "--id-column where there are any."
+        )
+    order = np.array([place[str(sample_id)] for sample_id in job.samples.ids])
+    return np.asarray(other.samples.features)[order]
+
+
+def _show(found: Sensitivity, rows: int, output: Path | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from lsi.cli.console import PipeConsole
+    from lsi.report.format import number
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for place, column in enumerate(columns):
+            made.add_column(
+                column, justify="left" if place < 2 else "right", overflow="ellipsis", max_width=40
+            )
+        return made
+
+    console = PipeConsole(highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    runs = table("Other settings", "setting", "value", "rank correlation", "highest tenth stays", "LSI ratio")
+    for row in found.runs.to_dict("records"):
+        figures: list[Any] = [
+            number(row["spearman"]),
+            f"{row['top_overlap']:.0%}",
+            number(row["median_ratio"]),
+        ]
+        runs.add_row(Text(row["setting"]), Text(plain_text(row["value"])), *figures)
+    samples = table("Least stable samples", "sample", "label", "LSI (nats)", "from", "to", "cause")
+    for row in found.samples.head(rows).to_dict("records"):
+        samples.add_row(
+            Text(plain_text(row["sample_id"])),
+            Text(plain_text(row["label"])),
+            number(row["lsi"]),
+            f"{row['lowest']:.0%}",
+            f"{row['highest']:.0%}",
+            Text(plain_text(row["cause"])),
+        )
+    console.print(runs)
+    console.print()
+    console.print(samples)
+    console.print(Text(f"\n{found.summary()}"))
+    if output is not None:
+        console.print(Text(plain_text(f"Samples: {output}", 400)))
