@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class LooResult:
         loo_prediction: Class code that is most likely without the sample.
         leverage: `tr(S_i Q_i)`; NaN for methods that give none.
         relative_error: Certificate; NaN for methods that give none.
+        extra: Further columns of the table, by name.
     """
 
     mean_term: np.ndarray
@@ -26,11 +28,12 @@ class LooResult:
     loo_prediction: np.ndarray
     leverage: np.ndarray
     relative_error: np.ndarray
+    extra: dict[str, np.ndarray] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def empty(cls, n: int) -> LooResult:
         """Return a result of NaN to be filled block by block."""
-        values = {field.name: np.full(n, np.nan) for field in fields(cls)}
+        values: dict[str, Any] = {name: np.full(n, np.nan) for name in cls._columns()}
         values["loo_prediction"] = np.full(n, -1, dtype=np.int64)
         return cls(**values)
 
@@ -41,5 +44,9 @@ class LooResult:
 
     def put(self, where: slice | np.ndarray, part: LooResult) -> None:
         """Write the entries of a block."""
-        for field in fields(self):
-            getattr(self, field.name)[where] = getattr(part, field.name)
+        for name in self._columns():
+            getattr(self, name)[where] = getattr(part, name)
+
+    @classmethod
+    def _columns(cls) -> list[str]:
+        return [each.name for each in fields(cls) if each.name != "extra"]

@@ -1,7 +1,7 @@
-r"""`Retrain`: the published protocol, many heads at a time.
+r"""`Retrain`: leave-one-out by training again, and the published protocol for many heads at a time.
 
-Every head (full data and one a left-out sample) starts from the same initial weights and runs
-full-batch gradient descent on the mean cross-entropy of its own samples, exactly as
+In the published protocol every head (full data and one a left-out sample) starts from the same
+initial weights and runs full-batch gradient descent on the mean cross-entropy of its own samples, exactly as
 ``torch.optim.SGD`` would: with decay :math:`g \leftarrow g + \mathrm{wd}\,\theta`, momentum
 :math:`b \leftarrow \mu b + g`, and, for Nesterov, :math:`g \leftarrow g + \mu b`.
 
@@ -10,8 +10,8 @@ Source: Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,25 +19,39 @@ import torch
 from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
+from lsi.loo.algorithms import SGD, Algorithm, Schedule, as_algorithm, as_schedule, describe_settings
+from lsi.loo.copies import CopiesEngine, Record, Scorer
 from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.sweep import row_blocks
+from lsi.loo.plain import train_plainly
 from lsi.loo.result import LooResult
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
-from lsi.progress import Progress
 
 
 @dataclass(frozen=True)
 class Retrain:
     """Leave-one-out by training again, stopped after a number of epochs as in the paper.
 
+    The training algorithm is part of what is measured. Every copy, with all samples and without each
+    one, starts from the same weights, sees the same batches in the same order (its left-out sample's
+    batch is one shorter), and has the same random draws.
+
     Args:
-        epochs: Full-batch steps.
+        epochs: Passes over the data.
         lr: Learning rate.
-        momentum: Momentum in [0, 1).
+        momentum: Momentum in [0, 1), of every optimizer but Adam.
         nesterov: Whether the momentum is Nesterov's.
-        seed: Initial weights are those of ``torch.manual_seed(seed)``, then ``torch.nn.Linear(D, C)``.
-        n_seeds: Repetitions with seeds ``seed, seed + 1, …``; scores are their mean.
+        seed: Initial weights are those of ``torch.manual_seed(seed)``, then ``torch.nn.Linear(D, C)``
+            (of a network: its layers in order). Also the seed of DP-SGD's noise.
+        n_seeds: Repetitions with seeds ``seed, seed + 1, …``; scores are their mean, and the column
+            `lsi_std` holds their standard deviation.
+        optimizer: ``"sgd"``, ``"adam"``, ``"sam"``, ``"dp-sgd"``, or `lsi.Adam`, `lsi.SAM`, `lsi.DPSGD`
+            with settings.
+        schedule: ``"constant"``, ``"cosine"``, ``"step"``, ``"exponential"``, or `lsi.Schedule`.
+        batch_size: Samples a step, in the order of the data; None: all.
+        record_every: Score after every so many epochs too, in columns `lsi_epoch_…`; None: at the end
+            only.
 
     Raises:
         InputError: Settings outside their range.
@@ -49,6 +63,10 @@ class Retrain:
     nesterov: bool = True
     seed: int = 5
     n_seeds: int = 1
+    optimizer: str | Algorithm = "sgd"
+    schedule: str | Schedule = "constant"
+    batch_size: int | None = None
+    record_every: int | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.n_seeds < 1:
@@ -61,10 +79,43 @@ class Retrain:
             raise InputError(f"momentum must be in [0, 1), got {self.momentum!r}; the paper uses 0.9.")
         if self.nesterov and self.momentum == 0:
             raise InputError("Nesterov needs a momentum above 0; set nesterov=False or raise momentum.")
+        as_algorithm(self.optimizer)
+        as_schedule(self.schedule)
+        if self.batch_size is not None and self.batch_size < 2:
+            raise InputError(f"batch_size must be at least 2, got {self.batch_size!r}; None: all samples.")
+        if self.record_every is not None and not 1 <= self.record_every <= self.epochs:
+            raise InputError(
+                f"record_every must lie between 1 and epochs={self.epochs}, got {self.record_every!r}."
+            )
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The optimizer's settings."""
+        return as_algorithm(self.optimizer)
+
+    @property
+    def learning_rate(self) -> Schedule:
+        """The schedule's settings."""
+        return as_schedule(self.schedule)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is full-batch gradient descent at a constant rate, the paper's protocol."""
+        plain = isinstance(self.algorithm, SGD) and self.learning_rate.kind == "constant"
+        return plain and self.batch_size is None
+
+    def records(self, epoch: int) -> bool:
+        """Whether scores are recorded after `epoch` epochs: multiples of `record_every`, and the end."""
+        every = self.record_every
+        return every is not None and (epoch % every == 0 or epoch == self.epochs)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the manifest."""
-        return {"kind": "retrain", **asdict(self)}
+        names = (field.name for field in fields(self))
+        values = {name: getattr(self, name) for name in names}
+        values["optimizer"] = describe_settings(self.algorithm)
+        values["schedule"] = describe_settings(self.learning_rate)
+        return {"kind": "retrain", **values}
 
 
 def initial_weights(seed: int, n_inputs: int, n_classes: int, fit_intercept: bool) -> Tensor:
@@ -96,13 +147,20 @@ class HeadTrainer:
     def __init__(self, model: SoftmaxModel, settings: Retrain) -> None:
         self.model, self.settings = model, settings
 
-    def train(self, start: Tensor, index: Tensor, tick: Callable[[], None] | None = None) -> Tensor:
+    def train(
+        self,
+        start: Tensor,
+        index: Tensor,
+        tick: Callable[[], None] | None = None,
+        record: Record | None = None,
+    ) -> Tensor:
         """Return the trained heads `(B, C, D)`.
 
         Args:
             start: Initial weights `(C, D)`.
             index: Left-out position of each head, −1 for none, `(B,)`.
             tick: Called after every epoch.
+            record: As in `CopiesEngine.train`.
 
         Returns:
             The heads.
@@ -127,6 +185,8 @@ class HeadTrainer:
             weights.sub_(gradient if s.nesterov else velocity, alpha=s.lr)
             if tick is not None:
                 tick()
+            if record is not None and s.records(epoch + 1):
+                record(epoch + 1, weights.view(-1, c, b).permute(2, 1, 0).contiguous())
         if not bool(weights.isfinite().all()):
             raise ConvergenceError(
                 f"Training diverged within {s.epochs} epochs at lr={s.lr}: lower it, or standardise X."
@@ -151,8 +211,10 @@ class HeadTrainer:
         return gradient
 
 
-class RetrainEngine:
-    """Leave-one-out scores by the published protocol.
+class RetrainEngine(CopiesEngine):
+    """Leave-one-out scores of a linear probe by the published protocol.
+
+    Its gradients sum to zero over the classes, so that contrasts of classes say all about a change.
 
     Args:
         model: Untrained model in original coordinates, in the type to train in.
@@ -169,43 +231,44 @@ class RetrainEngine:
         settings: Retrain,
         fit_intercept: bool,
     ) -> None:
-        self.model, self.build, self.settings, self.fit_intercept = model, build, settings, fit_intercept
+        super().__init__(settings, model.design.device)
+        self.model, self.build, self.fit_intercept = model, build, fit_intercept
         self.trainer = HeadTrainer(model, settings)
+
+    def start(self, seed: int) -> Tensor:
+        """Return the initial head `(C, D)`."""
+        d = self.model.design.n_features - int(self.fit_intercept)
+        return initial_weights(seed, d, self.model.n_classes, self.fit_intercept)
 
     def block_size(self) -> int:
         """Return how many heads are trained together: enough to fill the products, bounded in memory."""
         c, d = self.model.n_classes, self.model.design.n_features
         return int(max(1, min(256, (256 << 20) // (4 * c * max(4 * d, 1024)))))
 
-    def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
-        """Return the result of the samples at `index`, averaged over the seeds."""
-        seeds = range(self.settings.seed, self.settings.seed + self.settings.n_seeds)
-        results = [self._run_seed(seed, index, progress) for seed in seeds]
-        mean = LooResult.empty(len(index))
-        for name in ("mean_term", "covariance_term", "loo_probability"):
-            getattr(mean, name)[:] = np.mean([getattr(result, name) for result in results], axis=0)
-        mean.loo_prediction[:] = results[0].loo_prediction
-        return mean
+    def train(
+        self,
+        start: Tensor,
+        index: Tensor,
+        seed: int,
+        tick: Callable[[], None] | None,
+        record: Record | None,
+    ) -> Tensor:
+        """Return trained heads `(B, C, D)`."""
+        return self.trainer.train(start, index, tick, record)
 
-    def _run_seed(self, seed: int, index: Tensor, progress: Progress | None) -> LooResult:
-        d = self.model.design.n_features - int(self.fit_intercept)
-        start = initial_weights(seed, d, self.model.n_classes, self.fit_intercept).to(
-            self.model.design.device
-        )
-        heads = self._heads(start, index, progress)
-        score = self.scorer(next(heads)[0])
-        result, done = LooResult.empty(len(index)), 0
-        for block in heads:
-            part = index[done : done + len(block)]
-            result.put(slice(done, done + len(part)), score(part, block))
-            done += len(part)
-        return result
+    def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
+        """Return one head `(C, D)`."""
+        model = self.model
+        x = model.design.rows(0, model.n_samples)
+        layer = torch.nn.Linear(x.shape[1], model.n_classes, bias=False, device=x.device, dtype=x.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(self.start(seed))
+        weight = model.weight.to(x.dtype)
+        train_plainly(layer, x, model.target, weight, self.settings, model.weight_decay, seed, left_out)
+        return layer.weight.detach()
 
-    def scorer(self, whole: Tensor) -> Callable[[Tensor, Tensor], LooResult]:
-        """Return what scores heads against the full-data head `whole`, `(C, D)`.
-
-        The result is called with positions `(B,)` and their heads `(B, C, D)`.
-        """
+    def scorer(self, whole: Tensor) -> Scorer:
+        """Return what scores heads against the full-data head `whole`, `(C, D)`."""
         contrasts = self.model.contrasts
         trained = replace(self.model, theta=contrasts.T @ whole.to(torch.float64))
         posterior, basis = self.build(trained)
@@ -215,21 +278,6 @@ class RetrainEngine:
             return self._score(posterior, index, delta if basis is None else delta @ basis)
 
         return score
-
-    def _heads(self, start: Tensor, index: Tensor, progress: Progress | None) -> Iterator[Tensor]:
-        """Yield the full-data head as `(1, C, D)`, then the left-out heads block by block."""
-        size = self.block_size()
-        blocks = [torch.tensor([-1])] + [index[i : i + size] for i in range(0, len(index), size)]
-        total, done = self.settings.epochs * len(blocks), 0
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress("leave-one-out", done, total)
-
-        for block in blocks:
-            yield self.trainer.train(start, block.to(start.device), tick)
 
     def _score(self, posterior: Posterior, index: Tensor, delta: Tensor) -> LooResult:
         model = posterior.model

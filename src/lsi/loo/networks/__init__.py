@@ -1,0 +1,1 @@
+"""Many copies of one network at a time: stacked weights, their training, their posteriors."""

@@ -1,0 +1,197 @@
+"""Training of many copies at once, by any of the algorithms in `lsi.loo.algorithms`.
+
+Each function follows one step of its namesake in ``torch.optim`` (or in Opacus) to rounding error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lsi.errors import ConvergenceError, InputError
+from lsi.loo.algorithms import DPSGD, SAM, Adam
+from lsi.loo.networks.stack import Batch, Stack
+
+if TYPE_CHECKING:
+    from lsi.loo.retrain import Retrain
+
+Gradient = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from: `x` `(N, D)`, class codes `y`, and sample weights, None where all are one."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+
+
+class StackTrainer:
+    """Trains B copies of a network at a time, each on all samples but one (or on all).
+
+    Args:
+        stack: The network.
+        data: The samples, in the type to train in.
+        settings: The protocol.
+        weight_decay: On the scale of the mean loss.
+
+    Raises:
+        InputError: A batch size that leaves a batch of a single sample.
+    """
+
+    def __init__(self, stack: Stack, data: Data, settings: Retrain, weight_decay: float) -> None:
+        self.stack, self.data, self.settings, self.weight_decay = stack, data, settings, weight_decay
+        check_batches(len(data.x), settings.batch_size)
+
+    def train(
+        self,
+        start: Tensor,
+        index: Tensor,
+        seed: int,
+        tick: Callable[[], None] | None = None,
+        record: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Return the trained copies `(B, K)`.
+
+        Args:
+            start: Initial weights `(K,)`.
+            index: Left-out position of each copy, −1 for none, `(B,)`.
+            seed: Of what the algorithm draws, the same for every copy.
+            tick: Called after every epoch.
+            record: Called as `record(epoch, copies)` after every `record_every` epochs and the last one.
+
+        Returns:
+            The copies.
+
+        Raises:
+            ConvergenceError: Weights are no longer finite.
+        """
+        s, stack, b = self.settings, self.stack, len(index)
+        flat = stack.spread(start.to(self.data.x), b)
+        stepper = Stepper(stack, s, self.weight_decay, b, seed)
+        fixed = list(self.batches(index)) if len(self.data.x) * b <= 1 << 24 else None
+        for epoch in range(s.epochs):
+            lr = s.lr * s.learning_rate.factor(epoch, s.epochs)
+            for batch in fixed or self.batches(index):
+                stepper.step(flat, batch, lr)
+            if tick is not None:
+                tick()
+            if record is not None and s.records(epoch + 1):
+                record(epoch + 1, stack.gather(flat, b))
+        if not bool(flat.isfinite().all()):
+            raise ConvergenceError(
+                f"Training diverged within {s.epochs} epochs at lr={s.lr}: lower it, or standardise X."
+            )
+        return stack.gather(flat, b)
+
+    def batches(self, index: Tensor) -> Iterator[Batch]:
+        """Yield the batches of an epoch in the order of the data; the last one may be smaller."""
+        data, n = self.data, len(self.data.x)
+        size = self.settings.batch_size or n
+        for low in range(0, n, size):
+            rows = slice(low, min(n, low + size))
+            where = torch.arange(rows.start, rows.stop, device=index.device)
+            weight = None if data.weight is None else data.weight[rows]
+            yield Batch.of(data.x[rows], data.y[rows], weight, where, index)
+
+
+class Stepper:
+    """One step after the other on a flat buffer, with the state that the algorithm keeps.
+
+    Args:
+        stack: The network.
+        settings: The protocol.
+        weight_decay: On the scale of the mean loss.
+        n_copies: B.
+        seed: Of the noise.
+    """
+
+    def __init__(
+        self, stack: Stack, settings: Retrain, weight_decay: float, n_copies: int, seed: int
+    ) -> None:
+        self.stack, self.settings, self.n_copies = stack, settings, n_copies
+        self.weight_decay, self.algorithm = weight_decay, settings.algorithm
+        self.steps, self.state = 0, list[Tensor]()
+        self.noise = torch.Generator().manual_seed(seed)
+
+    def step(self, flat: Tensor, batch: Batch, lr: float) -> None:
+        """Change `flat` by one step on a batch."""
+        gradient = self._gradient(flat, batch)
+        self.steps += 1
+        if isinstance(self.algorithm, Adam):
+            self._adam(flat, gradient, lr, self.algorithm)
+        else:
+            self._momentum(flat, gradient, lr)
+
+    def _gradient(self, flat: Tensor, batch: Batch) -> Tensor:
+        """Return what the algorithm takes for the gradient of the mean loss, without weight decay."""
+        stack, share = self.stack, 1.0 / batch.count
+        algorithm = self.algorithm
+        if isinstance(algorithm, DPSGD):
+            gradient = stack.clipped_gradient(flat, batch, algorithm.max_grad_norm)
+            scale = algorithm.noise_multiplier * algorithm.max_grad_norm
+            if scale > 0:
+                gradient += self._noise(scale, flat)
+            return stack.scale(gradient, share)
+        gradient = stack.scale(stack.gradient(flat, batch), share)
+        if isinstance(algorithm, SAM):
+            length = algorithm.rho / (stack.norm(gradient, self.n_copies) + 1e-12)
+            perturbed = stack.scale(gradient, length).add_(flat)
+            return stack.scale(stack.gradient(perturbed, batch), share)
+        return gradient
+
+    def _noise(self, scale: float, like: Tensor) -> Tensor:
+        """Return the same draw for every copy, parameter by parameter as Opacus draws it, flat."""
+        shapes = self.stack.shapes
+        draws = [torch.normal(0.0, scale, shape, generator=self.noise, dtype=like.dtype) for shape in shapes]
+        flat = torch.cat([draw.expand(self.n_copies, *draw.shape).reshape(-1) for draw in draws])
+        return flat.to(like.device)
+
+    def _momentum(self, flat: Tensor, gradient: Tensor, lr: float) -> None:
+        s = self.settings
+        gradient.add_(flat, alpha=self.weight_decay)
+        if s.momentum > 0:
+            if self.steps == 1:
+                self.state = [gradient.clone()]
+            else:
+                self.state[0].mul_(s.momentum).add_(gradient)
+            gradient = gradient.add_(self.state[0], alpha=s.momentum) if s.nesterov else self.state[0]
+        flat.sub_(gradient, alpha=lr)
+
+    def _adam(self, flat: Tensor, gradient: Tensor, lr: float, settings: Adam) -> None:
+        first, second = settings.betas
+        if settings.decoupled:
+            flat.mul_(1.0 - lr * self.weight_decay)
+        else:
+            gradient.add_(flat, alpha=self.weight_decay)
+        if not self.state:
+            self.state = [torch.zeros_like(flat), torch.zeros_like(flat)]
+        mean, square = self.state
+        mean.lerp_(gradient, 1.0 - first)
+        square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
+        size = lr / (1.0 - first**self.steps)
+        root = square.sqrt().div_((1.0 - second**self.steps) ** 0.5).add_(settings.eps)
+        flat.addcdiv_(mean, root, value=-size)
+
+
+def check_batches(n_samples: int, batch_size: int | None) -> None:
+    """Refuse batches of a single sample: without it nothing would be left to step on.
+
+    Args:
+        n_samples: N.
+        batch_size: As in `Retrain`.
+
+    Raises:
+        InputError: If there is such a batch.
+    """
+    if batch_size is not None and batch_size < n_samples and n_samples % batch_size == 1:
+        fitting = next(size for size in range(batch_size + 1, n_samples + 1) if n_samples % size != 1)
+        raise InputError(
+            f"batch_size={batch_size} leaves a last batch of one of the {n_samples} samples, which is empty "
+            f"without that sample. Use {fitting}."
+        )

@@ -1,0 +1,120 @@
+"""Scores by copies of a network that are trained side by side; a linear head is one without hidden layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lsi.errors import InputError
+from lsi.loo.audit import audit_retrain
+from lsi.loo.networks.curvature import NETWORK_POSTERIORS
+from lsi.loo.networks.engine import NetworkEngine
+from lsi.loo.networks.mlp_stack import MLPStack
+from lsi.loo.networks.module_stack import ModuleStack
+from lsi.loo.networks.stack import Stack
+from lsi.loo.networks.trainer import Data
+from lsi.loo.retrain import Retrain
+from lsi.plan import available_memory
+from lsi.probes.linear import LinearProbe
+from lsi.probes.module import ModuleProbe
+from lsi.run import Outcome, Run
+
+
+def retrain(run: Run, settings: Retrain) -> Outcome:
+    """Score by copies of the whole probe.
+
+    Args:
+        run: Checked data and settings.
+        settings: The protocol.
+
+    Returns:
+        Result, audit and what is to be said about the training.
+    """
+    engine = build_engine(run, settings)
+    with run.clock("leave-one-out"):
+        result = engine.run(run.index, run.progress)
+    run.notes["training"] = engine.training
+    with run.clock("audit"):
+        # One network trained plainly costs as much as a whole block of copies, so that a few must do.
+        count = min(4, len(run.problem.subset)) if run.audit is True else run.audit_count(1)
+        audit = audit_retrain(engine, run.index, result, count, run.seed, run.progress) if count else None
+    return (
+        result,
+        audit,
+        {"dtype": str(engine.data.x.dtype).removeprefix("torch."), "n_parameters": engine.stack.n_parameters},
+    )
+
+
+def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
+    """Return the engine that trains copies of the probe.
+
+    Args:
+        run: Checked data and settings.
+        settings: The protocol.
+
+    Raises:
+        InputError: The posterior does not fit the module, or not in memory.
+    """
+    problem, probe = run.problem, run.probe
+    d, c = problem.n_features, problem.n_classes
+    stack = build_stack(probe, d, c)
+    last_only = not isinstance(probe, LinearProbe) and probe.posterior_layers == "last"
+    if (
+        run.posterior == "kron"
+        and not last_only
+        and isinstance(stack, ModuleStack)
+        and not stack.is_all_linear
+    ):
+        raise InputError(
+            "posterior='kron' needs a module whose parameters are those of linear layers that run once, on "
+            "one vector a sample. Use 'diag' or 'full', or posterior_layers='last'."
+        )
+    x = torch.from_numpy(problem.features).to(run.device)
+    y = torch.from_numpy(problem.target).to(run.device)
+    weight = _sample_weights(run)
+    precise = Data(x.to(torch.float64), y, weight)
+    posterior = NETWORK_POSTERIORS[run.posterior](stack, precise, run.prior_precision, last_only)
+    _refuse_oversize(run.posterior, len(posterior.columns))
+
+    dtype = torch.float64 if isinstance(probe, LinearProbe) else probe.torch_dtype
+    data = Data(x.to(dtype), y, weight)
+    return NetworkEngine(stack, data, settings, probe.weight_decay, posterior)
+
+
+def build_stack(probe: Any, n_features: int, n_classes: int) -> Stack:
+    """Return many copies of the probe.
+
+    Args:
+        probe: The `MLPProbe`, `ModuleProbe` or `LinearProbe`.
+        n_features: D.
+        n_classes: C.
+
+    Returns:
+        The stack.
+
+    Raises:
+        InputError: The module cannot be used.
+    """
+    if isinstance(probe, ModuleProbe):
+        return ModuleStack(probe.make, probe.loss, n_features, n_classes)
+    if isinstance(probe, LinearProbe):
+        return MLPStack((n_features, n_classes), bias=probe.fit_intercept)
+    return MLPStack((n_features, *probe.widths, n_classes), probe.activation, probe.fit_intercept)
+
+
+def _sample_weights(run: Run) -> torch.Tensor | None:
+    """Return the weights of the samples where classes have any."""
+    if not isinstance(run.probe, LinearProbe) or run.probe.class_weight is None:
+        return None
+    return torch.from_numpy(run.probe.sample_weights(run.problem.target, run.problem.classes)).to(run.device)
+
+
+def _refuse_oversize(posterior: str, n_weights: int) -> None:
+    """Refuse a dense posterior that does not fit: a factor, a precision, its change and a work array."""
+    have = available_memory()
+    if posterior == "full" and have is not None and 4 * 8 * n_weights**2 > have:
+        raise InputError(
+            f"posterior='full' of {n_weights} weights needs matrices of {n_weights} by {n_weights}, which do "
+            "not fit in memory. Use 'diag' or 'kron', or posterior_layers='last'."
+        )

@@ -1,0 +1,112 @@
+"""Classification by a network: copies of the whole, or leave-one-out optima of its last layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsi.audit import spearman
+from lsi.errors import InputError
+from lsi.loo.audit import choose
+from lsi.loo.networks.engine import NetworkEngine
+from lsi.loo.networks.trainer import check_batches
+from lsi.loo.newton import Newton
+from lsi.loo.retrain import Retrain
+from lsi.probes.linear import LinearProbe
+from lsi.probes.module import ModuleProbe
+from lsi.problem import Problem
+from lsi.run import Method, Outcome, Run
+from lsi.tasks import classification
+from lsi.tasks.base import Task
+from lsi.tasks.copies import build_engine, retrain
+
+
+def check(probe: Any, posterior: str, method: Method) -> None:
+    """Refuse what does not go together before the data are looked at.
+
+    Args:
+        probe: The `MLPProbe` or `ModuleProbe`.
+        posterior: Name of the structure.
+        method: The engine's settings.
+
+    Raises:
+        InputError: No weight decay for `Newton`, or seeds for a module that does not depend on them.
+    """
+    if probe.training is not None and not isinstance(probe.training, Retrain):
+        raise InputError(f"training must be lsi.Retrain(...) or None, got {probe.training!r}.")
+    if isinstance(method, Newton):
+        classification.check(probe, posterior, method)
+    training = method if isinstance(method, Retrain) else probe.training
+    if isinstance(probe, ModuleProbe) and probe.is_fixed and training is not None and training.n_seeds > 1:
+        raise InputError("n_seeds > 1 needs a function that makes the module: a given one starts the same.")
+
+
+def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+    """Refuse batches of one sample."""
+    if isinstance(method, Retrain):
+        check_batches(problem.n_samples, method.batch_size)
+
+
+def run(run: Run, method: Method) -> Outcome:
+    """Score by copies of the whole network, or by optima of its last layer.
+
+    Args:
+        run: Checked data and settings.
+        method: `Retrain` for the whole network, `Newton` for its last layer.
+
+    Returns:
+        Result, audit and the fit's report.
+    """
+    return retrain(run, method) if isinstance(method, Retrain) else _last_layer(run, method)
+
+
+TASK = Task("classification", check, run, plan=plan)
+
+
+def _last_layer(run: Run, settings: Newton) -> Outcome:
+    """Train the network once, then leave samples out of its last layer only."""
+    engine = build_engine(run, run.probe.training or Retrain())
+    with run.clock("train"):
+        features, has_bias = _last_features(run, engine)
+    problem = replace(run.problem, features=features.cpu().numpy())
+    probe = LinearProbe(weight_decay=run.probe.weight_decay, fit_intercept=has_bias)
+    outcome = classification.run(replace(run, problem=problem, probe=probe), settings)
+    with run.clock("whole network"):
+        _compare(run, engine, outcome)
+    return outcome
+
+
+def _last_features(run: Run, engine: NetworkEngine) -> tuple[Tensor, bool]:
+    """Return what goes into the last layer of the trained network, and whether that has a bias."""
+    start, seed = engine.start(engine.settings.seed), engine.settings.seed
+    nothing = torch.tensor([-1], device=run.device)
+    copy = engine.train(start, nothing, seed, None, None).to(torch.float64)
+    has_bias = len(engine.stack.last) == 2
+    batch = engine.posterior.batch(nothing)
+    parts = [
+        engine.stack.roots(copy, block, True)[0].inputs[0]
+        for block in batch.blocks(engine.posterior.rows_at_once(1))
+    ]
+    features = torch.cat(parts)
+    return (features[:, :-1] if has_bias else features).contiguous(), has_bias
+
+
+def _compare(run: Run, engine: NetworkEngine, outcome: Outcome) -> None:
+    """Note how the last layer's scores rank beside those of whole networks trained again."""
+    result = outcome[0]
+    count = min(run.probe.compare_whole, len(result.lsi)) if run.audit else 0
+    if count == 0:
+        return
+    picks = torch.from_numpy(choose(result.lsi, count, run.seed)).to(run.device)
+    whole = engine.run(run.index[picks], run.progress)
+    last = result.lsi[picks.cpu().numpy()]
+    run.notes["whole_network"] = {
+        "positions": run.index[picks].tolist(),
+        "last_layer_lsi": last.tolist(),
+        "whole_network_lsi": whole.lsi.tolist(),
+        "spearman": spearman(whole.lsi, last),
+        "training": engine.settings.describe(),
+    }
