@@ -47,6 +47,34 @@ def test_the_run_s_own_estimate_is_told(make_scores):
     assert summary["suspects"]["n"] == 40
 
 
+@pytest.mark.parametrize("scale", [1.0, 250.0])
+def test_the_estimated_noise_is_shown_as_shares_of_a_true_class(make_scores, scale):
+    matrix = [[0.8, 0.15, 0.05], [0.0, 1.0, 0.0], [0.0, 0.25, 0.75]]
+    noise = {"label_noise": {"noise_matrix": (scale * np.array(matrix)).tolist()}}
+    found = summarize(with_table(make_scores(), noise))["suspects"]["noise"]
+    assert found["classes"] == ["cat", "dog", "eel"]
+    np.testing.assert_allclose(found["shares"], matrix)
+    page = build_page(with_table(make_scores(), noise))
+    assert "Estimated label noise" in page
+    assert "5.0\u202f%" in page
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        None,
+        "x",
+        [[1.0]],
+        [[1, 0, 0], [0, 0, 0], [0, 0, 1]],
+        [[1, 0, 0], [0, -1, 2], [0, 0, 1]],
+        [[1], [2, 3]],
+    ],
+)
+def test_noise_that_cannot_be_shown_is_left_out(make_scores, matrix):
+    noise = {"label_noise": {"noise_matrix": matrix}}
+    assert summarize(with_table(make_scores(), noise))["suspects"]["noise"] is None
+
+
 def test_groups_are_counted(make_scores):
     groups = np.full(60, -1)
     groups[[3, 4, 5]] = 0

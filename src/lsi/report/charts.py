@@ -7,6 +7,7 @@ size on any screen. ``y`` grows downwards, as in SVG.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from lsi.report.format import number
@@ -200,14 +201,14 @@ def _thinned(ticks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def shade(matrix: list[list[int]]) -> list[list[float]]:
+def shade(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
     """Return how strongly each count of a matrix is coloured.
 
     Args:
-        matrix: Counts.
+        matrix: Counts or shares.
 
     Returns:
-        Values from 0 (no count) to 1 (the largest count), by the square root, so that small counts show.
+        Values from 0 (none) to 1 (the largest), by the square root, so that small ones show.
     """
     largest = max((count for row in matrix for count in row), default=0) or 1
     return [[math.sqrt(count / largest) for count in row] for row in matrix]

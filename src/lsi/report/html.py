@@ -131,11 +131,19 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         "scatter": charts.audit_scatter(audit["pairs"]) if audit else None,
         "shown_classes": shown,
         "boxes": charts.boxes(shown),
+        "noise_shades": charts.shade(_beside_diagonal(suspects["noise"]["shares"]))
+        if suspects and suspects["noise"]
+        else None,
         "matrix_shades": charts.shade(suspects["matrix"]["counts"])
         if suspects and suspects["matrix"]
         else None,
         "curves": charts.curves(summary["curation"]) if summary["curation"] else None,
     }
+
+
+def _beside_diagonal(shares: list[list[float]]) -> list[list[float]]:
+    """Return a matrix without its diagonal, which would outshine everything else."""
+    return [[0.0 if i == j else share for j, share in enumerate(row)] for i, row in enumerate(shares)]
 
 
 def _environment() -> jinja2.Environment:

@@ -75,7 +75,9 @@ def suspects_summary(
     Returns:
         ``n``, ``n_wrong`` and ``top`` (both from the run's own estimate, or empty), ``estimated`` (whether
         the run estimated probabilities of wrong labels), ``pairs`` of given and suggested label with their
-        count, ``matrix`` (``classes``, ``counts``) where it stays legible, and the first ``rows``.
+        count, ``matrix`` (``classes``, ``counts``) where it stays legible, ``noise`` (``classes``,
+        ``shares``: of each true class, how much carries which label) where the run estimated it, and the
+        first ``rows``.
     """
     noise = manifest.get("label_noise")
     noise = noise if isinstance(noise, Mapping) else {}
@@ -91,6 +93,7 @@ def suspects_summary(
         "top": [entry for entry in noise.get("top") or [] if {"n", "wrong"} <= set(entry)],
         "pairs": [{"given": a, "suggested": b, "n": n} for (a, b), n in counts.most_common(MOST_PAIRS)],
         "matrix": _matrix(counts, names) if 2 < len(names) <= MOST_MATRIX_CLASSES else None,
+        "noise": _noise(noise.get("noise_matrix"), [name(label) for label in manifest.get("classes") or []]),
         "rows": [
             {
                 "sample_id": plain_text(frame["sample_id"].iloc[row]),
@@ -107,3 +110,16 @@ def suspects_summary(
 def _matrix(counts: Counter[tuple[str, str]], names: list[str]) -> dict[str, Any]:
     """Return counts of given (rows) against suggested label (columns)."""
     return {"classes": names, "counts": [[counts[a, b] for b in names] for a in names]}
+
+
+def _noise(matrix: object, names: list[str]) -> dict[str, Any] | None:
+    """Return an estimated noise matrix with rows that sum to one; None where there is none to show."""
+    try:
+        counts = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if not 2 <= len(names) <= MOST_MATRIX_CLASSES or counts.shape != (len(names), len(names)):
+        return None
+    if not np.isfinite(counts).all() or (counts < 0).any() or (counts.sum(axis=1) <= 0).any():
+        return None
+    return {"classes": names, "shares": counts / counts.sum(axis=1, keepdims=True)}
