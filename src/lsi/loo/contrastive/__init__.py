@@ -1,0 +1,1 @@
+"""Leave-one-out for pairs: two heads, symmetric InfoNCE."""

@@ -1,0 +1,127 @@
+"""Local optima of the contrastive objective: L-BFGS in float64, preconditioned where there is a factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from lsi.errors import ConvergenceError
+from lsi.loo.contrastive.model import PairModel
+
+_MEMORY = 20
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """What a fit achieved.
+
+    Attributes:
+        iterations: Of L-BFGS.
+        gradient: Norm of the gradient that is left, relative to that at the initial weights.
+        loss: Mean loss without the penalty.
+    """
+
+    iterations: int
+    gradient: float
+    loss: float
+
+
+class Preconditioner:
+    """Change of variables in which the full-data Hessian is the identity.
+
+    Args:
+        factor: Lower Cholesky factor of the Hessian, `(K, K)`; None: no change.
+    """
+
+    def __init__(self, factor: Tensor | None) -> None:
+        self.factor = factor
+
+    def to_weights(self, eta: Tensor) -> Tensor:
+        """Return `L⁻ᵀ η`."""
+        return eta if self.factor is None else self._solve(self.factor.T, eta, upper=True)
+
+    def to_gradient(self, gradient: Tensor) -> Tensor:
+        """Return `L⁻¹ g`."""
+        return gradient if self.factor is None else self._solve(self.factor, gradient, upper=False)
+
+    @staticmethod
+    def _solve(matrix: Tensor, right: Tensor, upper: bool) -> Tensor:
+        column = right.to(matrix.dtype)[:, None]
+        return torch.linalg.solve_triangular(matrix, column, upper=upper)[:, 0].to(torch.float64)
+
+
+def minimise(
+    model: PairModel,
+    start: Tensor,
+    *,
+    tolerance: float,
+    scale: float,
+    preconditioner: Preconditioner | None = None,
+    tick: Callable[[], None] | None = None,
+    limit: int = 2000,
+) -> tuple[Tensor, int, float]:
+    """Return the local optimum that L-BFGS reaches, its iterations, and the relative gradient left.
+
+    Args:
+        model: The objective.
+        start: Where to begin, `(K,)` float64.
+        tolerance: Of the largest entry of the preconditioned gradient, relative to `scale`.
+        scale: What gradients are compared with.
+        preconditioner: Change of variables; None: none.
+        tick: Called after each iteration.
+        limit: Of iterations.
+
+    Raises:
+        ConvergenceError: The objective is not finite, or the gradient stays above 1000 tolerances.
+    """
+    change = preconditioner or Preconditioner(None)
+
+    def evaluate(eta: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = model.value_gradient(start + change.to_weights(torch.from_numpy(eta)))
+        return float(value), change.to_gradient(gradient).numpy()
+
+    found = scipy.optimize.minimize(
+        evaluate,
+        np.zeros(len(start)),
+        jac=True,
+        method="L-BFGS-B",
+        callback=None if tick is None else lambda _: tick(),
+        options={
+            "maxiter": limit,
+            "maxfun": 2 * limit,
+            "ftol": 0.0,
+            "gtol": tolerance * scale,
+            "maxcor": _MEMORY,
+        },
+    )
+    left = float(np.abs(found.jac).max()) / scale
+    if not np.isfinite(left) or left > 1000 * tolerance:
+        raise ConvergenceError(
+            f"Training of the heads stopped at {left:.1g} of the first gradient after {found.nit} steps "
+            "(a batch of pairs may have no smooth optimum). Raise weight_decay, norm_floor or temperature."
+        )
+    return start + change.to_weights(torch.from_numpy(found.x)), int(found.nit), left
+
+
+def fit(model: PairModel, tick: Callable[[], None] | None = None) -> tuple[Tensor, PairFit]:
+    """Train both heads from their initial weights on all pairs.
+
+    Args:
+        model: Pairs and objective.
+        tick: Called after each iteration.
+
+    Returns:
+        The weights `(K,)` float64, and what was achieved.
+    """
+    scale = float(model.value_gradient(model.initial)[1].abs().max())
+    theta, iterations, left = minimise(
+        model, model.initial, tolerance=1e-7, scale=max(scale, 1e-300), tick=tick
+    )
+    penalty = 0.5 * model.ridge * float((theta - model.initial).square().sum())
+    loss = (float(model.value_gradient(theta)[0]) - penalty) / model.n_pairs
+    return theta, PairFit(iterations, left, loss)

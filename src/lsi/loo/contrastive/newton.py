@@ -1,0 +1,261 @@
+r"""`Newton` for pairs: one dense Hessian for all left-out pairs, with each pair's own curvature taken out.
+
+The left-out optimum is that local optimum of the objective without the pair which is reached from the
+full-data one. A Newton step towards it needs :math:`H_{-i}^{-1}`. The objective without pair i no longer
+depends on the projections of its two items; with :math:`E_i = \mathrm{diag}(I \otimes x_i, I \otimes y_i)`
+and the pair's own `(2d, 2d)` curvature :math:`M_i`,
+
+.. math:: \delta_i = -\bigl(H - E_i M_i E_i^\top\bigr)^{-1} \nabla F_{-i}(\theta),
+
+by the Woodbury identity in 2d dimensions. What removal changes of all other curvature is of order 1/N and
+left to refinement: preconditioned L-BFGS on the objective without the pair itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.errors import ConvergenceError, InputError
+from lsi.loo.audit import choose
+from lsi.loo.contrastive.curvature import dense_curvature
+from lsi.loo.contrastive.fit import Preconditioner, minimise
+from lsi.loo.contrastive.model import PairModel
+from lsi.loo.contrastive.precision import Block, PairPrecision, add_terms
+from lsi.loo.contrastive.removal import gradient_change
+from lsi.loo.contrastive.result import PairResult
+from lsi.loo.contrastive.state import Side, both_sides
+from lsi.loo.newton import Newton
+from lsi.progress import Progress
+
+DOUBLE_LIMIT = 4096
+"""Up to so many weights the Hessian is kept in float64."""
+DENSE_LIMIT = 24_000
+"""Beyond so many weights the dense Hessian (2.3 GB, and twice that while it is inverted) is refused."""
+REFINE_OPERATIONS = 2e12
+"""Where solving every pair to its optimum costs less, every pair is."""
+REBUILD_OPERATIONS = 4e12
+"""Where building the precision again for every pair costs less, it is."""
+CALIBRATION = 24
+"""Pairs whose error is measured where not all are refined."""
+SAFETY = 3.0
+
+
+def check_size(n_weights: int) -> None:
+    """Refuse heads whose dense Hessian is out of reach.
+
+    Args:
+        n_weights: K.
+
+    Raises:
+        InputError: The heads are too large.
+    """
+    if n_weights > DENSE_LIMIT:
+        raise InputError(
+            f"The heads have {n_weights:,} weights; the fast method keeps a dense Hessian and takes at most "
+            f"{DENSE_LIMIT:,}. Lower ContrastiveProbe(dim=...), reduce the features first (for example with "
+            "sklearn.decomposition.PCA(128)), or use method='retrain' on a subset."
+        )
+
+
+class PairNewton:
+    """Leave-one-out optima of many pairs.
+
+    Args:
+        model: Pairs, float64.
+        theta: The full-data optimum, `(K,)`.
+        precision: Posterior of the full data.
+        settings: Tolerance; None as tolerance: no refinement.
+
+    Raises:
+        ConvergenceError: `theta` is no local minimum.
+    """
+
+    def __init__(self, model: PairModel, theta: Tensor, precision: PairPrecision, settings: Newton) -> None:
+        self.model, self.theta, self.precision, self.settings = model, theta, precision, settings
+        size, n = len(theta), max(len(batch) for batch in model.batches)
+        self.dtype = torch.float64 if size <= DOUBLE_LIMIT else torch.float32
+        hessian = dense_curvature(model, theta, newton=True, dtype=self.dtype)
+        hessian.diagonal().add_((model.n_pairs - 1) * model.weight_decay)
+        self.factor, failed = torch.linalg.cholesky_ex(hessian)
+        if int(failed):
+            raise ConvergenceError(
+                "The trained heads are no strict local minimum, so leaving out a pair has no well-defined "
+                "optimum. Raise weight_decay, norm_floor or temperature of the ContrastiveProbe."
+            )
+        del hessian
+        self.inverse = torch.cholesky_inverse(self.factor)
+        self.start = model.value_gradient(theta)[1]
+        self.pull = model.weight_decay * (theta - model.initial)
+        self.solve_operations = 12.0 * (12.0 * n**2 * model.dim + 2.0 * size**2)
+        self.rebuild_operations = 6.0 * n * float(size) * (n if precision.has_frozen else size)
+
+    def run(self, index: Tensor, progress: Progress | None = None) -> PairResult:
+        """Return the result of the pairs at `index`."""
+        result, steps = (
+            PairResult.empty(len(index)),
+            torch.zeros(len(index), len(self.theta), dtype=self.dtype),
+        )
+        rebuild = not self.precision.has_frozen
+        refine = len(index) * self.solve_operations <= REFINE_OPERATIONS and self.settings.tol is not None
+        rebuild = rebuild or (refine and len(index) * self.rebuild_operations <= REBUILD_OPERATIONS)
+        done = 0
+        for where, block, sides in self._blocks(index):
+            delta, result.leverage[where] = self.step(sides, block)
+            if refine:
+                for row, position in enumerate(block.positions.tolist()):
+                    delta[row] = self.solve(position, delta[row])
+                result.relative_error[where] = self.settings.tol if rebuild else np.nan
+            steps[torch.from_numpy(where)] = delta.to(self.dtype)
+            self._put(result, where, block, sides, delta, rebuild)
+            done += len(where)
+            if progress is not None:
+                progress("leave-one-out", done, len(index))
+        if self.settings.tol is not None and not (refine and rebuild):
+            self._calibrate(result, index, steps, refine)
+        return result
+
+    def solve(self, position: int, delta: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
+        """Return `θ₋ᵢ − θ` of one pair, iterated until the gradient without it is gone, `(K,)` float64.
+
+        Args:
+            position: The pair.
+            delta: Where to start; None: at the full-data optimum.
+            tolerance: Of the preconditioned gradient, relative to that at the full-data optimum.
+        """
+        model, change = self.model.without(position), Preconditioner(self.factor)
+        scale = float(change.to_gradient(model.value_gradient(self.theta)[1]).abs().max())
+        start = self.theta if delta is None else self.theta + delta
+        found = minimise(model, start, tolerance=tolerance, scale=max(scale, 1e-300), preconditioner=change)
+        return found[0] - self.theta
+
+    def step(self, sides: tuple[Side, Side], block: Block) -> tuple[Tensor, np.ndarray]:
+        """Return the first step of each pair, `(B, K)` float64, and its leverage, `(B,)`."""
+        changes = [
+            gradient_change(side, means, block.at).flatten(1)
+            for side, means in zip(sides, block.candidates, strict=True)
+        ]
+        gradient = torch.cat(changes, 1) + (self.start - self.pull).to(changes[0].dtype)
+        plain = -(gradient.to(self.dtype) @ self.inverse)
+        x = self.model.x[block.positions].to(self.dtype), self.model.y[block.positions].to(self.dtype)
+        gram, own = self._gram(x), own_block(sides, block.at).to(self.dtype)
+        # Eigenvalues of M Q through a factor of Q; at 1 the pair alone would fix a direction.
+        root = torch.linalg.cholesky(0.5 * (gram + gram.mT))
+        values, vectors = torch.linalg.eigh(root.mT @ own @ root)
+        safe = values.clamp_max(0.9)
+        seen = self._along(plain, x)
+        inner = torch.linalg.solve_triangular(root, seen[:, :, None], upper=False)
+        inner = vectors @ ((safe / (1 - safe))[:, :, None] * (vectors.mT @ inner))
+        weights = torch.linalg.solve_triangular(root.mT, inner, upper=True)[:, :, 0]
+        delta = plain + self._across(weights, x) @ self.inverse
+        return delta.to(torch.float64), values.sum(1).numpy()
+
+    def _gram(self, x: tuple[Tensor, Tensor]) -> Tensor:
+        """Return `E_iᵀ H⁻¹ E_i`, `(B, 2d, 2d)`."""
+        rows, first = [], 0
+        for side in x:
+            for _ in range(self.model.dim):
+                rows.append(self._along(side @ self.inverse[first : first + side.shape[1]], x))
+                first += side.shape[1]
+        return torch.stack(rows, 1)
+
+    def _along(self, vectors: Tensor, x: tuple[Tensor, Tensor]) -> Tensor:
+        """Return `E_iᵀ v_i`, `(B, 2d)`."""
+        halves = vectors[:, : self.model.n_left], vectors[:, self.model.n_left :]
+        shape = (len(vectors), self.model.dim, -1)
+        return torch.cat(
+            [(v.view(shape) @ s[:, :, None])[:, :, 0] for v, s in zip(halves, x, strict=True)], 1
+        )
+
+    def _across(self, weights: Tensor, x: tuple[Tensor, Tensor]) -> Tensor:
+        """Return `E_i w_i`, `(B, K)`."""
+        halves = weights[:, : self.model.dim], weights[:, self.model.dim :]
+        return torch.cat(
+            [(w[:, :, None] * s[:, None, :]).flatten(1) for w, s in zip(halves, x, strict=True)], 1
+        )
+
+    def _blocks(self, index: Tensor) -> Iterator[tuple[np.ndarray, Block, tuple[Side, Side]]]:
+        """Yield the scored pairs batch by batch: places in the result, the pairs, the batch's sides."""
+        size = max(16, int(2e8 // len(self.theta) // 8))
+        for batch in self.model.batches:
+            where = torch.isin(index, batch).nonzero()[:, 0]
+            if not len(where):
+                continue
+            sides = both_sides(self.model, self.theta, batch, self.dtype)
+            candidates = sides[0].candidate_means(), sides[1].candidate_means()
+            for part in where.split(size):
+                positions = index[part]
+                block = Block(positions, torch.searchsorted(batch, positions), candidates)
+                yield part.numpy(), block, sides
+
+    def _put(
+        self, result: PairResult, where: np.ndarray, block: Block, sides: tuple[Side, Side],
+        delta: Tensor, rebuild: bool,
+    ) -> None:  # fmt: skip
+        if rebuild:
+            for row, position in enumerate(block.positions.tolist()):
+                divergences = self.precision.exact(position, self.theta + delta[row])
+                result.put_terms(where[row : row + 1], divergences)
+        else:
+            k = self.model.n_left
+            left = self.precision.frozen(sides[0], block, delta[:, :k], False)
+            result.put_terms(
+                where, add_terms(left, self.precision.frozen(sides[1], block, delta[:, k:], True))
+            )
+        result.put_match(where, self.model, block.positions, self.theta + delta)
+
+    def _calibrate(self, result: PairResult, index: Tensor, steps: Tensor, refined: bool) -> None:
+        """Measure the error of a few pairs, from the highest score to the lowest, and lend it to the others.
+
+        Where pairs are not refined, what one more step adds is measured; where that costs no more than the
+        refinement of a few, what the second posterior's curvature adds is measured as well.
+        """
+        picks = choose(result.lsi, min(CALIBRATION, len(index)), seed=0)
+        exact = self.rebuild_operations * len(picks) <= REBUILD_OPERATIONS
+        errors = []
+        for pick in picks:
+            position, delta = int(index[pick]), steps[pick].to(torch.float64)
+            target = delta if refined else delta + self._correction(position, delta)
+            if exact or not self.precision.has_frozen:
+                value = float(self.precision.exact(position, self.theta + target)[2].total)
+            else:
+                moved = self.precision.mean_term(target) - self.precision.mean_term(delta)
+                value = result.lsi[pick] + moved
+            errors.append(abs(value - result.lsi[pick]) / value if value > 0 else np.inf)
+        ranks = np.argsort(np.argsort(result.lsi, kind="stable"), kind="stable")
+        distance = np.abs(ranks[:, None] - ranks[picks][None, :])
+        near = np.argsort(distance, axis=1, kind="stable")[:, :3]
+        result.relative_error[:] = SAFETY * np.asarray(errors)[near].max(1)
+
+    def _correction(self, position: int, delta: Tensor) -> Tensor:
+        gradient = self.model.without(position).value_gradient(self.theta + delta)[1]
+        return -(self.inverse @ gradient.to(self.dtype)).to(torch.float64)
+
+
+def own_block(sides: tuple[Side, Side], at: Tensor) -> Tensor:
+    """Return the Hessian by the two projections of each pair, the others held, `(B, 2d, 2d)`.
+
+    Args:
+        sides: The batch from both heads.
+        at: The pairs, positions in the batch.
+    """
+    one, other = sides
+    d = one.unit.shape[1]
+    block = one.unit.new_empty(len(at), 2 * d, 2 * d)
+    block[:, :d, :d] = one.own_curvature(at) + one.bending(at)
+    block[:, d:, d:] = other.own_curvature(at) + other.bending(at)
+    u, v, s = one.unit[at], other.unit[at], one.cosine[at, at][:, None]
+    p, q = one.rows[at, at][:, None], one.columns[at, at][:, None]
+    a, b = (v - s * u) * one.scale[at], (u - s * v) * other.scale[at]
+    f, h = one.own(one.rows[at], at), other.own(other.rows[at], at)
+    mean = 0.5 * (p + q)
+    weight = ((mean - 1) * one.scale[at] * other.scale[at] * one.temperature)[:, :, None]
+    square = torch.eye(d, dtype=u.dtype) - u[:, :, None] * u[:, None, :] - v[:, :, None] * v[:, None, :]
+    cross = weight * (square + (s * u)[:, :, None] * v[:, None, :])
+    cross += (mean * a)[:, :, None] * b[:, None, :]
+    cross -= 0.5 * (f[:, :, None] * (p * b)[:, None, :] + (q * a)[:, :, None] * h[:, None, :])
+    block[:, :d, d:], block[:, d:, :d] = cross, cross.mT
+    return block

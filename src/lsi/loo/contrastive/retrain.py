@@ -1,0 +1,181 @@
+r"""`Retrain` for pairs: many copies of both heads at a time, each without one pair.
+
+Every copy starts from the probe's initial weights and runs stochastic gradient descent over the probe's
+fixed batches (all pairs in one, unless a batch size is set), as ``torch.optim.SGD`` would: momentum,
+Nesterov's look-ahead, and the penalty's gradient :math:`\mathrm{wd}(\theta - \theta_0)`. The batch of the
+left-out pair is one shorter. Copies are kept as `(B, d, D)`, so that a step is a few batched products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lsi.errors import ConvergenceError, InputError
+from lsi.loo.contrastive.model import Embeddings, PairModel
+from lsi.loo.contrastive.precision import PairPrecision
+from lsi.loo.contrastive.result import PairResult
+from lsi.loo.retrain import Retrain
+from lsi.progress import Progress
+
+_CACHE_ELEMENTS = 1 << 18
+"""Logits of all copies together stay about this many: more are paged in anew in every step."""
+
+
+def check_retrain(settings: Retrain) -> None:
+    """Refuse what training pairs does not offer.
+
+    Args:
+        settings: The protocol.
+
+    Raises:
+        InputError: Another optimizer than SGD, a schedule, or a batch size.
+    """
+    if not settings.is_plain or settings.record_every is not None or settings.n_seeds != 1:
+        raise InputError(
+            "Pairs are trained by plain SGD at a constant rate, once: use lsi.Retrain(epochs=..., lr=..., "
+            "momentum=..., nesterov=...). Batches and seed are settings of the ContrastiveProbe."
+        )
+
+
+class PairTrainer:
+    """Trains B copies of both heads at a time.
+
+    Args:
+        model: Pairs, with all of them.
+        settings: The protocol.
+    """
+
+    def __init__(self, model: PairModel, settings: Retrain) -> None:
+        self.model, self.settings = model, settings
+
+    def train(self, left_out: Tensor, tick: Callable[[], None] | None = None) -> Tensor:
+        """Return the trained weights `(B, K)`.
+
+        Args:
+            left_out: The pair that each copy goes without, −1 for none, `(B,)`.
+            tick: Called after every epoch.
+
+        Returns:
+            The weights.
+
+        Raises:
+            ConvergenceError: Weights are no longer finite.
+        """
+        s, model = self.settings, self.model
+        theta = model.initial.expand(len(left_out), -1).clone()
+        velocity = torch.zeros_like(theta)
+        for _ in range(s.epochs):
+            for rows in model.batches:
+                gradient = self._gradient(theta, rows, left_out)
+                gradient += model.weight_decay * (theta - model.initial)
+                velocity.mul_(s.momentum).add_(gradient)
+                theta.sub_(gradient.add_(velocity, alpha=s.momentum) if s.nesterov else velocity, alpha=s.lr)
+            if tick is not None:
+                tick()
+        if not bool(theta.isfinite().all()):
+            raise ConvergenceError(
+                f"Training diverged within {s.epochs} epochs at lr={s.lr}: lower it, or raise temperature."
+            )
+        return theta
+
+    def _gradient(self, theta: Tensor, rows: Tensor, left_out: Tensor) -> Tensor:
+        """Return the gradient of the mean loss of a batch for every copy, `(B, K)`."""
+        model, k = self.model, self.model.n_left
+        copies, where = (rows[None] == left_out[:, None]).nonzero(as_tuple=True)
+        x, y = model.x[rows], model.y[rows]
+        u, v = self._embed(theta[:, :k], x), self._embed(theta[:, k:], y)
+        weight = (u.unit @ v.unit.mT).sub_(1.0).div_(model.temperature).exp_()
+        weight[copies, where] = 0.0
+        weight[copies, :, where] = 0.0
+        row, column = weight.sum(2, keepdim=True), weight.sum(1)[:, :, None]
+        row[copies, where], column[copies, where] = 1.0, 1.0
+        by_u = 0.5 * ((weight @ v.unit) / row + weight @ (v.unit / column)) - v.unit
+        by_v = 0.5 * ((weight.mT @ u.unit) / column + weight.mT @ (u.unit / row)) - u.unit
+        by_u[copies, where], by_v[copies, where] = 0.0, 0.0
+        count = torch.full((len(theta), 1), float(len(rows)), dtype=theta.dtype)
+        count[copies] -= 1.0
+        parts = [(e.pull_back(g).mT @ f).flatten(1) for e, g, f in ((u, by_u, x), (v, by_v, y))]
+        return torch.cat(parts, 1) / (count * model.temperature)
+
+    def _embed(self, heads: Tensor, x: Tensor) -> Embeddings:
+        copies, d = len(heads), self.model.dim
+        z = heads.reshape(copies * d, -1) @ x.T
+        return Embeddings.of(z.view(copies, d, len(x)).mT, self.model.floor)
+
+
+class PairRetrain:
+    """Leave-one-out scores of pairs by training again.
+
+    Args:
+        model: Pairs, with all of them.
+        build: Makes the posterior at trained weights.
+        settings: The protocol.
+    """
+
+    def __init__(self, model: PairModel, build: Callable[[Tensor], PairPrecision], settings: Retrain) -> None:
+        self.trainer, self.build = PairTrainer(model, settings), build
+
+    def run(self, index: Tensor, progress: Progress | None = None) -> PairResult:
+        """Return the result of the pairs at `index`."""
+        model, epochs = self.trainer.model, self.trainer.settings.epochs
+        size = max(1, min(64, _CACHE_ELEMENTS // max(len(batch) for batch in model.batches) ** 2))
+        parts = [torch.tensor([-1]), *index.split(size)]
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress("leave-one-out", done, epochs * len(parts))
+
+        whole = self.trainer.train(parts[0], tick)[0]
+        precision, result, first = self.build(whole), PairResult.empty(len(index)), 0
+        for part in parts[1:]:
+            heads = self.trainer.train(part, tick)
+            for row, position in enumerate(part.tolist()):
+                put(result, first + row, precision, position, heads[row])
+            first += len(part)
+        return result
+
+
+def put(result: PairResult, where: int, precision: PairPrecision, position: int, theta: Tensor) -> None:
+    """Write one pair's entries, from the heads that were trained without it.
+
+    Args:
+        result: Written to.
+        where: Place in it.
+        precision: Posterior of the full data.
+        position: The pair.
+        theta: Heads without it, `(K,)`.
+    """
+    result.put_terms(slice(where, where + 1), precision.exact(position, theta))
+    result.put_match(slice(where, where + 1), precision.model, torch.tensor([position]), theta[None])
+
+
+def train_plainly(model: PairModel, settings: Retrain, left_out: int | None) -> Tensor:
+    """Return heads trained by ``torch.optim.SGD`` and autograd without a pair, `(K,)`; for the audit.
+
+    Args:
+        model: Pairs, with all of them.
+        settings: The protocol.
+        left_out: The pair, or None.
+    """
+    one = model if left_out is None else model.without(left_out)
+    batches = [replace(one, batches=[rows], left_out=None) for rows in one.parts()]
+    theta = model.initial.clone().requires_grad_()
+    s = settings
+    optimizer = torch.optim.SGD([theta], lr=s.lr, momentum=s.momentum, nesterov=s.nesterov)
+    for _ in range(s.epochs):
+        for batch in batches:
+            optimizer.zero_grad()
+            rows = batch.batches[0]
+            u, v = batch.embed(theta, rows)
+            logits, match = u.unit @ v.unit.T / model.temperature, torch.arange(len(rows))
+            loss = 0.5 * sum(torch.nn.functional.cross_entropy(view, match) for view in (logits, logits.T))
+            (loss + 0.5 * model.weight_decay * (theta - model.initial).square().sum()).backward()
+            optimizer.step()
+    return theta.detach()
