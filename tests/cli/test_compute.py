@@ -28,7 +28,7 @@ def test_a_run_leaves_scores_and_a_page(finished):
     code, folder = finished
     assert code == 0
     assert sorted(entry.name for entry in folder.iterdir()) == ["report.html", "scores"]
-    assert "Finding the planted label errors" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "Finding the planted errors" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_saved_scores_know_their_source_and_the_truth(finished):

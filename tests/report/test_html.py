@@ -58,6 +58,7 @@ def test_hostile_text_stays_text(make_scores, make_samples, images):
     text = build_page(scores, samples)
     page = Page(text)
     assert page.tags.count("script") == 2
+    assert "<script>" not in text
     assert json.loads(page.scripts[0])["n"] == 60
     assert page.scripts[1] == assets.script()
     assert not [value for name, value in page.attributes if name == "href" and not value.startswith("#")]
