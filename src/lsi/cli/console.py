@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.table import Table
 
 
 class PipeConsole(Console):
@@ -11,3 +12,18 @@ class PipeConsole(Console):
     def on_broken_pipe(self) -> None:
         """Let the error through."""
         raise BrokenPipeError
+
+
+def out_console(width: int = 120) -> PipeConsole:
+    """Return a console on stdout; a pipe or a file, which has no width, gets this one."""
+    console = PipeConsole(highlight=False)
+    if not console.is_terminal:
+        console.width = width
+    return console
+
+
+def plain_table(title: str) -> Table:
+    """Return an empty table without lines, under a title."""
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )

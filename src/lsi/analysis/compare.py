@@ -1,0 +1,232 @@
+"""What changed between two runs, or between two versions of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.analysis.view import ranks
+from lsi.errors import InputError
+from lsi.scores import Scores, json_label
+
+_SETTINGS = ("probe", "posterior", "method", "prior_precision")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two sets of scores, matched by `sample_id`.
+
+    Attributes:
+        n_old: Scored samples of the old run.
+        n_new: Scored samples of the new run.
+        added: Ids that only the new run has.
+        removed: Ids that only the old run has.
+        relabelled: One row a common sample whose label changed: `sample_id`, `old_label`, `new_label`,
+            `old_lsi`, `new_lsi`.
+        common: One row a common sample, biggest move first: `sample_id`, `label` (the new one), `old_lsi`,
+            `new_lsi` (nats), `old_quantile`, `new_quantile` (among the common samples) and `move`, the
+            difference of the two.
+        rank_correlation: Spearman's over the common samples; None for fewer than three, or constant scores.
+        top_overlap: Share of the old run's highest tenth of the common samples that is in the new one's.
+        settings: What differs between the runs' settings, as `name: [old, new]`.
+        same_data: Whether features and labels have the same fingerprint; None where a run has none.
+        audits: Rank correlation and median relative error that each run's audit measured.
+        notes: What to keep in mind, one sentence each.
+    """
+
+    n_old: int
+    n_new: int
+    added: list[Any]
+    removed: list[Any]
+    relabelled: pd.DataFrame
+    common: pd.DataFrame
+    rank_correlation: float | None
+    top_overlap: float | None
+    settings: dict[str, list[Any]]
+    same_data: bool | None
+    audits: dict[str, dict[str, float | None] | None]
+    notes: tuple[str, ...]
+
+    def holds(self, min_rank_correlation: float) -> bool:
+        """Return whether the rank correlation is there and at least this high."""
+        return self.rank_correlation is not None and self.rank_correlation >= min_rank_correlation
+
+    def to_dict(self, rows: int = 20) -> dict[str, Any]:
+        """Return JSON values, with at most `rows` samples in each list.
+
+        Args:
+            rows: Longest list of samples.
+
+        Returns:
+            Counts in full, samples cut.
+        """
+        return {
+            "n_old": self.n_old,
+            "n_new": self.n_new,
+            "n_common": len(self.common),
+            "n_added": len(self.added),
+            "n_removed": len(self.removed),
+            "n_relabelled": len(self.relabelled),
+            "rank_correlation": self.rank_correlation,
+            "top_overlap": self.top_overlap,
+            "same_data": self.same_data,
+            "settings": self.settings,
+            "audits": self.audits,
+            "added": [json_label(value) for value in self.added[:rows]],
+            "removed": [json_label(value) for value in self.removed[:rows]],
+            "relabelled": _records(self.relabelled.head(rows)),
+            "moves": _records(self.common.head(rows)),
+            "notes": list(self.notes),
+        }
+
+
+def compare(old: Scores, new: Scores) -> Comparison:
+    """Return what changed from one run to another.
+
+    Args:
+        old: The earlier scores.
+        new: The later scores.
+
+    Returns:
+        The comparison; scores are compared by rank, since values shrink as a dataset grows and move with
+        the settings.
+
+    Raises:
+        InputError: An id occurs twice, or is text in one run and a number in the other.
+    """
+    left, right = _indexed(old, "old"), _indexed(new, "new")
+    _check_kinds(left.index, right.index)
+    shared = left.index[left.index.isin(right.index)]
+    before, after = left.loc[shared], right.loc[shared]
+    common = _moves(before, after)
+    changed = (before["label"].astype(object) != after["label"].astype(object)).to_numpy()
+    relabelled = pd.DataFrame(
+        {
+            "sample_id": shared[changed],
+            "old_label": before["label"].to_numpy()[changed],
+            "new_label": after["label"].to_numpy()[changed],
+            "old_lsi": before["lsi"].to_numpy()[changed],
+            "new_lsi": after["lsi"].to_numpy()[changed],
+        }
+    )
+    prints = [(scores.manifest.get("data") or {}).get("fingerprint") for scores in (old, new)]
+    return Comparison(
+        n_old=len(old),
+        n_new=len(new),
+        added=right.index[~right.index.isin(left.index)].tolist(),
+        removed=left.index[~left.index.isin(right.index)].tolist(),
+        relabelled=relabelled,
+        common=common,
+        rank_correlation=_spearman(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
+        top_overlap=_top_overlap(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
+        settings=_differences(old.manifest, new.manifest),
+        same_data=None if None in prints else prints[0] == prints[1],
+        audits={"old": _audit(old), "new": _audit(new)},
+        notes=_notes(left, right, shared),
+    )
+
+
+def _indexed(scores: Scores, which: str) -> pd.DataFrame:
+    table = scores.to_frame().set_index("sample_id")
+    if not table.index.is_unique:
+        first = table.index[table.index.duplicated()][0]
+        raise InputError(f"the {which} scores hold the sample {first!r} twice. Give every sample an id.")
+    return table
+
+
+def _check_kinds(left: pd.Index, right: pd.Index) -> None:
+    kinds = [pd.api.types.is_numeric_dtype(index.dtype) for index in (left, right)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            "sample ids are numbers in one run and text in the other, so that nothing can be matched. Name "
+            "the same column of ids in both runs (--id-column)."
+        )
+
+
+def _moves(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    old, new = before["lsi"].to_numpy(dtype=np.float64), after["lsi"].to_numpy(dtype=np.float64)
+    frame = pd.DataFrame(
+        {
+            "sample_id": before.index.to_numpy(),
+            "label": after["label"].to_numpy(),
+            "old_lsi": old,
+            "new_lsi": new,
+            "old_quantile": ranks(old),
+            "new_quantile": ranks(new),
+        }
+    )
+    frame["move"] = frame["new_quantile"] - frame["old_quantile"]
+    order = frame["move"].abs().sort_values(ascending=False, kind="stable").index
+    return frame.loc[order].reset_index(drop=True)
+
+
+def _spearman(old: np.ndarray, new: np.ndarray) -> float | None:
+    from scipy.stats import spearmanr
+
+    if len(old) < 3 or np.ptp(old) == 0 or np.ptp(new) == 0:
+        return None
+    return float(spearmanr(old, new).statistic)
+
+
+def _top_overlap(old: np.ndarray, new: np.ndarray) -> float | None:
+    if not len(old):
+        return None
+    count = max(1, len(old) // 10)
+    highest = [set(np.argsort(-values, kind="stable")[:count].tolist()) for values in (old, new)]
+    return len(highest[0] & highest[1]) / count
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+    found = {}
+    configs = [manifest.get("config") or {} for manifest in (old, new)]
+    for name in _SETTINGS:
+        left, right = _flat(name, configs[0].get(name)), _flat(name, configs[1].get(name))
+        for key in [*left, *(key for key in right if key not in left)]:
+            if left.get(key) != right.get(key):
+                found[key] = [left.get(key), right.get(key)]
+    return found
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {f"{name}.{key}": entry for key, entry in value.items()}
+    return {name: value}
+
+
+def _audit(scores: Scores) -> dict[str, float | None] | None:
+    audit = scores.audit
+    if audit is None:
+        return None
+    return {"spearman": _plain(audit.spearman), "median_relative_error": _plain(audit.median_relative_error)}
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _notes(left: pd.DataFrame, right: pd.DataFrame, shared: pd.Index) -> tuple[str, ...]:
+    notes = []
+    if not len(shared):
+        notes.append("The two runs have no sample in common: check that both use the same ids.")
+    elif len(left) != len(right) and all(_row_numbers(table.index) for table in (left, right)):
+        notes.append(
+            "Ids are row numbers in both runs, which differ in length: they match only where no row moved."
+        )
+    return tuple(notes)
+
+
+def _row_numbers(index: pd.Index) -> bool:
+    return pd.api.types.is_integer_dtype(index.dtype) and bool(
+        (np.sort(index) == np.arange(len(index))).all()
+    )
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): value if isinstance(value, float) else json_label(value) for key, value in row.items()}
+        for row in frame.to_dict("records")
+    ]

@@ -1,0 +1,185 @@
+r"""How hard a dataset is for its probe: one figure that can be compared between datasets.
+
+A classifier that knew only how often each class occurs would pay the label entropy H(Y) a sample. Without the
+sample, the probe pays the cross-entropy :math:`-\log p_{-i}(y_i \mid x_i)`. The difficulty is the share of
+H(Y) that it still pays:
+
+.. math:: \mathrm{difficulty} = \frac{\frac1n \sum_i -\log p_{-i}(y_i \mid x_i)}{H(Y)}
+
+0: the features tell the label; 1: they tell nothing that the class frequencies do not; above 1: the probe is
+surer than it is right. The mean over samples does not grow with n, H(Y) takes out number and balance of the
+classes, and probabilities have no unit that the number of features could change. The difference
+:math:`H(Y) - \mathrm{cross\ entropy}` is the V-usable information of Ethayarajh, Choi and Swayamdipta,
+*Understanding Dataset Difficulty with V-Usable Information*, ICML 2022, with leave-one-out in place of
+held-out data.
+
+LSI itself shrinks with 1/n and grows with the number of weights: Σ LSI ≈ K/2 nats for a well-specified model
+with the full posterior (each weight is worth half a nat). `information_per_weight` = 2 Σ LSI / K takes out
+both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.analysis.classwise import cross_entropy
+from lsi.analysis.view import View, need_classes, view
+from lsi.errors import InputError
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard a dataset is; nats are a sample's mean unless said otherwise.
+
+    Attributes:
+        difficulty: Leave-one-out cross-entropy as a share of the label entropy.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end.
+        cross_entropy: Leave-one-out cross-entropy, nats.
+        label_entropy: Entropy of the class frequencies, nats.
+        usable_information: `label_entropy − cross_entropy`: what the features tell the probe, nats.
+        loo_error: Share of samples whose most likely label without them is not theirs.
+        mean_lsi: Nats; compare it between runs with equal settings and N only.
+        information_per_weight: `2 N mean_lsi / K`; None where the manifest does not say how many weights
+            there are.
+        n_scored: Scored samples.
+        n_samples: Samples N.
+        n_features: Features.
+        n_classes: Classes C.
+    """
+
+    difficulty: float
+    low: float
+    high: float
+    cross_entropy: float
+    label_entropy: float
+    usable_information: float
+    loo_error: float
+    mean_lsi: float
+    information_per_weight: float | None
+    n_scored: int
+    n_samples: int
+    n_features: int | None
+    n_classes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """Return the main figures as one sentence."""
+        return (
+            f"Difficulty {self.difficulty:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}): of "
+            f"{self.label_entropy:.3f} nats a label, the features tell {self.usable_information:.3f}; "
+            f"{100 * self.loo_error:.1f} % of the labels are not what the probe expects."
+        )
+
+
+def difficulty(
+    table: pd.DataFrame, manifest: Mapping[str, Any], *, n_bootstrap: int = 500, seed: int = 0
+) -> Difficulty:
+    """Return how hard a dataset is, with an interval.
+
+    Args:
+        table: One row a scored sample.
+        manifest: How the scores were made.
+        n_bootstrap: Resamples of the scored samples behind the interval.
+        seed: Of the resampling.
+
+    Returns:
+        The figures. A scored subset stands for the whole where it was drawn at random.
+
+    Raises:
+        InputError: The task is not classification, or fewer than two classes have scored samples.
+    """
+    need_classes(manifest, "difficulty")
+    if n_bootstrap < 20:
+        raise InputError(f"n_bootstrap must be at least 20, got {n_bootstrap}.")
+    seen = view(table)
+    if len(seen.classes) < 2:
+        raise InputError(
+            "difficulty needs scored samples of two or more classes. Score a random subset, not one class."
+        )
+    loss = cross_entropy(table["loo_probability"].to_numpy(dtype=np.float64))
+    drawn = _bootstrap(loss, seen.codes, n_bootstrap, seed)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    data = manifest.get("data") or {}
+    n_samples = int(data.get("n_samples", len(table)))
+    mean_loss, entropy = float(loss.mean()), _entropy(np.bincount(seen.codes))
+    return Difficulty(
+        difficulty=mean_loss / entropy,
+        low=float(low),
+        high=float(high),
+        cross_entropy=mean_loss,
+        label_entropy=entropy,
+        usable_information=entropy - mean_loss,
+        loo_error=float(seen.disagrees.mean()),
+        mean_lsi=float(seen.lsi.mean()),
+        information_per_weight=_per_weight(seen, manifest, n_samples),
+        n_scored=len(table),
+        n_samples=n_samples,
+        n_features=data.get("n_features"),
+        n_classes=len(manifest.get("classes") or seen.classes),
+    )
+
+
+def compare_datasets(datasets: Mapping[str, Any], *, n_bootstrap: int = 500, seed: int = 0) -> pd.DataFrame:
+    """Return the difficulty of several datasets, hardest first.
+
+    Args:
+        datasets: `Scores`, or folders with scores, by name.
+        n_bootstrap: Resamples behind each interval.
+        seed: Of the resampling.
+
+    Returns:
+        One row a dataset: `dataset`, then the fields of `Difficulty`, then `probe`, `weight_decay` and
+        `posterior`: difficulties of runs that differ in these compare runs, not data alone.
+
+    Raises:
+        InputError: There are no datasets, or one cannot be read or is of another task.
+    """
+    from lsi.scores import Scores, load
+
+    if not datasets:
+        raise InputError("there are no datasets. Pass scores by name: {'digits': scores}.")
+    rows = []
+    for name, given in datasets.items():
+        scores = given if isinstance(given, Scores) else load(given)
+        figures = difficulty(scores.to_frame(), scores.manifest, n_bootstrap=n_bootstrap, seed=seed)
+        config = scores.manifest.get("config") or {}
+        probe = config.get("probe") or {}
+        settings = {"probe": probe.get("kind"), "weight_decay": probe.get("weight_decay")}
+        rows.append({"dataset": name, **figures.to_dict(), **settings, "posterior": config.get("posterior")})
+    return pd.DataFrame(rows).sort_values("difficulty", ascending=False, kind="stable", ignore_index=True)
+
+
+def _entropy(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def _bootstrap(loss: np.ndarray, codes: np.ndarray, rounds: int, seed: int) -> np.ndarray:
+    """Return the difficulty of resamples; those that hit one class only are drawn again."""
+    rng, n, drawn = np.random.default_rng(seed), len(loss), np.empty(rounds)
+    for k in range(rounds):
+        entropy = 0.0
+        while entropy == 0.0:
+            chosen = rng.integers(0, n, n)
+            entropy = _entropy(np.bincount(codes[chosen]))
+        drawn[k] = loss[chosen].mean() / entropy
+    return drawn
+
+
+def _per_weight(seen: View, manifest: Mapping[str, Any], n_samples: int) -> float | None:
+    data, probe = manifest.get("data") or {}, (manifest.get("config") or {}).get("probe") or {}
+    if probe.get("kind") != "linear" or "n_features" not in data or "n_classes" not in data:
+        return None
+    weights = (int(data["n_features"]) + bool(probe.get("fit_intercept"))) * int(data["n_classes"])
+    return 2.0 * n_samples * float(seen.lsi.mean()) / weights

@@ -1,0 +1,231 @@
+r"""Which samples to keep.
+
+The default order, `"useful"`, ranks by
+
+.. math:: \mathrm{usefulness}_i = (1 - w_i) \cdot p_{-i}(y_i) \cdot r_i
+
+where :math:`w_i` is the probability that the label is wrong, :math:`p_{-i}(y_i)` the probability of the given
+label without the sample, and :math:`r_i` the rank of the sample's LSI in its class, as a share. A sample is
+worth its information if its label is right, and if the other samples do not contradict what it teaches: a few
+contradictory samples teach nothing. `docs/decisions.md` has the measurements behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.analysis.view import View, ranks_within, view
+from lsi.errors import InputError, nearest
+
+ORDERS = ("useful", "largest", "smallest", "right", "random")
+"""Orders of keeping: the best first."""
+Order = str | Mapping[str, float]
+
+
+def usefulness(seen: View) -> np.ndarray:
+    """Return `(1 − wrong) · loo_probability · rank of LSI within the class`, in [0, 1].
+
+    Args:
+        seen: What the analyses read from a table.
+
+    Returns:
+        `(n,)`. Where the table has no calibrated `wrong_probability`, `wrong` is `1 − loo_probability`.
+    """
+    probability = seen.table["loo_probability"].to_numpy(dtype=np.float64)
+    return np.asarray((1.0 - seen.wrong) * probability * ranks_within(seen.lsi, seen.codes))
+
+
+def select(
+    table: pd.DataFrame,
+    keep: float | int | None = None,
+    *,
+    order: Order = "useful",
+    balanced: bool | str = True,
+    drop_mislabeled: bool | float | int = False,
+    drop_redundant: bool = False,
+    seed: int = 0,
+    task: str = "classification",
+) -> np.ndarray:
+    """Return which rows of a table to keep.
+
+    Args:
+        table: One row a scored sample.
+        keep: Share in (0, 1] if a float, number of samples if an integer; None: all that `drop_mislabeled`
+            and `drop_redundant` leave.
+        order: `"useful"`, `"largest"` or `"smallest"` (LSI), `"right"` (least doubtful label first) or
+            `"random"`; or a mixed budget such as `{"largest": 0.7, "smallest": 0.3}`: shares of what is
+            kept, filled in this order, no sample twice.
+        balanced: True: as many of each class as it has, up to equal numbers; `"proportional"`: every class
+            keeps the same share; False: classes are not looked at. Ignored where the target is no class.
+        drop_mislabeled: True: samples whose label is suspected go first, most doubtful first, whatever the
+            order; a share or a number: so many of the most doubtful do.
+        drop_redundant: Whether all but the most informative sample of every `redundancy_group` go before
+            the others.
+        seed: Of the random order, and of nothing else.
+        task: The manifest's task.
+
+    Returns:
+        Ascending row numbers of the table; exactly as many as `keep` asks for.
+
+    Raises:
+        InputError: A setting that cannot be used.
+    """
+    seen = view(table, task)
+    last = _last(seen, drop_mislabeled, drop_redundant)
+    count = keep_count(keep, len(table), int((~last).sum()))
+    groups, parts = _groups(seen, balanced), _parts(_mixture(order), count)
+    kept, random = np.zeros(len(table), dtype=bool), np.random.default_rng(seed)
+    for name, part in parts.items():
+        priority = _priority(name, seen, random)
+        # Those that go first are kept last, the least doubtful of them before the others.
+        kept[_best(np.where(last, -seen.wrong, priority), last, groups, kept, part, balanced)] = True
+    return np.flatnonzero(kept)
+
+
+def keep_count(keep: Any, n: int, remaining: int) -> int:
+    """Return how many samples to keep.
+
+    Args:
+        keep: A share, a number, or None for `remaining`.
+        n: How many there are.
+        remaining: How many are left once those that go first are gone.
+
+    Returns:
+        At least 1, at most `n`.
+
+    Raises:
+        InputError: It is neither a share in (0, 1] nor a number from 1 to n.
+    """
+    if keep is None:
+        if remaining in (0, n):
+            reason = "nothing else says what goes" if remaining else "nothing would be left"
+            raise InputError(f"keep is missing and {reason}. Pass a share such as keep=0.5.")
+        return remaining
+    return amount(keep, n, "keep")
+
+
+def amount(value: Any, n: int, name: str) -> int:
+    """Return a share in (0, 1] or a number of samples as a number.
+
+    Args:
+        value: A float (share) or an integer (number).
+        n: How many samples there are.
+        name: Name of the setting, for the message.
+
+    Returns:
+        At least 1, at most `n`.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= value <= n:
+        return int(value)
+    if isinstance(value, float | np.floating) and 0 < value <= 1:
+        return max(1, round(float(value) * n))
+    raise InputError(
+        f"{name} must be a share in (0, 1] such as 0.5, or a whole number from 1 to {n:,}, got {value!r}."
+    )
+
+
+def _last(seen: View, drop_mislabeled: bool | float | int, drop_redundant: bool) -> np.ndarray:
+    out = np.zeros(len(seen.table), dtype=bool)
+    if drop_mislabeled is True:
+        out |= seen.suspected
+    elif drop_mislabeled is not False:
+        count = amount(drop_mislabeled, len(out), "drop_mislabeled")
+        out[np.argsort(-seen.wrong, kind="stable")[:count]] = True
+    if drop_redundant:
+        out |= spare(seen.table)
+    return out
+
+
+def spare(table: pd.DataFrame) -> np.ndarray:
+    """Return which samples only repeat a more informative one of their `redundancy_group`.
+
+    Args:
+        table: One row a scored sample, with that column.
+
+    Returns:
+        `(n,)` bool; one sample of each group is not spare.
+
+    Raises:
+        InputError: The column is missing.
+    """
+    if "redundancy_group" not in table:
+        raise InputError(
+            "these scores have no redundancy groups. Find them first: scores = scores.with_redundancy(X), or "
+            "lsi compute --redundancy."
+        )
+    group = table["redundancy_group"].to_numpy()
+    order = np.argsort(-table["lsi"].to_numpy(dtype=np.float64), kind="stable")
+    repeated = pd.Series(group[order]).duplicated().to_numpy()
+    out = np.zeros(len(table), dtype=bool)
+    out[order] = repeated
+    return np.asarray(out & (group >= 0))
+
+
+def _mixture(order: Order) -> dict[str, float]:
+    mixture = {order: 1.0} if isinstance(order, str) else dict(order)
+    for name, share in mixture.items():
+        if name not in ORDERS:
+            raise InputError(f"order={name!r} is not known. {nearest(name, ORDERS)}")
+        if not 0 <= share <= 1:
+            raise InputError(f"order: the share of {name!r} must lie between 0 and 1, got {share!r}.")
+    if abs(sum(mixture.values()) - 1.0) > 1e-6:
+        raise InputError(f"order: the shares must add up to 1, got {sum(mixture.values()):g}.")
+    return mixture
+
+
+def _parts(mixture: Mapping[str, float], count: int) -> dict[str, int]:
+    """Return how many samples each order chooses, adding up to `count`."""
+    ends = np.round(np.cumsum(list(mixture.values())) * count).astype(int)
+    ends[-1] = count
+    return dict(zip(mixture, np.diff(ends, prepend=0).tolist(), strict=True))
+
+
+def _groups(seen: View, balanced: bool | str) -> np.ndarray:
+    if not isinstance(balanced, bool) and balanced != "proportional":
+        raise InputError(f"balanced must be True, False or 'proportional', got {balanced!r}.")
+    return seen.codes if balanced else np.zeros_like(seen.codes)
+
+
+def _priority(name: str, seen: View, random: np.random.Generator) -> np.ndarray:
+    """Return numbers of which the highest are kept first; all at least 0."""
+    if name == "useful":
+        return usefulness(seen)
+    if name == "right":
+        return 1.0 - seen.wrong
+    if name == "random":
+        return random.random(len(seen.table))
+    place = pd.Series(seen.lsi).rank(method="first").to_numpy()
+    return place if name == "largest" else len(place) - place
+
+
+def _best(
+    priority: np.ndarray,
+    last: np.ndarray,
+    groups: np.ndarray,
+    taken: np.ndarray,
+    count: int,
+    balanced: bool | str,
+) -> np.ndarray:
+    """Return the rows of the next `count` samples, so many of each group as keeps the whole even.
+
+    The k-th sample of a group stands at k (equal numbers) or at (k − ½) / size (proportional: Webster's
+    apportionment); the lowest stands are taken, so that every budget holds all smaller ones.
+    """
+    free = np.flatnonzero(~taken)
+    order = free[np.lexsort((-priority[free], last[free], groups[free]))]
+    group, sizes = groups[order], np.bincount(groups)
+    in_group = np.bincount(group, minlength=len(sizes))
+    before = np.cumsum(in_group) - in_group
+    place = (
+        np.arange(len(order)) - before[group] + np.bincount(groups[taken], minlength=len(sizes))[group] + 1
+    )
+    stand = (place - 0.5) / sizes[group] if balanced == "proportional" else place.astype(np.float64)
+    stand[last[order]] = np.inf
+    return order[np.lexsort((-priority[order], stand))][:count]

@@ -1,0 +1,151 @@
+"""``lsi compare`` and ``lsi difficulty``: runs and datasets beside each other."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lsi.errors import InputError, LsiError
+
+if TYPE_CHECKING:
+    from lsi.analysis.compare import Comparison
+
+
+class GateError(LsiError):
+    """A condition that the user set does not hold (exit code 1)."""
+
+
+def compare(
+    old: Path,
+    new: Path,
+    *,
+    min_rank_correlation: float | None = None,
+    rows: Annotated[int, Parameter(name=["--rows", "-n"])] = 8,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show what changed between two runs, or two versions of a dataset.
+
+    Args:
+        old: Folder of the earlier scores.
+        new: Folder of the later scores.
+        min_rank_correlation: Fail (exit code 1) where Spearman's rank correlation of the common samples is
+            lower.
+        rows: Samples shown in each list.
+        json: Print one JSON object on stdout and nothing else there.
+
+    Raises:
+        InputError: If the runs cannot be compared.
+        GateError: If the rank correlation is too low.
+    """
+    from lsi.analysis.compare import compare as compare_scores
+    from lsi.scores import load
+
+    if rows < 1:
+        raise InputError(f"--rows must be at least 1, got {rows}.")
+    if min_rank_correlation is not None and not -1 <= min_rank_correlation <= 1:
+        raise InputError(f"--min-rank-correlation must lie between -1 and 1, got {min_rank_correlation}.")
+    found = compare_scores(load(old), load(new))
+    passed = min_rank_correlation is None or found.holds(min_rank_correlation)
+    if json:
+        gate = {"min_rank_correlation": min_rank_correlation, "passed": passed}
+        print(json_module.dumps({**found.to_dict(rows), **gate}))
+    else:
+        _show(found, rows)
+    if not passed:
+        raise GateError(
+            f"the rank correlation is {_figure(found.rank_correlation)}, below {min_rank_correlation:g}."
+        )
+
+
+def difficulty(
+    *scores: Path,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Compare how hard datasets are: leave-one-out cross-entropy as a share of the label entropy.
+
+    Args:
+        scores: Folders that `lsi compute --output` wrote.
+        json: Print one JSON list on stdout and nothing else there.
+
+    Raises:
+        InputError: If no folder is named, or one cannot be read.
+    """
+    from lsi.analysis.difficulty import compare_datasets
+
+    if not scores:
+        raise InputError("name at least one folder of scores: lsi difficulty scores-a/ scores-b/")
+    frame = compare_datasets({str(path): path for path in scores})
+    if json:
+        print(frame.to_json(orient="records"))
+        return
+    from rich.text import Text
+
+    from lsi.cli.console import out_console, plain_table
+    from lsi.text import plain_text
+
+    table = plain_table("Difficulty (0: easy, 1: no better than the class frequencies)")
+    table.add_column("scores", max_width=32)
+    names = ("difficulty", "95 % interval", "LOO error", "nats a label", "of them told", "samples", "classes")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        cells = (
+            f"{row['difficulty']:.3f}",
+            f"{row['low']:.3f}–{row['high']:.3f}",
+            f"{100 * row['loo_error']:.1f} %",
+            f"{row['label_entropy']:.3f}",
+            f"{row['usable_information']:.3f}",
+            f"{row['n_samples']:,}",
+            f"{row['n_classes']:,}",
+        )
+        table.add_row(Text(plain_text(row["dataset"], 32)), *cells)
+    out_console().print(table)
+
+
+def _show(found: Comparison, rows: int) -> None:
+    from rich.text import Text
+
+    from lsi.cli.console import out_console, plain_table
+    from lsi.report.format import number
+    from lsi.text import plain_text
+
+    console = out_console()
+    lines = [
+        f"{found.n_old:,} samples before, {found.n_new:,} after, {len(found.common):,} in common",
+        f"{len(found.added):,} added, {len(found.removed):,} removed, {len(found.relabelled):,} relabelled",
+        f"rank correlation {_figure(found.rank_correlation)}, "
+        f"overlap of the highest tenth {_figure(found.top_overlap)}",
+    ]
+    lines += [f"setting {name}: {pair[0]} → {pair[1]}" for name, pair in found.settings.items()]
+    for which, audit in found.audits.items():
+        told = "none" if audit is None else f"rank correlation {_figure(audit['spearman'])}"
+        lines.append(f"audit of the {which} run: {told}")
+    for line in (*lines, *(f"note: {note}" for note in found.notes)):
+        console.print(Text(plain_text(line, 300)))
+    if len(found.relabelled):
+        table = plain_table("Relabelled")
+        for name in ("sample", "before", "after"):
+            table.add_column(name, max_width=32)
+        for row in found.relabelled.head(rows).to_dict("records"):
+            cells = (row["sample_id"], row["old_label"], row["new_label"])
+            table.add_row(*(Text(plain_text(cell, 32)) for cell in cells))
+        console.print(table)
+    if len(found.common):
+        table = plain_table("Biggest moves (quantiles of LSI among the common samples)")
+        for name in ("sample", "label"):
+            table.add_column(name, max_width=32)
+        for name in ("LSI before", "after", "quantile before", "after", "move"):
+            table.add_column(name, justify="right")
+        for row in found.common.head(rows).to_dict("records"):
+            shown = [Text(plain_text(row[name], 32)) for name in ("sample_id", "label")]
+            figures = [number(row["old_lsi"]), number(row["new_lsi"])]
+            figures += [f"{row['old_quantile']:.3f}", f"{row['new_quantile']:.3f}", f"{row['move']:+.3f}"]
+            table.add_row(*shown, *figures)
+        console.print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

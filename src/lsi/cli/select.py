@@ -1,0 +1,166 @@
+"""``lsi select``: which samples to keep, as a file."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lsi.errors import InputError
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lsi.scores import Scores
+
+
+def select(
+    scores: Path,
+    *,
+    keep: Annotated[str | None, Parameter(name=["--keep", "-k"])] = None,
+    order: str = "useful",
+    balanced: Annotated[bool, Parameter(name="--balanced", negative="--no-balanced")] = True,
+    proportional: Annotated[bool, Parameter(negative="")] = False,
+    drop_mislabeled: str | None = None,
+    drop_redundant: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 0,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Choose the samples to keep.
+
+    Args:
+        scores: Folder that `lsi compute --output` wrote.
+        keep: Share such as `0.5` or `50%`, or a number of samples such as `500`. Default: what
+            `--drop-mislabeled` or `--drop-redundant` leaves.
+        order: `useful` (right and informative), `largest` or `smallest` LSI, `right` (least doubtful label
+            first), `random`; or a mixed budget such as `largest=0.7,smallest=0.3`.
+        balanced: Equal numbers of each class, as far as there are.
+        proportional: The same share of each class instead.
+        drop_mislabeled: Suspected labels go first, whatever the order: `all`, or how many, as for `--keep`.
+        drop_redundant: All but the most informative of each redundancy group go first.
+        seed: Seed of the random order.
+        output: File to write: .parquet, .csv, .json, .txt (ids), or .npy (positions). Never overwritten.
+        json: Print one JSON object on stdout and nothing else there.
+    """
+    from lsi.analysis.selection_file import check_selection_file, write_selection
+    from lsi.data.publish import check_new
+    from lsi.scores import load
+
+    if output is not None:
+        check_selection_file(output)
+        check_new(output)
+    loaded = load(scores)
+    settings: dict[str, Any] = {
+        "keep": None if keep is None else share_or_number(keep, "--keep"),
+        "order": parse_order(order),
+        "balanced": "proportional" if proportional else balanced,
+        "drop_mislabeled": parse_drop(drop_mislabeled),
+        "drop_redundant": drop_redundant,
+        "seed": seed,
+    }
+    positions = loaded.select(**settings)
+    table = loaded.to_frame()
+    kept = table[table["position"].isin(positions)].sort_values("position")
+    if output is not None:
+        write_selection(output, kept, loaded.manifest, settings)
+    tell(loaded, positions, settings, output, as_json=json)
+
+
+def tell(
+    scores: Scores, positions: np.ndarray, settings: dict[str, Any], output: Path | None, *, as_json: bool
+) -> None:
+    """Print what was chosen.
+
+    Args:
+        scores: The scores.
+        positions: What is kept.
+        settings: What was asked for.
+        output: File written.
+        as_json: Print one JSON object instead of sentences.
+    """
+    from lsi.analysis.view import task_name, view
+
+    table = scores.to_frame()
+    seen = view(table, task_name(scores.manifest))
+    kept = table["position"].isin(positions).to_numpy()
+    n_kept = int(kept.sum())
+    facts: dict[str, Any] = {
+        "n_scored": len(table),
+        "n_kept": n_kept,
+        "n_suspected": int(seen.suspected.sum()),
+        "n_suspected_kept": int((seen.suspected & kept).sum()),
+        "settings": settings,
+        "output": None if output is None else str(output),
+    }
+    if as_json:
+        print(json_module.dumps(facts))
+        return
+    print(f"{n_kept:,} of {len(table):,} samples are kept ({100 * n_kept / len(table):.1f} %).")
+    print(f"Suspected labels: {facts['n_suspected']:,}, of which {facts['n_suspected_kept']:,} are kept.")
+    if output is not None:
+        print(plain_text(f"Selection: {output}", 400))
+
+
+def share_or_number(text: str, flag: str) -> float | int:
+    """Return what a share or a number of samples means.
+
+    Args:
+        text: As `0.5`, `50%` or `500`.
+        flag: The option, for the message.
+
+    Returns:
+        A float for a share, an integer for a number.
+
+    Raises:
+        InputError: It is neither.
+    """
+    plain = text.strip()
+    try:
+        if plain.endswith("%"):
+            return float(plain[:-1]) / 100.0
+        return int(plain) if plain.lstrip("+").isdigit() else float(plain)
+    except ValueError:
+        raise InputError(
+            f"{flag} {text!r}: give a share such as 0.5 or 50%, or a number such as 500."
+        ) from None
+
+
+def parse_order(text: str) -> str | dict[str, float]:
+    """Return an order, or the shares of a mixed budget.
+
+    Args:
+        text: As `useful`, or `largest=0.7,smallest=0.3`.
+
+    Returns:
+        What `Scores.select` takes as ``order``.
+
+    Raises:
+        InputError: A share is no number.
+    """
+    if "=" not in text:
+        return text.strip()
+    parts = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name.strip(): float(share) for name, _, share in parts}
+    except ValueError:
+        raise InputError(f"--order {text!r}: write a mixed budget as largest=0.7,smallest=0.3.") from None
+
+
+def parse_drop(text: str | None) -> bool | float | int:
+    """Return what `Scores.select` takes as ``drop_mislabeled``.
+
+    Args:
+        text: `all`, or a share or number; None: off.
+
+    Returns:
+        The setting.
+    """
+    if text is None or text.strip().lower() in ("none", "false"):
+        return False
+    if text.strip().lower() in ("all", "true"):
+        return True
+    return share_or_number(text, "--drop-mislabeled")

@@ -1,0 +1,161 @@
+"""Cleaned tables: Parquet, Arrow, CSV and JSON Lines, batch by batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lsi.errors import InputError
+
+
+def write_table_file(
+    source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
+) -> None:
+    """Write the rows of a table file that are kept, in its own format.
+
+    Args:
+        source: The file that was read.
+        target: File to write.
+        column: The column of labels; None where none changes.
+        keep: `(n_rows,)` bool.
+        labels: New label by row.
+
+    Raises:
+        InputError: A new label does not fit the column's type.
+    """
+    suffix = source.suffix.lower()
+    if suffix == ".csv":
+        _write_csv(source, target, column, keep, labels)
+    elif suffix in (".jsonl", ".ndjson"):
+        _write_json_lines(source, target, column, keep, labels)
+    elif suffix == ".parquet":
+        _write_parquet(source, target, column, keep, labels)
+    else:
+        _write_arrow(source, target, column, keep, labels)
+
+
+def _changed_batches(
+    batches: Iterator[pa.RecordBatch], column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
+) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in batches:
+        stop = first + len(batch)
+        inside = {row - first: label for row, label in labels.items() if first <= row < stop}
+        if inside and column is not None:
+            batch = _relabelled(batch, column, inside)
+        yield batch.filter(pa.array(keep[first:stop]))
+        first = stop
+
+
+def _relabelled(batch: pa.RecordBatch, column: str, labels: Mapping[int, Any]) -> pa.RecordBatch:
+    place = batch.schema.get_field_index(column)
+    field = batch.schema.field(place)
+    values = batch.column(place).to_pylist()
+    for row, label in labels.items():
+        values[row] = label
+    try:
+        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        array = pa.array(values, type=plain)
+        array = array.dictionary_encode().cast(field.type) if plain != field.type else array
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"a new label does not fit the column {column!r} of {field.type}: {error}"
+        ) from error
+    return batch.set_column(place, field, array)
+
+
+def _write_parquet(
+    source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
+) -> None:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(source, pre_buffer=False)
+    metadata = file.metadata
+    codec = metadata.row_group(0).column(0).compression if metadata.num_row_groups else "SNAPPY"
+    codec = None if codec == "UNCOMPRESSED" else codec.lower()
+    with pq.ParquetWriter(target, file.schema_arrow, compression=codec or "none") as writer:
+        batches = file.iter_batches(4096, use_threads=False)
+        for batch in _changed_batches(batches, column, keep, labels):
+            if len(batch):
+                writer.write_batch(batch)
+
+
+def _write_arrow(
+    source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
+) -> None:
+    with pa.memory_map(str(source)) as content:
+        try:
+            reader: Any = pa.ipc.open_file(content)
+            batches = (reader.get_batch(k) for k in range(reader.num_record_batches))
+            make = pa.ipc.new_file
+        except pa.ArrowInvalid:
+            content.seek(0)
+            reader = pa.ipc.open_stream(content)
+            batches, make = iter(reader), pa.ipc.new_stream
+        with pa.OSFile(str(target), "wb") as file, make(file, reader.schema) as writer:
+            for batch in _changed_batches(batches, column, keep, labels):
+                writer.write_batch(batch)
+
+
+def _write_csv(
+    source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
+) -> None:
+    """Copy rows cell by cell: what is not changed stays the text that it was."""
+    csv.field_size_limit(1 << 30)
+    with (
+        source.open(encoding="utf-8-sig", newline="") as given,
+        target.open("x", encoding="utf-8", newline="") as file,
+    ):
+        rows = (row for row in csv.reader(given) if row)  # empty lines are no rows
+        ending = "\r\n" if b"\r\n" in _beginning(source) else "\n"
+        writer = csv.writer(file, lineterminator=ending)
+        header = next(rows)
+        place = None if column is None else header.index(column)
+        writer.writerow(header)
+        count = -1
+        for count, row in enumerate(rows):
+            if count >= len(keep):
+                break
+            if keep[count]:
+                if place is not None and count in labels:
+                    row[place] = str(labels[count])
+                writer.writerow(row)
+    _check_rows(source, count + 1, len(keep))
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 16)
+
+
+def _write_json_lines(
+    source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
+) -> None:
+    with (
+        source.open(encoding="utf-8-sig") as given,
+        target.open("x", encoding="utf-8") as file,
+    ):
+        count = -1
+        for count, line in enumerate(line for line in given if line.strip()):
+            if count >= len(keep):
+                break
+            if not keep[count]:
+                continue
+            if column is not None and count in labels:
+                line = json.dumps({**json.loads(line), column: labels[count]}, ensure_ascii=False)
+            file.write(line.rstrip("\r\n") + "\n")
+    _check_rows(source, count + 1, len(keep))
+
+
+def _check_rows(source: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise InputError(
+            f"{source} has {found:,} rows where {expected:,} were read before: it is changing, or its "
+            "quotes are broken. Write it again, for example as Parquet."
+        )
