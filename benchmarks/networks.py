@@ -36,7 +36,9 @@ def trainer(kind, X, y, hidden, settings, weight_decay, dtype):
     stack = MLPStack(widths)
     if kind == "module":
         stack = ModuleStack(stack.fresh, "cross_entropy", widths[0], widths[-1])
-    return StackTrainer(stack, Data(torch.from_numpy(X).to(dtype), torch.from_numpy(y), None), settings, weight_decay)
+    return StackTrainer(
+        stack, Data(torch.from_numpy(X).to(dtype), torch.from_numpy(y), None), settings, weight_decay
+    )
 
 
 def compare(kind, X, y, hidden, given, dtype):
@@ -47,8 +49,10 @@ def compare(kind, X, y, hidden, given, dtype):
     batched = trainer(kind, X, y, hidden, settings, 1e-4, dtype)
     index = torch.arange(min(given.copies, len(X)))
     start = batched.stack.start(settings.seed)
+    size = batched.stack.copies_in_cache(len(X), dtype.itemsize)
+    batched.stack.gradient(batched.stack.spread(start.to(dtype), 2), next(batched.batches(index[:2])))
     began = time.perf_counter()
-    copies = batched.train(start, index, settings.seed)
+    copies = torch.cat([batched.train(start, part, settings.seed) for part in index.split(size)])
     fast = (time.perf_counter() - began) / len(index)
     few = index[: given.plain]
     began = time.perf_counter()
@@ -67,6 +71,7 @@ def main():
     options.add_argument("--plain", type=int, default=4, help="copies that the plain loop trains too")
     options.add_argument("--epochs", type=int, default=1000)
     options.add_argument("--features", type=int, nargs="+", default=[64, 512])
+    options.add_argument("--published", action="store_true", help="only the paper's hidden width, D // 16")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     X, y, source = cifar_features(given.data, given.samples)
@@ -76,6 +81,8 @@ def main():
         for hidden in ((max(1, d // 16),), (32,)):
             for dtype in (torch.float32, torch.float64):
                 rows.append(compare("MLP", part, y, hidden, given, dtype))
+            if given.published:
+                break
         rows.append(compare("module", part, y, (max(1, d // 16),), given, torch.float32))
     write("Networks", rows, COLUMNS, {"data": source, "threads": given.threads}, given.output)
 

@@ -193,7 +193,7 @@ def test_what_the_manifest_says():
     scores = score(optimizer=lsi.DPSGD(noise_multiplier=4.0), schedule="cosine")
     method = scores.manifest["config"]["method"]
     assert method["optimizer"] == {"kind": "dp-sgd", "noise_multiplier": 4.0, "max_grad_norm": 1.0}
-    assert method["schedule"] == {"kind": "cosine"}
+    assert method["schedule"] == "cosine"
     assert scores.manifest["training"]["privacy"]["epsilon"] == pytest.approx(
         lsi.DPSGD(noise_multiplier=4.0).epsilon(30, 1e-5)
     )

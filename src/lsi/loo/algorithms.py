@@ -246,7 +246,9 @@ def as_schedule(schedule: Any) -> Schedule:
     )
 
 
-def describe_settings(settings: Algorithm | Schedule) -> dict[str, Any]:
-    """Return settings as JSON values; what is left to its default by None is left out."""
+def describe_settings(settings: Algorithm | Schedule) -> str | dict[str, Any]:
+    """Return settings as JSON values: the name alone where all are the default ones."""
+    if settings == (Schedule(settings.kind) if isinstance(settings, Schedule) else type(settings)()):
+        return settings.kind
     given = {key: value for key, value in asdict(settings).items() if value is not None}
     return {"kind": settings.kind, **given}

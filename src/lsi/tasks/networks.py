@@ -50,6 +50,11 @@ def plan(problem: Problem, posterior: str, method: Method, device: torch.device)
         check_batches(problem.n_samples, method.batch_size)
 
 
+def cost(problem: Problem, posterior: str, method: Method) -> str:
+    """Say that the cost is not predicted: it is the network's, which nothing here is told of."""
+    return "that of the network, which is not predicted"
+
+
 def run(run: Run, method: Method) -> Outcome:
     """Score by copies of the whole network, or by optima of its last layer.
 
@@ -63,7 +68,7 @@ def run(run: Run, method: Method) -> Outcome:
     return retrain(run, method) if isinstance(method, Retrain) else _last_layer(run, method)
 
 
-TASK = Task("classification", check, run, plan=plan)
+TASK = Task("classification", check, run, plan=plan, cost=cost)
 
 
 def _last_layer(run: Run, settings: Newton) -> Outcome:
@@ -109,4 +114,5 @@ def _compare(run: Run, engine: NetworkEngine, outcome: Outcome) -> None:
         "whole_network_lsi": whole.lsi.tolist(),
         "spearman": spearman(whole.lsi, last),
         "training": engine.settings.describe(),
+        **engine.training,
     }
