@@ -62,8 +62,9 @@ def test_diabetes_equals_brute_force(posterior):
     probe = lsi.RidgeProbe(weight_decay=1e-3, noise_precision=2.0)
     scores = lsi.score(x, y, probe=probe, posterior=posterior, prior_precision=0.3)
     ones, noise = with_ones(x), np.array([2.0])
-    exact = [sum(ridge.terms(ones, y, 1e-3, noise, 0.3, posterior, i)) for i in range(len(x))]
-    assert_allclose(scores.lsi, exact, rtol=1e-8)
+    picks = range(0, len(x), 5)
+    exact = [sum(ridge.terms(ones, y, 1e-3, noise, 0.3, posterior, i)) for i in picks]
+    assert_allclose(scores.lsi[picks], exact, rtol=1e-8)
     assert scores.audit.max_relative_error < 1e-8
     assert scores.audit.certificate_coverage == 1.0
     assert scores.to_frame()["relative_error"].max() < 1e-8
