@@ -78,7 +78,7 @@ def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
     _refuse_oversize(run.posterior, len(posterior.columns))
 
     dtype = torch.float64 if isinstance(probe, LinearProbe) else probe.torch_dtype
-    data = Data(x.to(dtype), y, weight)
+    data = Data(precise.x.to(dtype), y, weight)  # the same tensor where types agree
     return NetworkEngine(stack, data, settings, probe.weight_decay, posterior)
 
 
