@@ -138,7 +138,7 @@ def as_column(target: np.ndarray, task: str, names: tuple[str, ...]) -> np.ndarr
         ``(N,)``: one target as it is, several as text.
     """
     from lsi.data.samples import row_texts
-    from lsi.tasks.sigmoid import label_texts
+    from lsi.tasks.labels import label_texts
 
     if target.ndim == 1:
         return target

@@ -1,0 +1,183 @@
+"""Pairs from files: two columns of a table, two arrays of a ``.npz``, or two views of the same items."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsi.data.decode import BrokenItem, ItemImages, decode
+from lsi.data.items import Items, Payload
+from lsi.data.options import SourceOptions
+from lsi.data.samples import Samples
+from lsi.data.sources import load_samples
+from lsi.data.table_files import FORMATS, open_table_file
+from lsi.data.tables import Table, TableItems, to_numpy
+from lsi.errors import InputError, nearest
+
+AUGMENTATIONS = ("crop", "flip", "grey")
+
+
+@dataclass(frozen=True, eq=False)
+class PairSource:
+    """Two sides of the same pairs, each with raw items or features.
+
+    Attributes:
+        left: The left items; ids, images and source are those of the pair.
+        right: The right items; the same object where both sides are views of one item.
+    """
+
+    left: Samples
+    right: Samples
+
+
+def holds_pairs(path: str) -> bool:
+    """Tell whether a file is a ``.npz`` with the arrays ``left`` and ``right`` and no ``X``."""
+    if not path.lower().endswith(".npz") or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+    return {"left.npy", "right.npy"} <= names and "X.npy" not in names
+
+
+def load_pairs(source: str, options: SourceOptions) -> PairSource:
+    """Load both sides of pairs; labels are neither needed nor read.
+
+    Args:
+        source: A ``.npz`` with ``left`` and ``right`` (optionally ``ids``), a table, or anything that
+            `load_samples` reads, whose items are then both sides.
+        options: Of the item columns, two make pairs, and one makes both sides.
+
+    Returns:
+        The sides.
+
+    Raises:
+        InputError: If the source cannot be used.
+    """
+    path = Path(source).expanduser()
+    if holds_pairs(source):
+        return _read_arrays(path)
+    if path.suffix.lower() in FORMATS and path.is_file():
+        return _read_table(path, options)
+    named = _named_columns(options)
+    if len(named) > 1:
+        raise InputError(
+            f"two item columns need a table file ({', '.join(FORMATS)}), and {source!r} is none."
+        )
+    samples = load_samples(source, options)
+    return PairSource(samples, samples)
+
+
+def augmented(items: Items, kind: str) -> Items:
+    """Return changed views of images, for the right side of a one-view run.
+
+    Args:
+        items: Images.
+        kind: One of `AUGMENTATIONS`: the middle three quarters, mirrored, or without colour.
+
+    Returns:
+        The views, made when they are read.
+
+    Raises:
+        InputError: If the items are no images, or the name is unknown.
+    """
+    if kind not in AUGMENTATIONS:
+        raise InputError(f"--augment {kind}: unknown. {nearest(kind, AUGMENTATIONS)}")
+    if items.kind != "image":
+        raise InputError(f"--augment changes images, not {items.kind}. Use --encoder-2 for a second view.")
+    return _Augmented(items, kind)
+
+
+class _Augmented(Items):
+    """Views of images: the same change for every one, so that runs repeat."""
+
+    kind = "image"
+
+    def __init__(self, items: Items, change: str) -> None:
+        self._items, self._change = items, change
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield changed pixels; what cannot be decoded is passed on, for the encoder to name."""
+        for payload in self._items.iterate(positions):
+            try:
+                picture = decode("image", payload)
+            except BrokenItem:
+                yield payload
+                continue
+            yield self._changed(np.asarray(picture.convert("RGB")))
+
+    def describe(self, position: int) -> str:
+        """Return what the item itself is called."""
+        return self._items.describe(position)
+
+    def _changed(self, pixels: np.ndarray) -> np.ndarray:
+        if self._change == "flip":
+            return np.ascontiguousarray(pixels[:, ::-1])
+        if self._change == "grey":
+            grey = pixels.mean(axis=2, keepdims=True).round().astype(np.uint8)
+            return np.repeat(grey, 3, axis=2)
+        height, width = pixels.shape[:2]
+        top, left = height // 8, width // 8
+        return np.ascontiguousarray(pixels[top : height - top, left : width - left])
+
+
+def _named_columns(options: SourceOptions) -> dict[str, str]:
+    given = {"image": options.image_column, "text": options.text_column, "audio": options.audio_column}
+    return {kind: name for kind, name in given.items() if name}
+
+
+def _read_table(path: Path, options: SourceOptions) -> PairSource:
+    table = Table([open_table_file(path)], path.parent, path.name)
+    columns = _named_columns(options)
+    if not columns or len(columns) > 2:
+        raise InputError(
+            f"{path.name}: name two columns for pairs (of --image-column, --text-column, --audio-column), or "
+            "one for two views of each item."
+        )
+    if table.n_rows == 0:
+        raise InputError(f"{table.name} has no rows.")
+    id_column = options.id_column and table.require(options.id_column, "--id-column")
+    ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
+    source = {
+        "kind": "pairs", "name": path.name, "path": str(path.absolute()), "options": options.describe(),
+    }  # fmt: skip
+    sides = []
+    for kind, name in columns.items():
+        items = TableItems(kind, table, table.require(name, f"--{kind}-column"))
+        images = ItemImages(items) if kind == "image" else None
+        text = " and ".join(f"{a}s from {b!r}" for a, b in columns.items())
+        sides.append(
+            Samples(
+                name=path.stem, ids=ids, labels=ids, items=items, images=images,
+                description=f"Pairs of {path.name}: {text}.", source=source,
+            )
+        )  # fmt: skip
+    return PairSource(sides[0], sides[-1])
+
+
+def _read_arrays(path: Path) -> PairSource:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            left, right = archive["left"], archive["right"]
+            ids: Any = archive["ids"] if "ids" in archive.files else np.arange(len(left))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a readable .npz file ({error}). Write it with numpy.savez(path, left=X, right=Z)."
+        ) from error
+    source = {"kind": "pairs", "name": path.name, "path": str(path.absolute())}
+    one = Samples(
+        name=path.stem,
+        ids=ids,
+        labels=ids,
+        features=left,
+        description=f"Pairs of {path.name}.",
+        source=source,
+    )
+    return PairSource(one, replace(one, features=right))
