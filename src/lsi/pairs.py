@@ -116,6 +116,7 @@ def score_pairs(
             precision = build(theta)
         with clock("factor"):
             engine = PairNewton(model, theta, precision, settings)
+        report["curvature"] = engine.curvature
     else:
         engine = PairRetrain(model, build, settings)
     with clock("leave-one-out"):

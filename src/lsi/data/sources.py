@@ -81,6 +81,10 @@ def reload_samples(source: Mapping[str, Any]) -> Samples:
         return load_samples(str(source.get("name", "")), options)
     if kind == "file":
         return load_samples(Path(source.get("path", "")), options)
+    if kind == "pairs":
+        from lsi.data.pairs import load_pairs
+
+        return load_pairs(str(source.get("path", "")), options).left
     raise InputError("these scores do not say where their samples came from. Name the data with --dataset.")
 
 

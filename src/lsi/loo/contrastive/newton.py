@@ -32,13 +32,16 @@ from lsi.loo.newton import Newton
 from lsi.progress import Progress
 
 DOUBLE_LIMIT = 4096
-"""Up to so many weights the Hessian is kept in float64."""
+"""Up to so many weights, and pairs in a batch, products are in float64."""
+DOUBLE_PAIRS = 2048
 DENSE_LIMIT = 24_000
 """Beyond so many weights the dense Hessian (2.3 GB, and twice that while it is inverted) is refused."""
 REFINE_OPERATIONS = 2e12
 """Where solving every pair to its optimum costs less, every pair is."""
 REBUILD_OPERATIONS = 4e12
 """Where building the precision again for every pair costs less, it is."""
+BLOCK_NUMBERS = 1 << 25
+"""Numbers in the largest array of one block of left-out pairs."""
 CALIBRATION = 24
 """Pairs whose error is measured where not all are refined."""
 SAFETY = 3.0
@@ -71,27 +74,39 @@ class PairNewton:
         settings: Tolerance; None as tolerance: no refinement.
 
     Raises:
-        ConvergenceError: `theta` is no local minimum.
+        ConvergenceError: The curvature is not positive definite to rounding error.
     """
 
     def __init__(self, model: PairModel, theta: Tensor, precision: PairPrecision, settings: Newton) -> None:
         self.model, self.theta, self.precision, self.settings = model, theta, precision, settings
         size, n = len(theta), max(len(batch) for batch in model.batches)
-        self.dtype = torch.float64 if size <= DOUBLE_LIMIT else torch.float32
-        hessian = dense_curvature(model, theta, newton=True, dtype=self.dtype)
-        hessian.diagonal().add_((model.n_pairs - 1) * model.weight_decay)
-        self.factor, failed = torch.linalg.cholesky_ex(hessian)
-        if int(failed):
-            raise ConvergenceError(
-                "The trained heads are no strict local minimum, so leaving out a pair has no well-defined "
-                "optimum. Raise weight_decay, norm_floor or temperature of the ContrastiveProbe."
-            )
-        del hessian
+        self.dtype = torch.float64 if size <= DOUBLE_LIMIT and n <= DOUBLE_PAIRS else torch.float32
+        self.curvature, self.factor = self._factor()
         self.inverse = torch.cholesky_inverse(self.factor)
         self.start = model.value_gradient(theta)[1]
         self.pull = model.weight_decay * (theta - model.initial)
         self.solve_operations = 12.0 * (12.0 * n**2 * model.dim + 2.0 * size**2)
         self.rebuild_operations = 6.0 * n * float(size) * (n if precision.has_frozen else size)
+
+    def _factor(self) -> tuple[str, Tensor]:
+        """Return the name and the Cholesky factor of the curvature without one pair's share of the pull.
+
+        Where the optimum is flat, that share can be what keeps the Hessian positive: the Gauss-Newton matrix
+        then serves. Steps are rougher with it, and refinement reaches the same optima.
+
+        Raises:
+            ConvergenceError: Neither is positive definite to rounding error.
+        """
+        for name in ("hessian", "gauss-newton"):
+            curvature = dense_curvature(self.model, self.theta, newton=name == "hessian", dtype=self.dtype)
+            curvature.diagonal().add_((self.model.n_pairs - 1) * self.model.weight_decay)
+            factor, failed = torch.linalg.cholesky_ex(curvature)
+            if not int(failed):
+                return name, factor
+        raise ConvergenceError(
+            "The curvature of the trained heads is not positive definite, so no step is defined. "
+            "Raise weight_decay, norm_floor or temperature of the ContrastiveProbe."
+        )
 
     def run(self, index: Tensor, progress: Progress | None = None) -> PairResult:
         """Return the result of the pairs at `index`."""
@@ -179,7 +194,7 @@ class PairNewton:
 
     def _blocks(self, index: Tensor) -> Iterator[tuple[np.ndarray, Block, tuple[Side, Side]]]:
         """Yield the scored pairs batch by batch: places in the result, the pairs, the batch's sides."""
-        size = max(16, int(2e8 // len(self.theta) // 8))
+        size = max(16, BLOCK_NUMBERS // len(self.theta))
         for batch in self.model.batches:
             where = torch.isin(index, batch).nonzero()[:, 0]
             if not len(where):

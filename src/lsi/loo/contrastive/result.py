@@ -11,6 +11,9 @@ from torch import Tensor
 from lsi.loo.contrastive.model import Embeddings, PairModel
 from lsi.loo.contrastive.precision import Divergences
 
+MATCH_NUMBERS = 1 << 23
+"""Numbers of the embeddings of one block of left-out pairs."""
+
 
 @dataclass
 class PairResult:
@@ -63,9 +66,15 @@ class PairResult:
     ) -> None:
         """Write how the own partner does under the heads `theta`, `(B, K)`, of each left-out pair."""
         rows = model.batch_of(int(positions[0]))
-        match = _match(model, rows, torch.searchsorted(rows, positions), theta)
-        self.loo_probability[where], self.loo_rank[where] = match[0].numpy(), match[1].numpy()
-        self.loo_prediction[where] = rows[match[2]].numpy()
+        # Every left-out pair has embeddings of all candidates of its own: n · d numbers.
+        size = max(1, MATCH_NUMBERS // (len(rows) * model.dim))
+        parts = [
+            _match(model, rows, torch.searchsorted(rows, some), heads)
+            for some, heads in zip(positions.split(size), theta.split(size), strict=True)
+        ]
+        probability, rank, best = (torch.cat(values) for values in zip(*parts, strict=True))
+        self.loo_probability[where], self.loo_rank[where] = probability.numpy(), rank.numpy()
+        self.loo_prediction[where] = rows[best].numpy()
 
 
 def _match(model: PairModel, rows: Tensor, at: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
