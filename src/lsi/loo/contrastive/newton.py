@@ -225,20 +225,15 @@ class PairNewton:
     def _calibrate(self, result: PairResult, index: Tensor, steps: Tensor, refined: bool) -> None:
         """Measure the error of a few pairs, from the highest score to the lowest, and lend it to the others.
 
-        Where pairs are not refined, what one more step adds is measured; where that costs no more than the
-        refinement of a few, what the second posterior's curvature adds is measured as well.
+        Where pairs are not refined one more step is taken; the precision is built again there.
         """
-        picks = choose(result.lsi, min(CALIBRATION, len(index)), seed=0)
-        exact = self.rebuild_operations * len(picks) <= REBUILD_OPERATIONS
+        affordable = max(4, int(REBUILD_OPERATIONS // self.rebuild_operations))
+        picks = choose(result.lsi, min(CALIBRATION, affordable, len(index)), seed=0)
         errors = []
         for pick in picks:
             position, delta = int(index[pick]), steps[pick].to(torch.float64)
             target = delta if refined else delta + self._correction(position, delta)
-            if exact or not self.precision.has_frozen:
-                value = float(self.precision.exact(position, self.theta + target)[2].total)
-            else:
-                moved = self.precision.mean_term(target) - self.precision.mean_term(delta)
-                value = result.lsi[pick] + moved
+            value = float(self.precision.exact(position, self.theta + target)[2].total)
             errors.append(abs(value - result.lsi[pick]) / value if value > 0 else np.inf)
         ranks = np.argsort(np.argsort(result.lsi, kind="stable"), kind="stable")
         distance = np.abs(ranks[:, None] - ranks[picks][None, :])

@@ -82,10 +82,6 @@ class PairPrecision(ABC):
         """
         raise TypeError(f"{self.name} has no frozen form")
 
-    @abstractmethod
-    def mean_term(self, delta: Tensor) -> float:
-        """Return `½ δᵀ P δ` of both heads, `(K,)`, with the full-data precision."""
-
     def _halves(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         return vector[..., : self.model.n_left], vector[..., self.model.n_left :]
 
@@ -111,10 +107,6 @@ class DiagPairs(PairPrecision):
         """Return the divergence of one head; the change of the precision is exact at the old weights."""
         change = diagonal_change(side, block.candidates[right], block.at).flatten(1)
         return diag_divergence(self._halves(self.precision)[right], change.to(torch.float64), delta)
-
-    def mean_term(self, delta: Tensor) -> float:
-        """Return `½ δᵀ P δ`."""
-        return 0.5 * float((delta.square() * self.precision).sum())
 
 
 class KronPairs(PairPrecision):
@@ -145,16 +137,6 @@ class KronPairs(PairPrecision):
         n = self.model.n_pairs
         change = (self.mean[right] - side.own_curvature(block.at).to(torch.float64)) / (n - 1)
         return self._terms(int(right), change, block.positions, delta)
-
-    def mean_term(self, delta: Tensor) -> float:
-        """Return `½ δᵀ P δ`."""
-        total = 0.0
-        for (outputs, inputs), part, precision in zip(
-            self.bases, self._halves(delta), self.precisions, strict=True
-        ):
-            turned = outputs.T @ part.view(self.model.dim, -1) @ inputs
-            total += 0.5 * float((turned.square() * precision.spectrum()).sum())
-        return total
 
     def _terms(self, head: int, change: Tensor, positions: Tensor, delta: Tensor) -> Terms:
         outputs, inputs = self.bases[head]
@@ -189,10 +171,6 @@ class FullPairs(PairPrecision):
             for factor, part in zip(self.factors, self.blocks, strict=True)
         )
         return left, right, both
-
-    def mean_term(self, delta: Tensor) -> float:
-        """Return `½ δᵀ P δ`."""
-        return 0.5 * float((self.factors[2].T @ delta).square().sum())
 
 
 PAIR_PRECISIONS: dict[str, type[PairPrecision]] = {
