@@ -60,9 +60,15 @@ def test_plain_orders():
     assert len(seeds) > 2
 
 
-def test_usefulness_is_the_product_it_says():
-    rows = table([0.4, 0.1, 0.3], list("aab"), probability=[0.2, 0.9, 0.5], wrong_probability=[0.5, 0.0, 0.1])
-    np.testing.assert_allclose(usefulness(view(rows)), [0.5 * 0.2 * 1.0, 1.0 * 0.9 * 0.5, 0.9 * 0.5 * 1.0])
+def test_usefulness_is_what_it_says():
+    rows = table([0.4, 0.1, 0.3, 0.2], list("aabb"), probability=[0.2, 0.9, 0.5, 0.6])
+    np.testing.assert_allclose(
+        usefulness(view(rows)),
+        [0.2 * np.sqrt(0.2 * 1.0), 0.9 * np.sqrt(0.9 * 0.5), 0.5 * np.sqrt(0.5), 0.6 * np.sqrt(0.6 * 0.5)],
+    )
+    calibrated = view(rows.assign(wrong_probability=[0.4, 0.0, 0.9, 0.6]))
+    expected = [0.2 * np.sqrt(0.2), np.sqrt(0.9 * 0.5), -0.8, -0.2]
+    np.testing.assert_allclose(usefulness(calibrated), expected)
 
 
 def test_suspected_labels_go_first_and_the_most_doubtful_before_them():
@@ -73,6 +79,12 @@ def test_suspected_labels_go_first_and_the_most_doubtful_before_them():
     assert select(rows, 5, order="largest", drop_mislabeled=True).tolist() == [1, 2, 3, 4, 5]
     assert select(rows, drop_mislabeled=1).tolist() == [1, 2, 3, 4, 5]
     assert select(rows, drop_mislabeled=0.34).tolist() == [1, 2, 3, 5]
+
+
+def test_no_class_is_filled_up_with_labels_that_are_likely_wrong():
+    rows = table(np.arange(8.0), list("aaaabbbb"), wrong_probability=[0, 0, 0, 0, 0, 0.9, 0.8, 0.9])
+    assert select(rows, 5).tolist() == [0, 1, 2, 3, 4]
+    assert select(rows, 6).tolist() == [0, 1, 2, 3, 4, 6]
 
 
 def test_one_of_each_redundancy_group_stays():

@@ -2,12 +2,13 @@ r"""Which samples to keep.
 
 The default order, `"useful"`, ranks by
 
-.. math:: \mathrm{usefulness}_i = (1 - w_i) \cdot p_{-i}(y_i) \cdot r_i
+.. math:: \mathrm{usefulness}_i = (1 - 2 w_i) \sqrt{p_{-i}(y_i) \cdot r_i}
 
 where :math:`w_i` is the probability that the label is wrong, :math:`p_{-i}(y_i)` the probability of the given
-label without the sample, and :math:`r_i` the rank of the sample's LSI in its class, as a share. A sample is
-worth its information if its label is right, and if the other samples do not contradict what it teaches: a few
-contradictory samples teach nothing. `docs/decisions.md` has the measurements behind it.
+label without the sample, and :math:`r_i` the rank of the sample's LSI in its class, as a share. The root is
+what the sample has to teach: something new that the other samples do not contradict. The factor before it is
+its expected value if a right label helps as much as a wrong one harms. Labels more likely wrong than right
+come last, whatever their class. `docs/decisions.md` has the measurements behind it.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ Order = str | Mapping[str, float]
 
 
 def usefulness(seen: View) -> np.ndarray:
-    """Return `(1 − wrong) · loo_probability · rank of LSI within the class`, in [0, 1].
+    """Return `(1 − 2 wrong) · √(loo_probability · rank of LSI in the class)`, in [−1, 1].
 
     Args:
         seen: What the analyses read from a table.
 
     Returns:
-        `(n,)`. Where the table has no calibrated `wrong_probability`, `wrong` is `1 − loo_probability`.
+        `(n,)`. Where the table has no calibrated `wrong_probability`, `loo_probability` takes the place of
+        the first factor.
     """
     probability = seen.table["loo_probability"].to_numpy(dtype=np.float64)
-    return np.asarray((1.0 - seen.wrong) * probability * ranks_within(seen.lsi, seen.codes))
+    trust = 1.0 - 2.0 * seen.wrong if seen.calibrated else probability
+    teaches = np.sqrt(probability * ranks_within(seen.lsi, seen.codes))
+    # Of the suspected labels the least doubtful is kept first, whatever it has to teach.
+    return np.asarray(np.where(trust < 0, trust, trust * teaches))
 
 
 def select(
@@ -81,8 +86,9 @@ def select(
     kept, random = np.zeros(len(table), dtype=bool), np.random.default_rng(seed)
     for name, part in parts.items():
         priority = _priority(name, seen, random)
+        behind = last | seen.suspected if name == "useful" and seen.calibrated else last
         # Those that go first are kept last, the least doubtful of them before the others.
-        kept[_best(np.where(last, -seen.wrong, priority), last, groups, kept, part, balanced)] = True
+        kept[_best(np.where(behind, -seen.wrong, priority), behind, groups, kept, part, balanced)] = True
     return np.flatnonzero(kept)
 
 
@@ -194,7 +200,7 @@ def _groups(seen: View, balanced: bool | str) -> np.ndarray:
 
 
 def _priority(name: str, seen: View, random: np.random.Generator) -> np.ndarray:
-    """Return numbers of which the highest are kept first; all at least 0."""
+    """Return numbers of which the highest are kept first."""
     if name == "useful":
         return usefulness(seen)
     if name == "right":

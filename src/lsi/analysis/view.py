@@ -29,6 +29,7 @@ class View:
             where the model that never saw the sample prefers another label and gives this one less than
             10 %.
         disagrees: `(n,)` bool: the likely label without the sample is not the given one.
+        calibrated: Whether `wrong` is the run's own estimate.
     """
 
     table: pd.DataFrame
@@ -37,6 +38,7 @@ class View:
     wrong: np.ndarray
     suspected: np.ndarray
     disagrees: np.ndarray
+    calibrated: bool
 
     @property
     def lsi(self) -> np.ndarray:
@@ -72,7 +74,7 @@ def view(table: pd.DataFrame, task: str = "classification") -> View:
         codes, classes = np.zeros(len(table), dtype=np.int64), np.empty(0, dtype=object)
         disagrees = np.zeros(len(table), dtype=bool)
     suspected = wrong > 0.5 if calibrated else disagrees & (wrong > CONFIDENT)
-    return View(table, codes, classes, wrong, suspected, disagrees)
+    return View(table, codes, classes, wrong, suspected, disagrees, calibrated)
 
 
 def task_name(manifest: Any) -> str:
