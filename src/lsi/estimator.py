@@ -36,6 +36,7 @@ class LaplaceSampleInformation(BaseEstimator):
         audit: Whether a few samples are left out again by brute force, or how many.
         seed: Of the choice of audited samples.
         device: Torch device; None: a GPU where there is one, else the processor.
+        label_noise: Whether to estimate which labels are wrong; None: where it is quick.
         progress: Called as `progress(stage, done, total)`.
 
     Attributes:
@@ -62,6 +63,7 @@ class LaplaceSampleInformation(BaseEstimator):
         audit: bool | int = True,
         seed: int = 0,
         device: str | torch.device | None = None,
+        label_noise: bool | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.probe = probe
@@ -72,6 +74,7 @@ class LaplaceSampleInformation(BaseEstimator):
         self.audit = audit
         self.seed = seed
         self.device = device
+        self.label_noise = label_noise
         self.progress = progress
 
     def fit(self, X: Any, y: Any, sample_id: Any = None) -> LaplaceSampleInformation:

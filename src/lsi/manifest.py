@@ -41,6 +41,7 @@ def build_table(task: Task, problem: Problem, result: LooResult) -> pd.DataFrame
             **told,
             "leverage": result.leverage,
             "relative_error": result.relative_error,
+            **result.extra,
         }
     )
 
@@ -60,7 +61,7 @@ def build_manifest(task: Task, run: Run, method: Method, report: dict[str, Any])
     problem = run.problem
     return {
         "task": task.name,
-        "versions": _versions(),
+        "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config": {
             "probe": run.probe.describe(),
@@ -81,6 +82,7 @@ def build_manifest(task: Task, run: Run, method: Method, report: dict[str, Any])
         **task.manifest(problem),
         "timings": run.clock.seconds,
         "fit": report,
+        **run.notes,
     }
 
 
@@ -93,7 +95,8 @@ def fingerprint(problem: Problem) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that decide a result: of the library, torch, numpy and Python."""
     try:
         own = version("laplace-sample-information")
     except PackageNotFoundError:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lsi.analysis.label_noise_run import add_label_noise, check_label_noise
 from lsi.errors import InputError
 from lsi.loo.newton import Newton
 from lsi.loo.retrain import Retrain
@@ -36,6 +37,7 @@ def score(
     audit: bool | int = True,
     seed: int = 0,
     device: str | torch.device | None = None,
+    label_noise: bool | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     r"""Return the Laplace Sample Information of training samples, in nats.
@@ -60,6 +62,8 @@ def score(
         audit: Whether a few samples are left out again by brute force, or how many.
         seed: Of the choice of audited samples.
         device: Torch device; None: a GPU where there is one, else the processor.
+        label_noise: Whether to estimate which labels are wrong (`Scores.mislabeled`) in the same run; for
+            classification only. None: where it is quick beside the scoring.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -81,12 +85,15 @@ def score(
     """
     probe = LinearProbe() if probe is None else probe
     settings = check_settings(probe, posterior, method, prior_precision, audit)
+    check_label_noise(label_noise)
     task = task_of(probe)
     problem = task.problem(X, y, subset=subset, sample_id=sample_id)
     where = check_device(device)
     task.plan(problem, posterior, settings, where)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), where, progress, Clock())
     result, measured, report = task.run(run, settings)
+    if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
+        add_label_noise(run, result, label_noise)
     table, manifest = build_table(task, problem, result), build_manifest(task, run, settings, report)
     return Scores(table, manifest, measured)
 

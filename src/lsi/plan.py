@@ -10,12 +10,15 @@ import torch
 
 from lsi.errors import InputError
 from lsi.loo.audit import default_count
+from lsi.loo.newton import block_engine
 from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
 from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.newton.settings import Newton
 from lsi.loo.retrain import Retrain
 from lsi.probes.fit import DENSE_START
+from lsi.probes.fit_blocks import WARM_WORK
 
+TYPICAL_ENTRIES = 8  # classes that have a say in a row of a trained probe of many classes
 DOUBLE_LIMIT = 2e11  # N·K'² below which everything runs in float64: a few seconds at most
 
 
@@ -90,6 +93,9 @@ def estimate(
     rate = product_rate(dtype)
     if isinstance(method, Retrain):
         seconds, memory = _retrain_cost(n_samples, d, n_classes, method, n_scored)
+    elif choose_solver(n_samples, d, n_classes, posterior, method) == "blocks":
+        rate = product_rate(torch.float32)
+        seconds, memory = _blocks_cost(n_samples, d, n_classes, posterior, method, n_scored, rate)
     else:
         seconds, memory = _newton_cost(
             n_samples, d, n_classes, posterior, method, n_scored, rate, dtype.itemsize
@@ -134,6 +140,46 @@ def available_memory() -> int | None:
         return None
 
 
+def _blocks_cost(
+    n: int, d: int, c: int, posterior: str, method: Newton, n_scored: int, rate: float
+) -> tuple[float, int]:
+    k, product = d * (c - 1), 4.0 * n * d * (c - 1)
+    entries = min(c, TYPICAL_ENTRIES) * n
+    blocks = 2.0 * entries * d**2
+    warm = WARM_WORK / product
+    # A product with the sparse Hessian is bound by gathering rows, about twelve operations a number.
+    fit = (100 if warm >= 100 else 20) * product + 10 * (3 * product + 40 * 12.0 * entries * d) + 3 * blocks
+    leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
+    sample = block_engine.PASSES * product
+    refined = 0.0
+    if method.tol is not None:
+        refined = block_engine.PILOTS * sample + min(n_scored * sample, block_engine.REFINE_WORK)
+    audit = default_count(k, posterior) * 3 * sample
+    resident = 4 * n * d + 20 * entries
+    working = (3 << 30) * min(1.0, c / 1000)
+    modes = 16 * 4 * c * c if posterior == "kron" else 0
+    memory = resident + 4 * c * d * d + 60 * 8 * k + working + modes + (512 << 20)
+    return 1.0 + (fit + leave + refined + audit) / (0.5 * rate), int(memory)
+
+
+def choose_solver(n_samples: int, n_features: int, n_classes: int, posterior: str, method: Newton) -> str:
+    """Return the solver of a run: the one asked for, else dense where its matrices fit in memory.
+
+    Args:
+        n_samples: N.
+        n_features: D, with the intercept.
+        n_classes: C.
+        posterior: Name of the structure.
+        method: The engine's settings.
+    """
+    if method.solver != "auto":
+        return method.solver
+    have = available_memory()
+    item = working_dtype(n_samples, n_features, n_classes).itemsize
+    need = _newton_cost(n_samples, n_features, n_classes, posterior, method, 0, 1.0, item)[1]
+    return "dense" if have is None or need <= have or posterior == "full" else "blocks"
+
+
 def refuse_oversize(
     n_samples: int,
     n_features: int,
@@ -153,20 +199,31 @@ def refuse_oversize(
         device: Where it would run.
 
     Raises:
-        InputError: If the prediction exceeds what is available.
+        InputError: If the prediction exceeds what is available, or the posterior has no such solver.
     """
     if isinstance(method, Retrain):
         return
-    item = working_dtype(n_samples, n_features + 1, n_classes).itemsize
-    need = _newton_cost(n_samples, n_features + 1, n_classes, posterior, method, 0, 1.0, item)[1]
+    if method.solver == "blocks" and posterior == "full":
+        raise InputError(
+            "The full posterior needs the whole Hessian, which solver='blocks' never forms. "
+            "Use posterior='kron' or 'diag', or solver='dense'."
+        )
+    d = n_features + 1
     have = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    if choose_solver(n_samples, d, n_classes, posterior, method) == "blocks":
+        need = _blocks_cost(n_samples, d, n_classes, posterior, method, 0, 1.0)[1]
+        cure = "score fewer classes at a time"
+    else:
+        item = working_dtype(n_samples, d, n_classes).itemsize
+        need = _newton_cost(n_samples, d, n_classes, posterior, method, 0, 1.0, item)[1]
+        cure = "use posterior='kron' or 'diag' with solver='auto'"
     if have is None or need <= have:
         return
     fitting = int((have / (8.0 * 3.5)) ** 0.5 / max(1, n_classes - 1))
     raise InputError(
         f"{n_features} features × {n_classes} classes need a curvature matrix of about {_size(need)}, but "
         f"{_size(have)} are available. Reduce the features to about {max(1, fitting)} (for example with "
-        "sklearn.decomposition.PCA), score fewer classes at a time, or use method='retrain' with a subset."
+        f"sklearn.decomposition.PCA), {cure}, or use method='retrain' with a subset."
     )
 
 

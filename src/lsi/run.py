@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ class Run:
     device: torch.device
     progress: Progress | None
     clock: Clock
+    notes: dict[str, Any] = field(default_factory=dict)  # what a task adds to the manifest
 
     @property
     def index(self) -> Tensor:

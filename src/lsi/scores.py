@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import html
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,14 @@ import pandas as pd
 from lsi.audit import Audit
 from lsi.errors import InputError
 from lsi.problem_labels import check_labels
+from lsi.scores_analyses import ScoresAnalyses
 from lsi.scores_folder import PathLike
 from lsi.scores_io import check_output, read_scores, write_scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lsi.analysis.mislabeled import LabelNoiseSummary
 
 __all__ = ["Scores", "check_output", "json_label", "load"]
 
@@ -32,10 +37,9 @@ REQUIRED_COLUMNS = (
     "loo_prediction",
 )
 _NATS = ("lsi", "mean_term", "covariance_term", "loo_probability")
-_SHORT = ["sample_id", "label", "loo_prediction", "lsi", "loo_probability"]
 
 
-class Scores:
+class Scores(ScoresAnalyses):
     """Laplace Sample Information of a dataset: a table in the order asked for, a manifest and an audit.
 
     Args:
@@ -88,6 +92,11 @@ class Scores:
         return self._audit
 
     @property
+    def task(self) -> str:
+        """`"classification"`, `"regression"`, `"multilabel"` or `"contrastive"`."""
+        return str(self._manifest.get("task") or "classification")
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """Versions, configuration, data fingerprint, classes, timings and audit; notes may be added to it."""
         return self._manifest
@@ -125,13 +134,26 @@ class Scores:
         return self._sorted(k, ascending=True)
 
     def class_summary(self) -> pd.DataFrame:
-        """Return one row a class that has scored samples.
+        """Return one row a class that has scored samples; for several labels a sample, one row a label.
 
         Returns:
             Columns `label`, `n` (scored samples), `mean_lsi` and `median_lsi` in nats,
             `mean_loo_probability` of the given label, and `loo_accuracy`, the share of samples whose
-            `loo_prediction` is their label.
+            `loo_prediction` is their label. Of several labels, figures are those of the label's own head,
+            and `n` counts the samples that have it.
+
+        Raises:
+            InputError: The target is no class.
         """
+        if self.task == "multilabel":
+            from lsi.analysis.label_heads import label_summary
+
+            return label_summary(self._table, self._manifest["outputs"])
+        if self.task != "classification":
+            raise InputError(
+                f"class_summary is for classification, and these are scores of {self.task}. Group "
+                "scores.to_frame() by a column of your own, for example pandas.qcut(frame['label'], 4)."
+            )
         codes, classes = check_labels(self._table["label"])
         agrees = ~self._differs()
         groups = self._table.assign(agrees=agrees).groupby(codes)
@@ -146,27 +168,46 @@ class Scores:
             }
         )
 
-    def mislabeled(self) -> pd.DataFrame:
-        """Return one row a sample, the most likely mislabeled first.
+    def mislabeled(self, *, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
+        """Return one row a sample, the label that is most likely wrong first.
 
-        `wrong_probability` is one minus the probability of the given label under the model that never saw
-        the sample; `suggested_label` is the most likely label under that model where it differs from the
-        given one, else None. Samples of equal probability are ordered by their LSI, highest first.
+        Runs that estimated label noise (`label_noise` of `lsi.score`) have calibrated probabilities. For
+        others `wrong_probability` is one minus the probability of the given label under the model that
+        never saw the sample, and `suggested_label` that model's most likely label.
+        For a regression see `lsi.analysis.targets.wrong_targets`.
+
+        Args:
+            fdr: The longest list of which at most this expected share is right after all; None: all.
+            top: The first so many only.
 
         Returns:
-            Columns `sample_id`, `label`, `suggested_label`, `wrong_probability`, `lsi`.
+            Columns `sample_id`, `label`, `suggested_label` (None where it is the given one),
+            `wrong_probability`, `lsi`, then `loo_prediction` and, where estimated, `flip_gain`: nats that
+            the best other label is better predicted, without the sample, than the given one.
+
+        Raises:
+            InputError: `fdr` outside [0, 1], or a `top` that is no positive integer.
         """
-        suggested = self._table["loo_prediction"].astype(object).where(self._differs(), None)
-        frame = pd.DataFrame(
-            {
-                "sample_id": self._table["sample_id"],
-                "label": self._table["label"],
-                "suggested_label": suggested,
-                "wrong_probability": 1.0 - self._table["loo_probability"],
-                "lsi": self._table["lsi"],
-            }
-        )
-        return frame.sort_values(["wrong_probability", "lsi"], ascending=False, ignore_index=True)
+        from lsi.analysis.mislabeled import check_limits, mislabeled
+
+        if self.task == "regression":
+            from lsi.analysis.targets import wrong_targets
+
+            check_limits(None, top)
+            frame = wrong_targets(self._table, len(self._manifest["outputs"]))
+            return frame if top is None else frame.head(top)
+        return mislabeled(self._table, fdr, top)
+
+    @property
+    def label_noise(self) -> LabelNoiseSummary:
+        """Expected number of wrong labels, the noise matrix, and `wrong_in_top(n)`.
+
+        Raises:
+            InputError: The run did not estimate label noise.
+        """
+        from lsi.analysis.mislabeled import LabelNoiseSummary
+
+        return LabelNoiseSummary.of(self._table, self._manifest, self._manifest["classes"])
 
     def save(self, path: PathLike, overwrite: bool = False) -> Path:
         """Write the scores into a folder: `scores.parquet` and `manifest.json`, as a whole or not at all.
@@ -188,24 +229,48 @@ class Scores:
     def __repr__(self) -> str:
         return "\n  ".join(self._lines())
 
+    def plot(self, kind: str = "distribution", ax: Axes | None = None) -> Axes:
+        """Draw the scores with matplotlib (extra `plot`).
+
+        Args:
+            kind: `"distribution"`, a histogram of LSI, or `"classes"`, a box plot a class.
+            ax: Where to draw; None: a new figure.
+
+        Returns:
+            The axes, to change or save: `ax.figure.savefig("lsi.pdf")`.
+
+        Raises:
+            InputError: matplotlib is missing, the kind is unknown, or there is nothing of that kind to draw.
+        """
+        from lsi.report.plots import plot
+
+        return plot(self, kind, ax)
+
     def _repr_html_(self) -> str:
-        first, *rest = (html.escape(line) for line in self._lines())
-        shown = (("Highest LSI", self.top(5)), ("Lowest LSI", self.bottom(5)))
-        tables = "".join(
-            f"<p>{title}</p>{frame[_SHORT].to_html(index=False, escape=True, border=0, float_format=_short)}"
-            for title, frame in shown
-        )
-        return f"<div><p><strong>{first}</strong><br>{'<br>'.join(rest)}</p>{tables}</div>"
+        from lsi.report.notebook import notebook_html
+
+        return notebook_html(self)
 
     def _lines(self) -> list[str]:
         values = self.lsi
-        n_classes = len(self._manifest["classes"] or check_labels(self._table["label"])[1])
-        lines = [f"Scores of {len(self):,} samples in {n_classes} classes"]
+        lines = [f"Scores of {len(self):,} samples{self._kind()}"]
         if len(self):
             low, middle, high = (_short(value) for value in np.quantile(values, [0.0, 0.5, 1.0]))
             lines.append(f"LSI in nats: lowest {low}, median {middle}, highest {high}")
         lines.append(self._audit.summary() if self._audit else "No audit was run.")
         return lines
+
+    def _kind(self) -> str:
+        """Return what the scored samples are, as the end of a phrase."""
+        n_outputs = len(self._manifest.get("outputs") or [])
+        if self.task == "regression":
+            return f", regression of {n_outputs} target{'s' if n_outputs != 1 else ''}"
+        if self.task == "multilabel":
+            return f" with {n_outputs} labels"
+        if self.task != "classification":
+            return f", {self.task}"
+        n_classes = len(self._manifest["classes"] or check_labels(self._table["label"])[1])
+        return f" in {n_classes} classes"
 
     def _column(self, name: str) -> np.ndarray:
         return self._table[name].to_numpy().copy()

@@ -164,3 +164,16 @@ def test_difficulty_of_several_runs(saved, capsys):
     assert code == 0
     assert "easy" in out
     assert run(capsys, "difficulty")[0] == 2
+
+
+def test_redundancy_groups_come_with_the_scores(tmp_path, capsys):
+    import lsi
+
+    words = ("compute", "-d", "wine", "--first", "60", "--no-audit", "-q", "-o", tmp_path / "scores")
+    assert run(capsys, *words, "--redundancy")[0] == 0
+    scores = lsi.load(tmp_path / "scores")
+    groups = scores.to_frame()["redundancy_group"]
+    assert groups.max() >= 0
+    code, out, _ = run(capsys, "select", tmp_path / "scores", "--drop-redundant", "--json")
+    assert code == 0
+    assert json.loads(out)["n_kept"] == (groups < 0).sum() + groups[groups >= 0].nunique()

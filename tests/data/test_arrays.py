@@ -60,5 +60,16 @@ def test_npz_labels_by_name(tmp_path):
 
 
 def test_regression_data_say_so():
-    with pytest.raises(InputError, match="not a class"):
-        load_samples("diabetes")
+    samples = load_samples("diabetes")
+    assert samples.task == "regression"
+    assert samples.labels.dtype == np.float64
+    np.testing.assert_allclose([samples.labels.mean(), samples.labels.std()], [0.0, 1.0], atol=1e-12)
+
+
+def test_several_targets_in_an_array_file(tmp_path):
+    targets = np.array([[1.0, 0.5], [2.0, np.nan], [3.0, 1.5]])
+    np.savez(tmp_path / "d.npz", X=np.zeros((3, 2)), y=targets)
+    samples = load_samples(tmp_path / "d.npz").select(np.array([1, 2]))
+    np.testing.assert_array_equal(samples.targets, targets[1:])
+    assert samples.labels.tolist() == [None, "3, 1.5"]
+    assert samples.target_names == ("0", "1")

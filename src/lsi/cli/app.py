@@ -16,10 +16,15 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Group
 
+from lsi.cli.apply import apply
 from lsi.cli.cache import cache
+from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
+from lsi.cli.mislabeled import mislabeled
 from lsi.cli.saved import report, show
+from lsi.cli.select import select
+from lsi.cli.sensitivity import sensitivity
 from lsi.errors import InputError, LsiError, OutputError
 from lsi.text import plain_text
 
@@ -53,6 +58,12 @@ app = App(
 app.command(compute)
 app.command(show)
 app.command(report)
+app.command(mislabeled)
+app.command(select)
+app.command(apply)
+app.command(compare)
+app.command(difficulty)
+app.command(sensitivity)
 app.command(cache)
 
 

@@ -14,11 +14,12 @@ from lsi.cli.options import (
     MachineOptions,
     MethodOptions,
     OutputOptions,
+    PairOptions,
     ProbeOptions,
 )
 from lsi.cli.settings import audit_size, build_method, seed_of, subset_text, use_machine
 from lsi.cli.targets import as_column, build_probe, named
-from lsi.errors import OutputError
+from lsi.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lsi.data import Corruption, Samples
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _CHECKED = ("probe", "posterior", "method", "prior_precision", "audit")
 _PROBE, _METHOD, _OUTPUT, _MACHINE = ProbeOptions(), MethodOptions(), OutputOptions(), MachineOptions()
-_ENCODER, _CORRUPTION = EncoderOptions(), CorruptionOptions()
+_ENCODER, _CORRUPTION, _PAIRS = EncoderOptions(), CorruptionOptions(), PairOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ def compute(
     encoder: EncoderOptions = _ENCODER,
     corruption: CorruptionOptions = _CORRUPTION,
     probe: ProbeOptions = _PROBE,
+    pairs: PairOptions = _PAIRS,
     method: MethodOptions = _METHOD,
     output: OutputOptions = _OUTPUT,
     machine: MachineOptions = _MACHINE,
@@ -77,18 +79,36 @@ def compute(
         encoder: How images, texts and recordings become features.
         corruption: What is changed on purpose.
         probe: What is trained.
+        pairs: Pairs without labels, and the heads that are trained on them.
         method: How a model without a sample is found.
         output: Where results go.
         machine: What the computation runs on.
+
+    Raises:
+        InputError: If something that was asked for does not go with the data.
     """
+    from lsi.analysis.view import need_classes
     from lsi.cli.display import announce, show_result
+    from lsi.cli.pairs import score_the_pairs, wants_pairs
+    from lsi.tasks import task_of
 
     check_places(output)
-    job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
-    if not output.quiet:
-        announce(job)
-    scores = run(job, quiet=output.quiet)
-    written = write(scores, job.samples, output)
+    if output.redundancy and wants_pairs(data, pairs):
+        raise InputError("--redundancy is for samples with class labels, not for pairs. Leave it out.")
+    if wants_pairs(data, pairs):
+        scores, samples = score_the_pairs(
+            data, encoder, corruption, probe, pairs, method, machine, output
+        )
+    else:
+        job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
+        if output.redundancy:
+            need_classes({"task": task_of(job.settings["probe"]).name}, "--redundancy")
+        if not output.quiet:
+            announce(job)
+        scores, samples = run(job, quiet=output.quiet), job.samples
+        if output.redundancy:
+            scores = scores.with_redundancy(samples.features, job.labels)
+    written = write(scores, samples, output)
     if output.json or not output.quiet:
         show_result(scores, as_json=output.json, written=written)
 
@@ -177,6 +197,8 @@ def prepare(
         "seed": seed_of(method.seed, "--seed"),
         "device": machine.device,
     }
+    if method.label_noise is not None:
+        settings["label_noise"] = method.label_noise
     check_settings(**{key: settings[key] for key in _CHECKED})
     use_machine(machine)
     with progress_bar(quiet) as progress:

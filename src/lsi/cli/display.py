@@ -33,6 +33,7 @@ _HEADINGS = {
     "classification": ("label", "likely", "p(label)"),
     "multilabel": ("labels", "likely", "p(labels)"),
     "regression": ("target", "expected", "p(further off)"),
+    "contrastive": ("pair", "likely partner", "p(partner)"),
 }
 
 

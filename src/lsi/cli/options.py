@@ -13,6 +13,8 @@ from cyclopts import Group, Parameter
 
 Posterior = Literal["diag", "kron", "full", "kfac"]
 Method = Literal["newton", "retrain"]
+Optimizer = Literal["sgd", "adam", "sam", "dp-sgd"]
+LearningRate = Literal["constant", "cosine", "step", "exponential"]
 Task = Literal["classification", "binary", "multilabel", "regression"]
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 
@@ -128,6 +130,10 @@ class ProbeOptions:
         task: `classification` (softmax), `binary` (one sigmoid for two classes), `multilabel` (a sigmoid a
             label), `regression` (ridge). Default: what the data say, else classification.
         noise_precision: Regression: one over the variance of the noise, or `estimate`. Default: 1.
+        probe: `linear`, or `mlp`, a network. Default: linear, or mlp where `--hidden` is given.
+        hidden: Widths of the network's hidden layers, as `--hidden 64 32`. Default: 32.
+        activation: Of the network: `relu`, `tanh`, `gelu` or `sigmoid`.
+        posterior_layers: Layers of the network that the posterior is over: `all`, or the `last` one.
         weight_decay: Strength of the penalty on the weights, on the scale of the mean loss.
         intercept: Whether the probe has an intercept.
         posterior: Structure of the posterior precision; `kfac` is another name of `kron`.
@@ -136,10 +142,42 @@ class ProbeOptions:
 
     task: Task | None = None
     noise_precision: float | Literal["estimate"] | None = None
+    probe: Literal["linear", "mlp"] | None = None
+    hidden: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = ()
+    activation: Literal["relu", "tanh", "gelu", "sigmoid"] | None = None
+    posterior_layers: Literal["all", "last"] | None = None
     weight_decay: Annotated[float, Parameter(name=["--weight-decay", "--wd"])] = 1e-4
     intercept: Annotated[bool, Parameter(name="--intercept", negative="--no-intercept")] = True
     posterior: Annotated[Posterior, Parameter(name=["--posterior", "--laptype"])] = "diag"
     prior_precision: float = 1.0
+
+
+@Parameter(name="*", group=Group("Pairs without labels", sort_key=4))
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """Two sides of a pair: two item columns, a .npz with `left` and `right`, or two views of each item.
+
+    Attributes:
+        text_encoder: Encoder of the text column, beside `--encoder` for the other one.
+        encoder_2: Encoder of the right side; of one item column: its second view.
+        augment: Second view of images: `crop` (the middle), `flip` (mirrored) or `grey`.
+        mismatch: Exchange the partners of this share of the pairs on purpose, as `0.1`.
+        dim: Dimension of the space that both heads project to.
+        temperature: Of the contrastive loss.
+        pull: Strength of the pull of the heads to their initial weights, on the scale of the mean loss.
+        norm_floor: Length below which embeddings are not stretched to 1, relative to a fresh one.
+        pair_batch: Compare a pair with so many only, in fixed batches. Default: with all.
+    """
+
+    text_encoder: str | None = None
+    encoder_2: Annotated[str | None, Parameter(name="--encoder-2")] = None
+    augment: Literal["crop", "flip", "grey"] | None = None
+    mismatch: float | None = None
+    dim: int = 32
+    temperature: float = 0.2
+    pull: float = 0.3
+    norm_floor: float = 0.3
+    pair_batch: int | None = None
 
 
 @Parameter(name="*", group=Group("Leave-one-out", sort_key=5))
@@ -155,8 +193,16 @@ class MethodOptions:
         lr: Retrain: learning rate.
         momentum: Retrain: Nesterov momentum.
         n_seeds: Retrain: repetitions with other initial weights, whose mean is taken.
-        num_batches: Retrain: batches an epoch; only 1, since all batches are full here.
+        optimizer: Retrain: `sgd`, `adam`, `sam` (sharpness-aware) or `dp-sgd` (differentially private).
+        rho: SAM: length of the perturbation.
+        noise_multiplier: DP-SGD: standard deviation of the noise, in units of the clipping norm.
+        max_grad_norm: DP-SGD: norm to which each sample's gradient is clipped.
+        schedule: Retrain: learning rate by epoch: `constant`, `cosine`, `step` or `exponential`.
+        train_batch_size: Retrain: samples a step, in the order of the data. Default: all.
+        record_every: Retrain: score after every so many epochs too.
+        num_batches: Retrain: batches an epoch; only 1 (use `--train-batch-size` for more).
         audit: How many samples are left out again by brute force to check the result; `--no-audit`: none.
+        label_noise: Estimate which labels are wrong, for `lsi mislabeled`. Default: where it is quick.
         seed: Seed of every random draw: audit, subset, corruption, initial weights of retrain.
     """
 
@@ -166,8 +212,18 @@ class MethodOptions:
     lr: float | None = None
     momentum: Annotated[float | None, Parameter(name=["--momentum", "--mom"])] = None
     n_seeds: int | None = None
+    optimizer: Optimizer | None = None
+    rho: float | None = None
+    noise_multiplier: float | None = None
+    max_grad_norm: float | None = None
+    schedule: LearningRate | None = None
+    train_batch_size: int | None = None
+    record_every: int | None = None
     num_batches: int | None = None
     audit: Annotated[int | bool | None, Parameter(name="--audit", negative="--no-audit")] = None
+    label_noise: Annotated[
+        bool | None, Parameter(name="--label-noise", negative="--no-label-noise")
+    ] = None
     seed: int | None = None
 
 
@@ -182,6 +238,7 @@ class OutputOptions:
         overwrite: Replace scores, or a foreign page, that are already there.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
+        redundancy: Find groups of samples that carry the same information, for the page and `lsi select`.
     """
 
     output: Annotated[Path | None, Parameter(name=["--output", "-o", "--save-dir"])] = None
@@ -189,6 +246,7 @@ class OutputOptions:
     overwrite: Annotated[bool, Parameter(negative="")] = False
     json: Annotated[bool, Parameter(negative="")] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False
+    redundancy: Annotated[bool, Parameter(negative="")] = False
 
 
 @Parameter(name="*", group=Group("Machine", sort_key=7))

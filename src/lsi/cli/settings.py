@@ -7,6 +7,9 @@ from typing import Any
 from lsi.cli.options import DataOptions, MachineOptions, MethodOptions
 from lsi.errors import InputError
 
+_FLAGS = {"batch_size": "train_batch_size"}
+"""Options whose name differs from that of the setting."""
+
 
 def build_method(options: MethodOptions) -> Any:
     """Return the leave-one-out method that the options mean.
@@ -24,13 +27,15 @@ def build_method(options: MethodOptions) -> Any:
 
     if options.num_batches not in (None, 1):
         raise InputError(
-            f"--num-batches {options.num_batches}: every step sees all samples here. Leave it out, or use 1."
+            f"--num-batches {options.num_batches}: say how large batches are, with --train-batch-size."
         )
-    settings = {"epochs": options.epochs, "lr": options.lr, "momentum": options.momentum}
+    settings: dict[str, Any] = {"epochs": options.epochs, "lr": options.lr, "momentum": options.momentum}
+    settings |= {"schedule": options.schedule, "record_every": options.record_every}
+    settings |= {"batch_size": options.train_batch_size, "optimizer": build_optimizer(options)}
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     if options.n_seeds not in (None, 1):
         given["n_seeds"] = options.n_seeds
-    flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    flags = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in given)
     if options.method == "newton" and given:
         raise InputError(f"{flags}: settings of the method retrain. Drop them, or choose --method retrain.")
     if options.method == "retrain" or given:
@@ -43,6 +48,32 @@ def build_method(options: MethodOptions) -> Any:
     if options.tol is None:
         return Newton()
     return Newton(tol=None if options.tol == "none" else options.tol)
+
+
+def build_optimizer(options: MethodOptions) -> Any:
+    """Return the training algorithm that the options mean; None: not given.
+
+    Args:
+        options: What was given; a setting of one algorithm alone chooses it.
+
+    Returns:
+        Its name, or its settings.
+
+    Raises:
+        InputError: If settings of another algorithm are given.
+    """
+    from lsi import DPSGD, SAM
+
+    sam = {"rho": options.rho}
+    private = {"noise_multiplier": options.noise_multiplier, "max_grad_norm": options.max_grad_norm}
+    for kind, values in ((SAM, sam), (DPSGD, private)):
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        if given and options.optimizer not in (None, kind.kind):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{flags}: for --optimizer {kind.kind}, not {options.optimizer}. Drop it.")
+        if given:
+            return kind(**given)
+    return options.optimizer
 
 
 def audit_size(audit: int | bool | None) -> int | bool:

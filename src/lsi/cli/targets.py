@@ -59,7 +59,7 @@ def build_probe(options: ProbeOptions, task: str) -> Any:
         task: As `choose_task` returns.
 
     Returns:
-        `lsi.LinearProbe`, `lsi.RidgeProbe` or `lsi.SigmoidProbe` with these settings.
+        `lsi.LinearProbe`, `lsi.MLPProbe`, `lsi.RidgeProbe` or `lsi.SigmoidProbe` with these settings.
 
     Raises:
         InputError: If a setting belongs to another task.
@@ -67,12 +67,44 @@ def build_probe(options: ProbeOptions, task: str) -> Any:
     from lsi import LinearProbe, RidgeProbe, SigmoidProbe
 
     decay, intercept = options.weight_decay, options.intercept
+    network = build_network(options, task)
+    if network is not None:
+        return network
     if task == "regression":
         noise = 1.0 if options.noise_precision is None else options.noise_precision
         return RidgeProbe(decay, intercept, noise)
     if options.noise_precision is not None:
         raise InputError("--noise-precision is for --task regression. Drop it.")
     return LinearProbe(decay, intercept) if task == "classification" else SigmoidProbe(decay, intercept)
+
+
+def build_network(options: ProbeOptions, task: str) -> Any:
+    """Return the network that the options mean; None: a probe without hidden layers.
+
+    Args:
+        options: What was given; a setting of networks alone chooses one.
+        task: As `choose_task` returns.
+
+    Returns:
+        `lsi.MLPProbe`, or None.
+
+    Raises:
+        InputError: If a network cannot do the task, or settings of one are given for another probe.
+    """
+    settings = {"activation": options.activation, "posterior_layers": options.posterior_layers}
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if options.hidden:
+        given["hidden"] = options.hidden
+    if options.probe == "linear" and given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{flags}: for --probe mlp, not linear. Drop it.")
+    if options.probe != "mlp" and not given:
+        return None
+    if task != "classification":
+        raise InputError(f"--probe mlp is for --task classification, not {task}. Use --probe linear.")
+    from lsi import MLPProbe
+
+    return MLPProbe(weight_decay=options.weight_decay, fit_intercept=options.intercept, **given)
 
 
 def with_targets(samples: Samples, task: str) -> Samples:

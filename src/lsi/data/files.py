@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lsi.data.options import SourceOptions
-from lsi.data.samples import Samples
+from lsi.data.samples import Samples, row_texts
 from lsi.errors import InputError, nearest
 from lsi.problem_features import tensor_to_numpy
 
@@ -85,13 +85,7 @@ def read_npy(path: Path, options: SourceOptions) -> Samples:
     Raises:
         InputError: If a file is missing, broken, or holds Python objects.
     """
-    beside = [path.with_name(f"{path.stem}{tail}.npy") for tail in ("_labels", "_y")]
-    labels = options.labels or next((place for place in beside if place.is_file()), None)
-    if labels is None:
-        raise InputError(
-            f"{path} holds features only. Name the file of labels with --labels, or call it {beside[0].name}."
-        )
-    require_file(labels)
+    labels = find_labels(path, options)
     features = _load_npy(path)
     if labels.suffix.lower() == ".npy":
         target = _load_npy(labels)
@@ -100,6 +94,29 @@ def read_npy(path: Path, options: SourceOptions) -> Samples:
         target = target[:-1] if len(target) and not target[-1] else target
     arrays = {"X": features, "y": target}
     return _from_arrays(path, arrays, _Keys("X", "y", "ids", None), options)
+
+
+def find_labels(path: Path, options: SourceOptions) -> Path:
+    """Return the file of labels that belongs to a ``.npy`` file of features.
+
+    Args:
+        path: The features.
+        options: ``labels`` names the file.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: If there is none.
+    """
+    beside = [path.with_name(f"{path.stem}{tail}.npy") for tail in ("_labels", "_y")]
+    labels = options.labels or next((place for place in beside if place.is_file()), None)
+    if labels is None:
+        raise InputError(
+            f"{path} holds features only. Name the file of labels with --labels, or call it {beside[0].name}."
+        )
+    require_file(labels)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,9 @@ class _Keys:
 
 
 def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options: SourceOptions) -> Samples:
-    labels = arrays[keys.labels]
+    labels, targets = arrays[keys.labels], None
+    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
+        targets, labels = labels, row_texts(labels)
     ids = arrays.get(keys.ids)
     if ids is None:
         ids = np.arange(len(labels) if labels.ndim else 0)
@@ -139,6 +158,8 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options
         clean_labels=arrays[keys.clean] if keys.clean else None,
         description=f"Features and labels from {path.name}.",
         source=source,
+        targets=targets,
+        target_names=() if targets is None else tuple(map(str, range(targets.shape[1]))),
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from lsi.data.decode import ItemImages
 from lsi.data.items import Items, Payload
 from lsi.data.options import SourceOptions
-from lsi.data.samples import Samples
+from lsi.data.samples import Samples, row_texts
 from lsi.data.table_files import FORMATS, TableFile, open_table_file
 from lsi.errors import InputError, nearest
 
@@ -155,7 +155,8 @@ def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> 
     """
     if not table.n_rows:
         raise InputError(f"{table.name} has no rows.")
-    label = _label_column(table, options)
+    several = _label_columns(table, options)
+    label = several[0] if several else _label_column(table, options)
     clean = options.clean_label_column and table.require(options.clean_label_column, "--clean-label-column")
     id_column = options.id_column and table.require(options.id_column, "--id-column")
     ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
@@ -164,28 +165,33 @@ def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> 
     if column is not None and kind is not None:
         items = TableItems(kind, table, column)
     else:
-        features, names = _features(table, options, {label, clean, id_column})
+        features, names = _features(table, options, {label, *several, clean, id_column})
     notes = []
     if items is None and not options.feature_columns:
         unused = [
-            name for name in table.schema.names if name not in {label, clean, id_column, *(names or ())}
+            name
+            for name in table.schema.names
+            if name not in {label, *several, clean, id_column, *(names or ())}
         ]
         if names and unused:
             notes.append(f"columns left out, since they hold no numbers: {', '.join(map(repr, unused))}.")
     what = f"{kind}s from the column {column!r}" if items else f"{len(names or ())} feature columns"
+    targets = _targets(table, several) if several else None
     return Samples(
         name=Path(table.name).stem,
         ids=ids,
-        labels=to_numpy(table.column(label)),
+        labels=to_numpy(table.column(label)) if targets is None else row_texts(targets),
         features=features,
         items=items,
         images=ItemImages(items) if items and kind == "image" else None,
         clean_labels=to_numpy(table.column(clean)) if clean else None,
         class_names=_class_names(table.schema, label),
         feature_names=names if features is not None and len(names or ()) == features.shape[1] else None,
-        description=f"{what} of {table.name}, labels from the column {label!r}.",
+        description=f"{what} of {table.name}, labels from {', '.join(map(repr, several or [label]))}.",
         notes=tuple(notes),
         source=source,
+        targets=targets,
+        target_names=tuple(several),
     )
 
 
@@ -200,6 +206,41 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return np.array(values, dtype=object if column.null_count else str)
     return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _label_columns(table: Table, options: SourceOptions) -> list[str]:
+    """Return the columns of several targets or labels, where they were named."""
+    if options.label_columns and options.label_column:
+        raise InputError("--label-column and --label-columns both name labels. Use one of them.")
+    return [table.require(name, "--label-columns") for name in dict.fromkeys(options.label_columns)]
+
+
+def _targets(table: Table, names: list[str]) -> np.ndarray:
+    for name in names:
+        if not _is_number(table.schema.field(name).type):
+            kind = table.schema.field(name).type
+            raise InputError(
+                f"{table.name}: {name!r} holds {kind}, no numbers. Several columns of labels hold numbers "
+                "or zeros and ones."
+            )
+    columns = [table.column(name).cast(pa.float64()).to_numpy() for name in names]
+    return np.column_stack(columns)
+
+
+def label_column(paths: Sequence[Path], options: SourceOptions) -> str:
+    """Return the column that `read_table` takes the labels from.
+
+    Args:
+        paths: The files of the table.
+        options: Which columns are what.
+
+    Returns:
+        Its name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    return _label_column(Table([open_table_file(paths[0])], paths[0].parent, paths[0].name), options)
 
 
 def _label_column(table: Table, options: SourceOptions) -> str:

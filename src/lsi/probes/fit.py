@@ -148,7 +148,7 @@ def fit(
         unit = min(1.0, objective)
         if decrement <= TARGET_DECREMENT * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
             break
-        model, objective, gradient = _line_search(model, step, decrement, objective)
+        model, objective, gradient = line_search(model, step, decrement, objective)
         step = curvature.solve(gradient)
         reached = float((step * gradient).sum())
         rate, before, decrement = max(reached, 0.0) / decrement, decrement, reached
@@ -168,10 +168,10 @@ def fit(
         )
     if curvature.drift > 1e-6 and model.theta.numel() <= DENSE_START:
         curvature = Curvature.of(model)
-    return model, curvature, _report(model, objective, gradient, decrement, iteration)
+    return model, curvature, fit_report(model, objective, gradient, decrement, iteration)
 
 
-def _line_search(
+def line_search(
     model: SoftmaxModel, step: Tensor, decrement: float, objective: float
 ) -> tuple[SoftmaxModel, float, Tensor]:
     """Return the model, its objective and its gradient after a backtracking Newton step."""
@@ -184,9 +184,21 @@ def _line_search(
         length *= 0.5
 
 
-def _report(
+def fit_report(
     model: SoftmaxModel, objective: float, gradient: Tensor, decrement: float, iterations: int
 ) -> FitReport:
+    """Return the report of a fit.
+
+    Args:
+        model: The trained model.
+        objective: Its objective in sum form.
+        gradient: What is left of the gradient.
+        decrement: Squared Newton decrement, in nats.
+        iterations: Newton steps taken.
+
+    Returns:
+        The report, with loss and accuracy on the training data.
+    """
     n = model.n_samples
     penalty = 0.5 * model.ridge * float((model.theta**2).sum())
     hits = sum(

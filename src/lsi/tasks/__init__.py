@@ -6,13 +6,17 @@ from typing import Any
 
 from lsi.errors import InputError
 from lsi.probes.linear import LinearProbe
+from lsi.probes.mlp import MLPProbe
+from lsi.probes.module import ModuleProbe
 from lsi.probes.ridge import RidgeProbe
 from lsi.probes.sigmoid import SigmoidProbe
-from lsi.tasks import classification, regression, sigmoid
+from lsi.tasks import classification, networks, regression, sigmoid
 from lsi.tasks.base import Task
 
 TASKS: dict[type, Task] = {
     LinearProbe: classification.TASK,
+    MLPProbe: networks.TASK,
+    ModuleProbe: networks.TASK,
     RidgeProbe: regression.TASK,
     SigmoidProbe: sigmoid.TASK,
 }

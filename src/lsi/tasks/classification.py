@@ -11,16 +11,19 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.loo.audit import audit_newton, audit_retrain
+from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton import Newton
-from lsi.loo.newton.engine import NewtonEngine
+from lsi.loo.newton.choose import make_engine
 from lsi.loo.retrain import Retrain, RetrainEngine
-from lsi.plan import refuse_oversize, working_dtype
+from lsi.plan import choose_solver, refuse_oversize, working_dtype
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.fit import fit
+from lsi.probes.fit_blocks import fit_blocks
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import Problem
 from lsi.run import Method, Outcome, Run
 from lsi.tasks.base import Task
+from lsi.tasks.copies import retrain
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -42,7 +45,9 @@ def check(probe: Any, posterior: str, method: Method) -> None:
 
 
 def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
-    """Refuse a run that cannot fit in memory; see `lsi.plan.refuse_oversize`."""
+    """Refuse a run that cannot fit in memory (see `lsi.plan.refuse_oversize`), and batches of one sample."""
+    if isinstance(method, Retrain):
+        check_batches(problem.n_samples, method.batch_size)
     refuse_oversize(problem.n_samples, problem.n_features, problem.n_classes, posterior, method, device)
 
 
@@ -73,30 +78,34 @@ def _untrained(run: Run, design: Design) -> SoftmaxModel:
 def _newton(run: Run, settings: Newton) -> Outcome:
     """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
-    dtype = working_dtype(
-        problem.n_samples, problem.n_features + int(run.probe.fit_intercept), problem.n_classes
-    )
+    d = problem.n_features + int(run.probe.fit_intercept)
+    chosen = choose_solver(problem.n_samples, d, problem.n_classes, run.posterior, settings)
+    dtype = working_dtype(problem.n_samples, d, problem.n_classes) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
-        basis = kind.coordinates(design)
+        # A diagonal posterior belongs to the original features, where class blocks are as cheap as anywhere.
+        basis = None if chosen == "blocks" and run.posterior == "diag" else kind.coordinates(design)
         design = design if basis is None else design.rotated(basis)
         untrained = _untrained(run, design)
         untrained.weight_decay += settings.added_weight_decay
-        model, curvature, report = fit(untrained, run.progress)
+        train = fit if chosen == "dense" else fit_blocks
+        model, curvature, report = train(untrained, run.progress)
     with clock("posterior"):
         posterior = kind(model, run.prior_precision, basis)
     with clock("factor"):
-        engine = NewtonEngine(model, curvature, posterior, settings)
+        engine = make_engine(model, curvature, posterior, settings)
     with clock("leave-one-out"):
         result = engine.run(run.index, run.progress)
     with clock("audit"):
         count = run.audit_count(model.theta.numel())
         audit = audit_newton(engine, run.index, result, count, run.seed, run.progress) if count else None
-    return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch.")}
+    return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch."), "solver": chosen}
 
 
 def _retrain(run: Run, settings: Retrain) -> Outcome:
     """Score by the published protocol: train all heads → posterior → divergence → audit."""
+    if not settings.is_plain:
+        return retrain(run, settings)
     kind = POSTERIORS[run.posterior]
 
     def build(trained: SoftmaxModel) -> tuple[Posterior, Tensor | None]:
@@ -110,6 +119,7 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
     engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.progress)
+    run.notes["training"] = engine.training
     with run.clock("audit"):
         # One head trained plainly costs as much as a whole block of them, so that a few must do.
         count = run.audit_count(model.theta.numel())

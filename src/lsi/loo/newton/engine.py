@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
+from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.refine import Refined, Refiner
 from lsi.loo.newton.sampled import SAMPLED_ROWS, SampledCorrector
 from lsi.loo.newton.settings import Newton
@@ -70,6 +71,14 @@ class NewtonEngine:
             )
             if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
                 self._corrector = SampledCorrector(model, self.solver, posterior, SAMPLED_ROWS)
+
+    def exact_scorer(self, tolerance: float) -> ExactScorer:
+        """Return what the audit solves with.
+
+        Args:
+            tolerance: Squared relative decrement.
+        """
+        return ExactScorer(self.posterior, self.solver, self.start, tolerance)
 
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""

@@ -9,15 +9,36 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
-from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.sweep import ELEMENTS, own_entries, row_blocks, sweep
 from lsi.posterior.base import Posterior, Removal
+from lsi.probes.cg import conjugate_gradients
 from lsi.probes.model import SoftmaxModel
+
+
+class Removed(Protocol):
+    """B left-out samples, as a first-order solver knows them."""
+
+    index: Tensor
+    x: Tensor
+    downdate: Tensor
+
+    def select(self, keep: Tensor) -> Any:
+        """Return the removals picked by a mask or an index."""
+
+
+class Preconditioner(Protocol):
+    """What solves approximately with `H₋ᵢ`."""
+
+    def solve(self, removal: Any, right: Tensor) -> Tensor:
+        """Return about `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`."""
+
 
 TINY = torch.finfo(torch.float64).tiny
 
@@ -35,12 +56,12 @@ class ExactSolver:
     """
 
     model: SoftmaxModel
-    solver: DenseSolver
+    solver: Preconditioner
     start: Tensor
     tolerance: float = 1e-20
     max_steps: int = 60
 
-    def solve(self, removal: FirstOrder, delta: Tensor) -> tuple[Tensor, Tensor]:
+    def solve(self, removal: Removed, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the optima and, for each, its last relative Newton decrement (not squared).
 
         Args:
@@ -59,7 +80,7 @@ class ExactSolver:
                 self.model, part.index, delta[active], self.start, residual[active], x[active], None
             ).gradient
             operator = _Operator(self.model, part.index, delta[active])
-            step = self._conjugate_gradients(operator, part, gradient)
+            step = conjugate_gradients(operator, partial(self._precondition, part), gradient)
             decrement = (step * gradient).sum((1, 2))
             uphill = decrement <= 0
             if bool(uphill.any()):
@@ -79,36 +100,13 @@ class ExactSolver:
                 break
         return delta, error
 
-    def _conjugate_gradients(
-        self, operator: _Operator, removal: FirstOrder, right: Tensor, limit: int = 200
-    ) -> Tensor:
-        """Return `H⁻¹ right` at the present weights, to 1e-3 in the preconditioned norm."""
-        solution, remainder = torch.zeros_like(right), right.clone()
-        z = self._precondition(removal, remainder)
-        direction = z.clone()
-        energy = (remainder * z).sum((1, 2))
-        goal = energy * 1e-6
-        for _ in range(limit):
-            image = operator(direction)
-            curvature = (direction * image).sum((1, 2))
-            alpha = torch.where(curvature > 0, energy / curvature.clamp_min(1e-300), 0.0)
-            solution += alpha[:, None, None] * direction
-            remainder -= alpha[:, None, None] * image
-            z = self._precondition(removal, remainder)
-            updated = (remainder * z).sum((1, 2))
-            if bool((updated <= goal).all()):
-                break
-            beta = torch.where(energy > 0, updated / energy.clamp_min(1e-300), 0.0)
-            direction = z + beta[:, None, None] * direction
-            energy = updated
-        return solution
-
-    def _precondition(self, removal: FirstOrder, right: Tensor) -> Tensor:
+    def _precondition(self, removal: Removed, right: Tensor) -> Tensor:
         return self.solver.solve(removal, right.to(removal.x.dtype)).to(torch.float64)
 
-    def _plain_step(self, removal: FirstOrder, gradient: Tensor) -> Tensor:
+    def _plain_step(self, removal: Removed, gradient: Tensor) -> Tensor:
         """Return `H̄⁻¹ gradient`, surely downhill: without the downdate it stays positive definite."""
-        plain = replace(removal, downdate=torch.zeros_like(removal.downdate))
+        plain = copy.copy(removal)
+        plain.downdate = torch.zeros_like(removal.downdate)
         return self._precondition(plain, gradient)
 
     def _line_search(
@@ -181,14 +179,14 @@ class ExactScorer:
     """
 
     def __init__(
-        self, posterior: Posterior, solver: DenseSolver, start: Tensor, tolerance: float = 1e-20
+        self, posterior: Posterior, solver: Preconditioner, start: Tensor, tolerance: float = 1e-20
     ) -> None:
         self.model = replace(posterior.model, design=posterior.model.design.astype(torch.float64))
         self.posterior = copy.copy(posterior)
         self.posterior.model = self.model
         self.solver = ExactSolver(self.model, solver, start, tolerance)
 
-    def score(self, removal: FirstOrder, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
+    def score(self, removal: Removed, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
         """Return the optima, their last relative decrements and the terms there.
 
         Args:

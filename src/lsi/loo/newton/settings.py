@@ -9,7 +9,7 @@ import numpy as np
 
 from lsi.errors import InputError, nearest
 
-SOLVERS = ("auto", "dense")
+SOLVERS = ("auto", "dense", "blocks")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class Newton:
     Args:
         tol: Relative error of the LSI that every sample is certified to; samples that cannot be
             are flagged by a larger `relative_error`. None: no refinement.
-        solver: ``"dense"`` or ``"auto"``.
+        solver: ``"dense"``: one inverse of the whole Hessian, the most exact. ``"blocks"``: its class blocks,
+            for problems whose Hessian does not fit in memory; only the highest scores are refined.
+            ``"auto"``: dense where it fits.
         max_passes: Limit of refinement passes a sample before the slow, safe solver takes over.
         added_weight_decay: Added to the probe's weight decay; see `from_early_stopping`.
 

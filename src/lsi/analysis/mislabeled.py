@@ -1,0 +1,142 @@
+"""Which labels to look at: the list of suspects, and how many of them are expected to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.errors import InputError
+
+COLUMNS = ["sample_id", "label", "suggested_label", "wrong_probability", "lsi"]
+
+
+def mislabeled(table: pd.DataFrame, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
+    """Return one row a sample, the label that is most likely wrong first.
+
+    Args:
+        table: Scores. Tables with `wrong_probability` and `suggested_label` are read as they are. In
+            others `wrong_probability` is one minus the probability of the given label under the model that
+            never saw the sample, which ranks well but is not calibrated, and `suggested_label` is that
+            model's most likely label.
+        fdr: The longest list of which at most this expected share is right after all; None: all samples.
+        top: The first so many only.
+
+    Returns:
+        Columns `sample_id`, `label`, `suggested_label` (None where the given one is the likeliest),
+        `wrong_probability`, `lsi`, then `loo_prediction` and, where the table has it, `flip_gain`: nats
+        that the best other label is better predicted without the sample than the given one. Equal
+        probabilities are ordered by their LSI, highest first.
+
+    Raises:
+        InputError: `fdr` outside [0, 1], or a `top` that is no positive integer.
+    """
+    check_limits(fdr, top)
+    estimated = {"wrong_probability", "suggested_label"} <= set(table)
+    likely = table["suggested_label" if estimated else "loo_prediction"].astype(object)
+    frame = pd.DataFrame(
+        {
+            "sample_id": table["sample_id"],
+            "label": table["label"],
+            "suggested_label": likely.where(likely != table["label"].astype(object), None),
+            "wrong_probability": table["wrong_probability"] if estimated else 1.0 - table["loo_probability"],
+            "lsi": table["lsi"],
+            **{name: table[name] for name in ("loo_prediction", "flip_gain") if name in table},
+        }
+    )
+    frame = frame.sort_values(["wrong_probability", "lsi"], ascending=False, ignore_index=True)
+    count = len(frame) if fdr is None else longest_list(frame["wrong_probability"].to_numpy(), fdr)
+    return frame.head(count if top is None else min(count, int(top)))
+
+
+def check_limits(fdr: Any, top: Any) -> None:
+    """Refuse limits of a list that cannot be used.
+
+    Raises:
+        InputError: `fdr` outside [0, 1], or a `top` that is no positive integer.
+    """
+    number = isinstance(fdr, int | float | np.number) and not isinstance(fdr, bool)
+    if fdr is not None and not (number and 0 <= fdr <= 1):
+        raise InputError(f"fdr must be between 0 and 1, got {fdr!r}. 0.1: one in ten of the list may be right.")
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1):
+        raise InputError(f"top must be a positive integer, got {top!r}. Pass how many samples to return.")
+
+
+def longest_list(wrong: np.ndarray, fdr: float) -> int:
+    """Return the length of the longest list whose mean of `1 − wrong_probability` is at most `fdr`.
+
+    Args:
+        wrong: Probabilities in descending order, so that the mean only grows with the length.
+        fdr: Share.
+    """
+    right = np.cumsum(1.0 - wrong) / np.arange(1, len(wrong) + 1)
+    return int(np.searchsorted(right, fdr + 1e-12, side="right"))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelNoiseSummary:
+    """How many labels are wrong, and in which way.
+
+    Attributes:
+        n_wrong: Expected number of wrong labels among the scored samples.
+        noise_matrix: Probability of each given label (columns) for each true class (rows).
+        wrong_probability: `(n_scored,)`, descending.
+    """
+
+    n_wrong: float
+    noise_matrix: pd.DataFrame
+    wrong_probability: np.ndarray
+
+    @classmethod
+    def of(
+        cls, table: pd.DataFrame, manifest: Mapping[str, Any], classes: Sequence[Any]
+    ) -> LabelNoiseSummary:
+        """Read table and manifest of a run.
+
+        Args:
+            table: Scores with `wrong_probability`.
+            manifest: With `label_noise`.
+            classes: Labels of the matrix's rows and columns.
+
+        Returns:
+            The summary.
+
+        Raises:
+            InputError: The run did not estimate label noise.
+        """
+        entry = manifest.get("label_noise")
+        if not entry or "wrong_probability" not in table:
+            raise InputError(
+                "these scores hold no estimate of label noise. Score again with lsi.score(..., "
+                "label_noise=True); scores.mislabeled() ranks labels without it."
+            )
+        names = pd.Index(list(classes))
+        matrix = pd.DataFrame(entry["noise_matrix"], index=names, columns=names)
+        matrix = matrix.rename_axis(index="true", columns="given")
+        wrong = np.sort(table["wrong_probability"].to_numpy())[::-1]
+        return cls(float(entry["n_wrong"]), matrix, wrong)
+
+    def wrong_in_top(self, n: int) -> float:
+        """Return how many of the `n` most suspicious labels are expected to be wrong.
+
+        Args:
+            n: Length of the list; all where there are fewer.
+
+        Returns:
+            The sum of their `wrong_probability`.
+
+        Raises:
+            InputError: `n` is no positive integer.
+        """
+        check_limits(None, n)
+        return float(self.wrong_probability[:n].sum())
+
+    def __str__(self) -> str:
+        n = min(len(self.wrong_probability), max(10, round(self.n_wrong)))
+        return (
+            f"About {self.n_wrong:,.0f} of {len(self.wrong_probability):,} labels are estimated to be wrong; "
+            f"about {self.wrong_in_top(n):,.0f} of the top {n:,}."
+        )

@@ -1,0 +1,142 @@
+"""``lsi mislabeled``: which labels are probably wrong, on the screen or as a file."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lsi.errors import InputError
+from lsi.text import plain_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lsi.scores import Scores
+
+FORMATS = (".csv", ".json", ".parquet")
+SHOWN = 20
+
+
+def mislabeled(
+    scores: Path,
+    *,
+    fdr: float | None = None,
+    top: Annotated[int | None, Parameter(name=["--top", "-n"])] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """List the labels that are most likely wrong, with the label that is likely right.
+
+    Args:
+        scores: Folder that `lsi compute --output` wrote.
+        fdr: Only as many as keep the expected share of labels that are right after all below this, such as
+            `0.1`.
+        top: Only the first so many. Default: all in a file, 20 on the screen.
+        output: File to write: .csv, .json or .parquet. Never overwritten.
+        json: Print one JSON object on stdout and nothing else there.
+    """
+    if output is not None:
+        check_list_file(output)
+    from lsi.analysis.mislabeled import check_limits
+    from lsi.scores import load
+
+    check_limits(fdr, top)
+    loaded = load(scores)
+    if loaded.task != "classification":
+        raise InputError(f"lsi mislabeled is for classification, and these are scores of {loaded.task}.")
+    frame = loaded.mislabeled(fdr=fdr, top=top)
+    if output is not None:
+        write_list(frame, output)
+    summary = summarise(loaded, frame)
+    if json:
+        shown = frame if top is not None or fdr is not None else frame.head(SHOWN)
+        print(json_module.dumps({**summary, "rows": records(shown)}))
+        return
+    _show(frame, summary, fdr)
+    if output is not None:
+        print(plain_text(f"Written: {output} ({len(frame):,} rows)", 400))
+
+
+def check_list_file(path: Path) -> None:
+    """Refuse a file that could not be written, before any work.
+
+    Raises:
+        InputError: Its ending is not known.
+        OutputError: It exists, or cannot be made.
+    """
+    from lsi.data.publish import check_new
+
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"--output must end in {', '.join(FORMATS)}, got {path.name!r}.")
+    check_new(path)
+
+
+def write_list(frame: pd.DataFrame, path: Path) -> None:
+    """Write the list in the format of its ending, as a whole or not at all.
+
+    Raises:
+        OutputError: The place is taken, or the disk refuses it.
+    """
+    from lsi.data.publish import new_file
+
+    kind = path.suffix.lower()
+    with new_file(path) as staging:
+        if kind == ".csv":
+            frame.to_csv(staging, index=False)
+        elif kind == ".json":
+            staging.write_text(json_module.dumps(records(frame), ensure_ascii=False), encoding="utf-8")
+        else:
+            frame.to_parquet(staging, index=False)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as JSON values."""
+    rows: list[dict[str, Any]] = json_module.loads(frame.to_json(orient="records", date_format="iso"))
+    return rows
+
+
+def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
+    """Return what is known about the list as JSON values.
+
+    Args:
+        scores: The run.
+        frame: The list.
+
+    Returns:
+        `n_listed`, `estimated` (whether probabilities are calibrated) and, where they are, `n_wrong` and
+        `wrong_in_list`.
+    """
+    estimated = bool(scores.manifest.get("label_noise"))
+    known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
+    if estimated:
+        known["n_wrong"] = scores.manifest["label_noise"]["n_wrong"]
+        known["wrong_in_list"] = float(frame["wrong_probability"].sum())
+    return known
+
+
+def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> None:
+    from rich.text import Text
+
+    from lsi.cli.console import out_console, plain_table
+
+    table = plain_table("Labels, the most doubtful first")
+    for name in ("sample", "label", "suggested"):
+        table.add_column(name)
+    for name in ("P(wrong)", "LSI (nats)"):
+        table.add_column(name, justify="right")
+    shown = frame.head(SHOWN) if fdr is not None or summary["n_listed"] == summary["n_scored"] else frame
+    for row in shown.itertuples():
+        suggested = "" if row.suggested_label is None else plain_text(str(row.suggested_label), 40)
+        cells = [plain_text(str(row.sample_id), 40), plain_text(str(row.label), 40), suggested]
+        table.add_row(*map(Text, cells), f"{row.wrong_probability:.1%}", f"{row.lsi:.3g}")
+    out_console().print(table)
+    if summary["estimated"]:
+        print(
+            f"About {summary['n_wrong']:,.0f} of {summary['n_scored']:,} labels are estimated to be wrong; "
+            f"about {summary['wrong_in_list']:,.0f} of the {summary['n_listed']:,} listed."
+        )
+    else:
+        print("This run did not estimate label noise: P(wrong) ranks labels, but is no probability to rely on.")

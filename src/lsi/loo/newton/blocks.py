@@ -1,0 +1,116 @@
+r"""First-order leave-one-out steps from class blocks, where the whole Hessian does not fit in memory.
+
+The Hessian is taken as its class blocks :math:`H_c`, and the exact curvature of the sample itself is taken
+out of each, so that in class c
+
+.. math:: \delta_c = t_c + m_c H_c^{-1} x,\qquad m_c = \frac{g_c + (S\,t x)_c}{1 - v_c\, x^\top H_c^{-1} x},
+          \qquad v_c = p_c (1 - p_c)
+
+The step of the penalty, :math:`t = \bar H^{-1}\mathrm{wd}\,\theta`, is common to all samples and is solved
+with the whole Hessian: without that, samples of tiny scores would all be wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsi.posterior.sparse import SparseRemoval
+from lsi.probes.blocks import BlockCurvature
+from lsi.probes.entries import entries_of
+
+ALL_OWN = 1e-6  # least share of a class block that is left without the sample: float32 has no less
+
+
+@dataclass
+class BlockRemoval:
+    """First-order removal of B samples in class contrasts, for the solvers that go on from there.
+
+    Attributes:
+        index: Positions, `(B,)`.
+        x: Rows, `(B, D)`.
+        residual: `w g'`, `(B, C')`.
+        curvature: `w S'`, `(B, C', C')`.
+        downdate: `v_c / (1 − v_c x H_c⁻¹ x)`, `(B, C)`.
+        delta: The step `δ_i`, `(B, C', D)`.
+    """
+
+    index: Tensor
+    x: Tensor
+    residual: Tensor
+    curvature: Tensor
+    downdate: Tensor
+    delta: Tensor
+
+    def select(self, keep: Tensor) -> BlockRemoval:
+        """Return the removals picked by a mask or an index."""
+        return BlockRemoval(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+class BlockSolver:
+    """Approximate `H₋ᵢ⁻¹` for every sample from the class blocks.
+
+    Args:
+        curvature: Class blocks at the trained weights.
+    """
+
+    def __init__(self, curvature: BlockCurvature) -> None:
+        self.curvature, self.model = curvature, curvature.model
+        decay = self.model.weight_decay * self.model.theta
+        self.decay_step = (self.model.contrasts @ curvature.solve(decay)).to(torch.float32)
+
+    def sparse(self, index: Tensor) -> tuple[SparseRemoval, Tensor]:
+        """Return the removals of the samples at `index`, entry by entry, and their leverage `(n,)`."""
+        model = self.model
+        x = model.design.take(index)
+        p = model.probabilities(x)
+        weight = model.weight[index].to(x.dtype)
+        entries = entries_of(slice(0, len(index)), p, model.target[index])
+        class_of = entries.classes
+        reach = torch.empty((len(entries.row), x.shape[1]), dtype=x.dtype, device=x.device)
+        for c, which in entries.segments:
+            torch.mm(x[entries.row[which]], self.curvature.inverse[c], out=reach[which])
+        own = torch.bmm(x[entries.row][:, None, :], reach[:, :, None])[:, 0, 0]
+        shift = x @ self.decay_step.T
+        pulled = p * (shift - (p * shift).sum(1, keepdim=True))
+        scale = weight[entries.row]
+        right = scale * (entries.residual + pulled[entries.row, class_of])
+        leverage = scale * entries.variance * own
+        multiplier = right / (1.0 - leverage).clamp_min(ALL_OWN)
+        shift[entries.row, class_of] += multiplier * own
+        removal = SparseRemoval(
+            x, model.target[index], weight, entries, p, class_of, multiplier, reach, shift
+        )
+        return removal, removal.by_row(leverage)
+
+    def first_order(self, index: Tensor) -> BlockRemoval:
+        """Return the same steps for all classes, in class contrasts."""
+        x, residual, curvature = self.model.curvature_at(index)
+        p = self.model.probabilities(x.to(torch.float64)).to(x.dtype)
+        variance = p * (1.0 - p) * self.model.weight[index, None].to(x.dtype)
+        reach = self._reach(x)
+        own = (reach @ x[:, :, None])[:, :, 0]
+        left = (1.0 - variance * own).clamp_min(ALL_OWN)
+        contrasts = self.curvature.contrasts
+        pulled = curvature @ (contrasts.T @ (self.decay_step @ x.T)).T[:, :, None]
+        right = (residual + pulled[:, :, 0]) @ contrasts.T
+        delta = contrasts.T @ (self.decay_step + (right / left)[:, :, None] * reach)
+        return BlockRemoval(index, x, residual, curvature, variance / left, delta)
+
+    def solve(self, removal: BlockRemoval, right: Tensor) -> Tensor:
+        """Return `H₋ᵢ⁻¹ v_i`, approximately, for `right` of shape `(B, C', D)`."""
+        contrasts = self.curvature.contrasts
+        return contrasts.T @ self.precondition(removal, contrasts @ right.to(torch.float32))
+
+    def precondition(self, removal: BlockRemoval, right: Tensor) -> Tensor:
+        """Return the same for `right` of shape `(B, C, D)`, in all classes."""
+        plain = self.curvature.precondition(right)
+        x = removal.x.to(torch.float32)
+        lift = (plain @ x[:, :, None])[:, :, 0] * removal.downdate.to(torch.float32)
+        return plain + lift[:, :, None] * self._reach(x)
+
+    def _reach(self, x: Tensor) -> Tensor:
+        """Return `H_c⁻¹ x` for all classes, `(B, C, D)`."""
+        return (x.to(torch.float32) @ self.curvature.inverse).transpose(0, 1)

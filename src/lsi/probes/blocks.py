@@ -1,0 +1,170 @@
+r"""Curvature of a probe of many classes: its class blocks, and products with all of it.
+
+The curvature :math:`\bar H = \sum_j w_j S_j \otimes x_j x_j^\top + (n-1)\,\mathrm{wd}\,I` is written here
+in all C classes. Its diagonal blocks
+
+.. math:: H_c = \sum_j w_j p_{jc}(1 - p_{jc})\, x_j x_j^\top + (n-1)\,\mathrm{wd}\,I
+
+take C·D² numbers where the whole takes C²·D². The blocks are what the first-order removals of large
+problems are made with; products with the whole correct them by conjugate gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lsi.errors import InputError
+from lsi.probes.cg import conjugate_gradients
+from lsi.probes.entries import ClassEntries, Entries
+from lsi.probes.model import ROWS, SoftmaxModel
+
+# Below them one product with all probabilities costs less than gathering the rows of the entries.
+DENSE_CLASSES, DENSE_BYTES = 160, 1 << 28
+
+
+@dataclass
+class BlockCurvature:
+    """Class blocks and sparse products at the weights of one model.
+
+    Attributes:
+        model: Data and weights.
+        entries: Its probabilities that count.
+        inverse: `H_c⁻¹` for each class, `(C, D, D)` float32.
+        spread: `Σ_j x_j x_jᵀ / N`, `(D, D)` float32.
+    """
+
+    model: SoftmaxModel
+    entries: ClassEntries
+    inverse: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, model: SoftmaxModel) -> BlockCurvature:
+        """Accumulate and invert the class blocks of `model`.
+
+        Args:
+            model: Data and weights; a float32 design.
+
+        Returns:
+            The blocks, inverted, with what products with the whole need.
+
+        Raises:
+            InputError: If a block is not positive definite.
+        """
+        entries, spread = ClassEntries.of(model), _spread(model)
+        d = model.design.n_features
+        blocks = torch.zeros((model.n_classes, d, d), dtype=torch.float32, device=model.design.device)
+        for block in entries.blocks:
+            x = model.design.rows(block.rows.start, block.rows.stop)
+            weight = block.variance * model.weight[block.rows].to(x.dtype)[block.row]
+            for c, which in block.segments:
+                rows = x[block.row[which]]
+                blocks[c].addmm_((rows * weight[which, None]).T, rows)
+        for block_of_class, rest in zip(blocks, entries.rest.tolist(), strict=True):
+            block_of_class.copy_(_inverse(block_of_class.double() + rest * spread, model.loo_ridge))
+        return cls(model, entries, blocks, spread.to(torch.float32))
+
+    @cached_property
+    def contrasts(self) -> Tensor:
+        """The basis that leads from C − 1 class contrasts to C classes, float32."""
+        return self.model.contrasts.to(torch.float32)
+
+    def precondition(self, right: Tensor) -> Tensor:
+        """Return `H_c⁻¹ v_c` for `right` of shape `(B, C, D)`."""
+        return torch.bmm(right.transpose(0, 1), self.inverse).transpose(0, 1)
+
+    def product(self, v: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """Return `H̄ v`, or `H₋ᵢ v` with one left-out sample for each of the B vectors.
+
+        Args:
+            v: `(B, C, D)` float32.
+            left_out: Positions, `(B,)`.
+        """
+        if len(v) == 1 and left_out is None and self.probabilities is not None:
+            return self._dense_product(v[0], self.probabilities)[None]
+        out = self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
+        flat = v.transpose(0, 1)
+        total = torch.zeros_like(flat)
+        for block in self.entries.blocks:
+            self._add_product(block, flat, left_out, total)
+        return out + total.transpose(0, 1)
+
+    @cached_property
+    def probabilities(self) -> Tensor | None:
+        """All probabilities, `(N, C)` float32, where that is little and products with them are cheaper."""
+        model = self.model
+        if model.n_classes > DENSE_CLASSES or 4 * model.n_samples * model.n_classes > DENSE_BYTES:
+            return None
+        return torch.cat([model.probabilities(x) for _, x in model.design.blocks(ROWS)])
+
+    def _dense_product(self, v: Tensor, probabilities: Tensor) -> Tensor:
+        """Return `H̄ v` for one vector `(C, D)`, from all probabilities."""
+        out = self.model.loo_ridge * v
+        for rows, x in self.model.design.blocks(ROWS):
+            p, z = probabilities[rows], x @ v.T
+            z.sub_((p * z).sum(1, keepdim=True)).mul_(p).mul_(self.model.weight[rows, None].to(x.dtype))
+            out.addmm_(z.T, x)
+        return out
+
+    def _add_product(self, block: Entries, v: Tensor, left_out: Tensor | None, total: Tensor) -> None:
+        x = self.model.design.rows(block.rows.start, block.rows.stop)
+        gathered, b = x.index_select(0, block.row), v.shape[1]
+        z = torch.empty((len(gathered), b), dtype=x.dtype, device=x.device)
+        for c, which in block.segments:
+            torch.mm(gathered[which], v[c].T, out=z[which])
+        mean = torch.zeros((len(x), b), dtype=x.dtype, device=x.device)
+        mean.index_add_(0, block.row, z * block.p[:, None])
+        # p and 1 − p apart: where p rounds to one, the difference to the mean has lost its digits.
+        z.sub_(mean[block.row]).mul_(
+            (block.p * self.model.weight[block.rows].to(x.dtype)[block.row])[:, None]
+        )
+        if left_out is not None:
+            z.masked_fill_(_own(block, len(x), left_out), 0.0)
+        for c, which in block.segments:
+            total[c].addmm_(z[which].T, gathered[which])
+
+    def solve(self, right: Tensor, goal: float = 1e-8) -> Tensor:
+        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
+
+        Args:
+            right: Right-hand side in class contrasts.
+            goal: As in `conjugate_gradients`.
+        """
+        # In units of its own size: float32 has no room for the square of a small gradient.
+        size = right.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        v = (self.contrasts @ (right / size).to(torch.float32))[None]
+        solution = conjugate_gradients(self.product, self.precondition, v, goal, 100)[0]
+        return self.model.contrasts.T @ solution.to(torch.float64) * size
+
+
+def _own(block: Entries, n_rows: int, left_out: Tensor) -> Tensor:
+    """Return the mask `(e, B)` of entries that belong to the left-out sample itself."""
+    where = left_out - block.rows.start
+    inside = (where >= 0) & (where < n_rows)
+    owner = torch.full((n_rows,), -1, dtype=torch.int64, device=left_out.device)
+    owner[where[inside]] = inside.nonzero()[:, 0]
+    columns = torch.arange(len(left_out), device=left_out.device)
+    return owner[block.row][:, None] == columns
+
+
+def _spread(model: SoftmaxModel) -> Tensor:
+    d = model.design.n_features
+    total = torch.zeros((d, d), dtype=torch.float64, device=model.design.device)
+    for _, x in model.design.blocks(8 * ROWS):
+        total += x.T @ x
+    return total / model.n_samples
+
+
+def _inverse(block: Tensor, ridge: float) -> Tensor:
+    block.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(block)
+    if int(failed):
+        raise InputError(
+            "The probe's curvature is singular: the weight decay is too small for the features' scale. "
+            "Standardise the features or raise weight_decay."
+        )
+    return torch.cholesky_inverse(factor)

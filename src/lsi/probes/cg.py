@@ -1,0 +1,45 @@
+"""Preconditioned conjugate gradients for many right-hand sides at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Operator = Callable[[Tensor], Tensor]
+
+
+def conjugate_gradients(
+    operator: Operator, precondition: Operator, right: Tensor, goal: float = 1e-6, limit: int = 200
+) -> Tensor:
+    """Return `H⁻¹ right` for symmetric positive definite H, to a share `goal` of the squared residual.
+
+    Args:
+        operator: Product with H, `(B, C, D) → (B, C, D)`.
+        precondition: Product with an approximation of `H⁻¹`, symmetric positive definite.
+        right: Right-hand sides, `(B, C, D)`.
+        goal: Squared residual in the preconditioned norm, relative to that of `right`, at which all
+            right-hand sides must have arrived.
+        limit: Limit of iterations.
+    """
+    solution, remainder = torch.zeros_like(right), right.clone()
+    z = precondition(remainder)
+    direction = z.clone()
+    energy = (remainder * z).sum((1, 2))
+    aim = energy * goal
+    for _ in range(limit):
+        image = operator(direction)
+        curvature = (direction * image).sum((1, 2))
+        tiny = torch.finfo(right.dtype).tiny
+        alpha = torch.where(curvature > 0, energy / curvature.clamp_min(tiny), 0.0)
+        solution += alpha[:, None, None] * direction
+        remainder -= alpha[:, None, None] * image
+        z = precondition(remainder)
+        updated = (remainder * z).sum((1, 2))
+        if bool((updated <= aim).all()):
+            break
+        beta = torch.where(energy > 0, updated / energy.clamp_min(tiny), 0.0)
+        direction = z + beta[:, None, None] * direction
+        energy = updated
+    return solution
