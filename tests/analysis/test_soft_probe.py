@@ -19,7 +19,7 @@ def features():
 def optimum(x, q, ridge):
     """Softmax regression on soft labels by Newton's method with the full Hessian, in float64."""
     x, q = x.double(), q.double()
-    n, c, d = len(x), q.shape[1], x.shape[1]
+    c, d = q.shape[1], x.shape[1]
     w = torch.zeros(c, d, dtype=torch.float64)
     for _ in range(60):
         p = torch.softmax(x @ w.T, 1)
@@ -54,10 +54,7 @@ def test_left_out_logits_are_near_those_of_refits():
     inside = torch.softmax(logits.double(), 1)
     rows = range(0, 150, 6)
     exact = torch.stack(
-        [
-            torch.softmax(x[i].double() @ optimum(_without(x, i), _without(q, i), 2.0).T, 0)
-            for i in rows
-        ]
+        [torch.softmax(x[i].double() @ optimum(_without(x, i), _without(q, i), 2.0).T, 0) for i in rows]
     )
     rows = list(rows)
     error, plain = (found[rows] - exact).abs().mean(), (inside[rows] - exact).abs().mean()

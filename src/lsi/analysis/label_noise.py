@@ -63,7 +63,7 @@ def estimate_label_noise(
         The estimate. It does not depend on the probe's weight decay or on what is scored.
     """
     y = torch.from_numpy(target).to(device)
-    plain = scaled(torch.from_numpy(np.asarray(features)).to(device))
+    plain = scaled(torch.from_numpy(np.array(features)).to(device))
     linear = NoisyProbe(SoftProbe(with_intercept(plain), n_classes, ridge(plain, LINEAR_RIDGE)), y)
     gain = flip_gain(linear.logits, y)
     seen = 0.5 * (linear.run(ROUNDS, SHARP) + linear.run(ROUNDS, 1.0))

@@ -60,7 +60,9 @@ def check_limits(fdr: Any, top: Any) -> None:
     """
     number = isinstance(fdr, int | float | np.number) and not isinstance(fdr, bool)
     if fdr is not None and not (number and 0 <= fdr <= 1):
-        raise InputError(f"fdr must be between 0 and 1, got {fdr!r}. 0.1: one in ten of the list may be right.")
+        raise InputError(
+            f"fdr must be between 0 and 1, got {fdr!r}. 0.1: one in ten of the list may be right."
+        )
     if top is not None and (isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1):
         raise InputError(f"top must be a positive integer, got {top!r}. Pass how many samples to return.")
 

@@ -20,7 +20,7 @@ ENOUGH = 3e-2  # largest entry of the gradient, in whitened coordinates, that en
 
 
 class SoftProbe:
-    r"""Softmax regression on fixed features with soft labels q:
+    r"""Softmax regression on fixed features with soft labels q.
 
     .. math:: \min_W -\sum_i \sum_c q_{ic} \log \mathrm{softmax}(W x_i)_c + \tfrac{\lambda}{2} \|W\|^2
 
@@ -49,6 +49,9 @@ class SoftProbe:
         Args:
             labels: Soft labels q, `(N, C)` in the type of the features.
             iterations: Limit of L-BFGS iterations.
+
+        Returns:
+            The logits.
         """
         shape = (self.n_classes, self.rows.shape[1])
 
@@ -62,9 +65,7 @@ class SoftProbe:
             return loss, gradient.to(torch.float64).reshape(-1).cpu().numpy()
 
         options = {"maxiter": iterations, "maxcor": 10, "gtol": ENOUGH, "ftol": 0.0}
-        found = scipy.optimize.minimize(
-            objective, self._start, jac=True, method="L-BFGS-B", options=options
-        )
+        found = scipy.optimize.minimize(objective, self._start, jac=True, method="L-BFGS-B", options=options)
         self._start = found.x
         return self.rows @ torch.from_numpy(found.x).to(self.rows).view(shape).T
 

@@ -37,6 +37,9 @@ def mislabeled(
         top: Only the first so many. Default: all in a file, 20 on the screen.
         output: File to write: .csv, .json or .parquet. Never overwritten.
         json: Print one JSON object on stdout and nothing else there.
+
+    Raises:
+        InputError: The scores are of no classification, or a limit cannot be used.
     """
     if output is not None:
         check_list_file(output)
@@ -139,4 +142,6 @@ def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> No
             f"about {summary['wrong_in_list']:,.0f} of the {summary['n_listed']:,} listed."
         )
     else:
-        print("This run did not estimate label noise: P(wrong) ranks labels, but is no probability to rely on.")
+        print(
+            "This run did not estimate label noise: P(wrong) ranks labels, but is no probability to rely on."
+        )
