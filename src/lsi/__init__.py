@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lsi.network import score_model
     from lsi.pairs import score_pairs
     from lsi.pipeline import score
+    from lsi.plan import make_plan
     from lsi.probes import LinearProbe, MLPProbe, ModuleProbe, RidgeProbe, SigmoidProbe
     from lsi.probes.contrastive import ContrastiveProbe
     from lsi.scores import Scores, load
@@ -55,6 +56,7 @@ _HOME = {
     "curation_curves": "lsi.analysis.curves",
     "extract_features": "lsi.features.modules",
     "load": "lsi.scores",
+    "make_plan": "lsi.plan",
     "redundancy": "lsi.analysis.redundancy",
     "score": "lsi.pipeline",
     "score_model": "lsi.network",
@@ -90,6 +92,7 @@ __all__ = [
     "curation_curves",
     "extract_features",
     "load",
+    "make_plan",
     "redundancy",
     "score",
     "score_model",

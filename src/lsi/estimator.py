@@ -36,6 +36,7 @@ class LaplaceSampleInformation(BaseEstimator):
         audit: Whether a few samples are left out again by brute force, or how many.
         seed: Of the choice of audited samples.
         device: Torch device; None: a GPU where there is one, else the processor.
+        memory: What the run may use, such as ``"4GiB"``; None: what the machine has left.
         label_noise: Whether to estimate which labels are wrong; None: where it is quick.
         progress: Called as `progress(stage, done, total)`.
 
@@ -63,6 +64,7 @@ class LaplaceSampleInformation(BaseEstimator):
         audit: bool | int = True,
         seed: int = 0,
         device: str | torch.device | None = None,
+        memory: int | str | None = None,
         label_noise: bool | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class LaplaceSampleInformation(BaseEstimator):
         self.audit = audit
         self.seed = seed
         self.device = device
+        self.memory = memory
         self.label_noise = label_noise
         self.progress = progress
 

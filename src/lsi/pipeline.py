@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lsi.analysis.label_noise_run import add_label_noise, check_label_noise
+from lsi.cost import parse_size
 from lsi.errors import InputError
 from lsi.loo.newton import Newton
 from lsi.loo.retrain import Retrain
@@ -15,7 +16,7 @@ from lsi.posterior import POSTERIORS
 from lsi.probes.linear import LinearProbe
 from lsi.problem import check_choice, check_positive
 from lsi.progress import Progress
-from lsi.run import Clock, Method, Run
+from lsi.run import Clock, Machine, Method, Run
 from lsi.scores import Scores
 from lsi.tasks import task_of
 
@@ -37,6 +38,7 @@ def score(
     audit: bool | int = True,
     seed: int = 0,
     device: str | torch.device | None = None,
+    memory: int | str | None = None,
     label_noise: bool | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -62,6 +64,8 @@ def score(
         audit: Whether a few samples are left out again by brute force, or how many.
         seed: Of the choice of audited samples.
         device: Torch device; None: a GPU where there is one, else the processor.
+        memory: What the run may use, such as ``"4GiB"`` or bytes: decides solver and block sizes, which move
+            values by rounding only; None: what the machine has left.
         label_noise: Whether to estimate which labels are wrong (`Scores.mislabeled`) in the same run; for
             classification only. None: where it is quick beside the scoring.
         progress: Called as `progress(stage, done, total)`.
@@ -86,11 +90,13 @@ def score(
     probe = LinearProbe() if probe is None else probe
     settings = check_settings(probe, posterior, method, prior_precision, audit)
     check_label_noise(label_noise)
+    limit = parse_size(memory)
     task = task_of(probe)
     problem = task.problem(X, y, subset=subset, sample_id=sample_id)
     where = check_device(device)
-    task.plan(problem, posterior, settings, where)
-    run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), where, progress, Clock())
+    machine = Machine(where, limit)
+    task.plan(problem, posterior, settings, machine)
+    run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, progress, Clock())
     result, measured, report = task.run(run, settings)
     if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
         add_label_noise(run, result, label_noise)

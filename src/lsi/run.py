@@ -42,6 +42,19 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a run may use.
+
+    Attributes:
+        device: Where it computes.
+        memory: Bytes, None where there is no limit but the machine's own.
+    """
+
+    device: torch.device
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """What every stage of one run needs."""
 
@@ -51,10 +64,15 @@ class Run:
     prior_precision: float
     audit: bool | int
     seed: int
-    device: torch.device
+    machine: Machine
     progress: Progress | None
     clock: Clock
     notes: dict[str, Any] = field(default_factory=dict)  # what a task adds to the manifest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return self.machine.device
 
     @property
     def index(self) -> Tensor:

@@ -22,6 +22,7 @@ from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
 from lsi.cli.mislabeled import mislabeled
+from lsi.cli.plan import plan
 from lsi.cli.saved import report, show
 from lsi.cli.select import select
 from lsi.cli.sensitivity import sensitivity
@@ -56,6 +57,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(compute)
+app.command(plan)
 app.command(show)
 app.command(report)
 app.command(mislabeled)

@@ -196,6 +196,7 @@ def prepare(
         "audit": audit_size(method.audit),
         "seed": seed_of(method.seed, "--seed"),
         "device": machine.device,
+        "memory": machine.memory,
     }
     if method.label_noise is not None:
         settings["label_noise"] = method.label_noise

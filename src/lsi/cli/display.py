@@ -43,13 +43,14 @@ def announce(job: Job) -> None:
     Args:
         job: A checked job.
     """
+    from lsi.cost import parse_size
     from lsi.tasks import task_of
 
     problem, chosen = job.problem, job.settings
     n_scored = len(problem.subset)
     which = f"all {n_scored:,}" if n_scored == problem.n_samples else f"{n_scored:,} of {problem.n_samples:,}"
     task = task_of(chosen["probe"])
-    cost = task.cost(problem, chosen["posterior"], chosen["method"])
+    cost = task.cost(problem, chosen["posterior"], chosen["method"], parse_size(chosen.get("memory")))
     lines = [
         f"{job.samples.name}: {problem.n_samples:,} samples, {problem.n_features:,} features, "
         f"{_target(problem, task.name)}",

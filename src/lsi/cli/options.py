@@ -189,6 +189,8 @@ class MethodOptions:
         method: `newton` finds the optimum without each sample; `retrain` repeats the paper's stopped SGD.
             Default: newton, or retrain where one of its settings is given.
         tol: Newton: relative error up to which scores are refined; `none`: no refinement.
+        solver: Newton: `dense` (one inverse of the whole curvature), `blocks` (its class blocks, for many
+            classes), or `auto`.
         epochs: Retrain: passes over the data.
         lr: Retrain: learning rate.
         momentum: Retrain: Nesterov momentum.
@@ -208,6 +210,7 @@ class MethodOptions:
 
     method: Method | None = None
     tol: float | Literal["none"] | None = None
+    solver: Literal["auto", "dense", "blocks"] | None = None
     epochs: int | None = None
     lr: float | None = None
     momentum: Annotated[float | None, Parameter(name=["--momentum", "--mom"])] = None
@@ -257,7 +260,9 @@ class MachineOptions:
     Attributes:
         device: `cpu`, `cuda`, or any other torch device. Default: chosen by the library.
         threads: Processor threads to use. Default: torch's own choice.
+        memory: What the run may use, such as `4GiB`. Default: what the machine has left.
     """
 
     device: str | None = None
     threads: int | None = None
+    memory: str | None = None

@@ -41,13 +41,18 @@ def build_method(options: MethodOptions) -> Any:
     if options.method == "retrain" or given:
         if options.tol is not None:
             raise InputError("--tol is a setting of the method newton. Drop it, or choose --method newton.")
+        if options.solver is not None:
+            raise InputError(
+                "--solver is a setting of the method newton. Drop it, or choose --method newton."
+            )
         if options.seed is not None:
             given["seed"] = options.seed
         # Nesterov's look-ahead needs a momentum; plain SGD is what a momentum of 0 asks for.
         return Retrain(**given, nesterov=options.momentum != 0)
+    solver = options.solver or "auto"
     if options.tol is None:
-        return Newton()
-    return Newton(tol=None if options.tol == "none" else options.tol)
+        return Newton(solver=solver)
+    return Newton(tol=None if options.tol == "none" else options.tol, solver=solver)
 
 
 def build_optimizer(options: MethodOptions) -> Any:
@@ -126,6 +131,9 @@ def use_machine(machine: MachineOptions) -> None:
     """
     import torch
 
+    from lsi.cost import parse_size
+
+    parse_size(machine.memory)
     if machine.threads is not None:
         if machine.threads < 1:
             raise InputError(f"--threads must be at least 1, got {machine.threads}.")

@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from lsi.loo.result import LooResult
 from lsi.plan import estimate
 from lsi.problem import Problem, check_problem
-from lsi.run import Method, Outcome, Run
+from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.classes import class_columns, class_manifest
 
 
-def no_plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+def no_plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse nothing: for tasks whose memory never outgrows the data."""
 
 
-def newton_cost(problem: Problem, posterior: str, method: Method) -> str:
+def newton_cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory of a softmax probe as text."""
     shape = problem.n_samples, problem.n_features, problem.n_classes
-    return estimate(*shape, posterior, method, n_scored=len(problem.subset)).text
+    return estimate(*shape, posterior, method, n_scored=len(problem.subset), memory=memory).text
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Task:
         run: Scores a checked problem.
         problem: Checks features and target: ``check_problem`` or a function of the same arguments.
         plan: Refuses a run that cannot fit in memory, from the problem, the posterior, the method and
-            the device.
-        cost: Predicts time and memory, from the problem, the posterior and the method; as text.
+            the machine.
+        cost: Predicts time and memory, from the problem, the posterior, the method and the bytes allowed.
         columns: Columns of the table that tell target and prediction, and any others; the pipeline
             adds ids, positions and the terms of the score.
         manifest: What the manifest says about the target.
@@ -47,7 +46,7 @@ class Task:
     check: Callable[[Any, str, Method], None]
     run: Callable[[Run, Method], Outcome]
     problem: Callable[..., Problem] = check_problem
-    plan: Callable[[Problem, str, Method, torch.device], None] = no_plan
-    cost: Callable[[Problem, str, Method], str] = newton_cost
+    plan: Callable[[Problem, str, Method, Machine], None] = no_plan
+    cost: Callable[[Problem, str, Method, int | None], str] = newton_cost
     columns: Callable[[Problem, LooResult], dict[str, np.ndarray]] = class_columns
     manifest: Callable[[Problem], dict[str, Any]] = class_manifest

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsi.cost import working_dtype
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.loo.audit import audit_newton, audit_retrain
@@ -15,13 +16,13 @@ from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton import Newton
 from lsi.loo.newton.choose import make_engine
 from lsi.loo.retrain import Retrain, RetrainEngine
-from lsi.plan import choose_solver, refuse_oversize, working_dtype
+from lsi.plan import choose_solver, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.fit import fit
 from lsi.probes.fit_blocks import fit_blocks
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import Problem
-from lsi.run import Method, Outcome, Run
+from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.base import Task
 from lsi.tasks.copies import retrain
 
@@ -44,11 +45,19 @@ def check(probe: Any, posterior: str, method: Method) -> None:
         )
 
 
-def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse a run that cannot fit in memory (see `lsi.plan.refuse_oversize`), and batches of one sample."""
     if isinstance(method, Retrain):
         check_batches(problem.n_samples, method.batch_size)
-    refuse_oversize(problem.n_samples, problem.n_features, problem.n_classes, posterior, method, device)
+    refuse_oversize(
+        problem.n_samples,
+        problem.n_features,
+        problem.n_classes,
+        posterior,
+        method,
+        machine.device,
+        machine.memory,
+    )
 
 
 def run(run: Run, method: Method) -> Outcome:
@@ -79,7 +88,9 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
     d = problem.n_features + int(run.probe.fit_intercept)
-    chosen = choose_solver(problem.n_samples, d, problem.n_classes, run.posterior, settings)
+    chosen = choose_solver(
+        problem.n_samples, d, problem.n_classes, run.posterior, settings, run.machine.memory
+    )
     dtype = working_dtype(problem.n_samples, d, problem.n_classes) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
@@ -93,7 +104,7 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     with clock("posterior"):
         posterior = kind(model, run.prior_precision, basis)
     with clock("factor"):
-        engine = make_engine(model, curvature, posterior, settings)
+        engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
     with clock("leave-one-out"):
         result = engine.run(run.index, run.progress)
     with clock("audit"):

@@ -18,7 +18,7 @@ from lsi.loo.retrain import Retrain
 from lsi.probes.linear import LinearProbe
 from lsi.probes.module import ModuleProbe
 from lsi.problem import Problem
-from lsi.run import Method, Outcome, Run
+from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks import classification
 from lsi.tasks.base import Task
 from lsi.tasks.copies import build_engine, retrain
@@ -44,13 +44,13 @@ def check(probe: Any, posterior: str, method: Method) -> None:
         raise InputError("n_seeds > 1 needs a function that makes the module: a given one starts the same.")
 
 
-def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse batches of one sample."""
     if isinstance(method, Retrain):
         check_batches(problem.n_samples, method.batch_size)
 
 
-def cost(problem: Problem, posterior: str, method: Method) -> str:
+def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Say that the cost is not predicted: it is the network's, which nothing here is told of."""
     return "that of the network, which is not predicted"
 

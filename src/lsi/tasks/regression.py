@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.cost import Estimate, product_rate
 from lsi.errors import InputError
 from lsi.loo.newton import Newton
 from lsi.loo.result import LooResult
 from lsi.loo.ridge import RidgeEngine, RidgeResult
 from lsi.loo.ridge_audit import audit_ridge
-from lsi.plan import Estimate, product_rate
 from lsi.probes.least_squares import LARGE, RidgeModel
 from lsi.problem import Problem, check_problem
 from lsi.run import Method, Outcome, Run
@@ -95,7 +95,7 @@ def _report(model: RidgeModel, noise: Tensor) -> dict[str, Any]:
     }
 
 
-def cost(problem: Problem, posterior: str, method: Method) -> str:
+def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory as text: a factorisation, and a product a sample."""
     n, d = problem.n_samples, problem.n_features + 1
     work = 4.0 * n * d**2 + 2.0 * len(problem.subset) * d**2 + 40.0 * d**3

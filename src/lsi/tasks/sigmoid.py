@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lsi.audit import Audit
+from lsi.cost import Estimate, working_dtype
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.loo.audit import AUDIT_TOLERANCE, choose
@@ -19,14 +20,14 @@ from lsi.loo.newton import Newton
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.result import LooResult
-from lsi.plan import Estimate, estimate, refuse_oversize, working_dtype
+from lsi.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS
 from lsi.probes.fit import Curvature, fit
 from lsi.probes.sigmoid import SigmoidModel
 from lsi.problem import Problem, check_problem
 from lsi.problem_targets import is_multilabel
 from lsi.progress import Progress
-from lsi.run import Method, Outcome, Run
+from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.base import Task
 from lsi.tasks.labels import MultiLabelResult, columns, manifest
 
@@ -80,14 +81,24 @@ def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Pro
     return checked
 
 
-def plan(problem: Problem, posterior: str, method: Method, device: torch.device) -> None:
+def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse a run of which one head cannot fit in memory."""
-    refuse_oversize(problem.n_samples, problem.n_features, 2, posterior, method, device)
+    refuse_oversize(
+        problem.n_samples, problem.n_features, 2, posterior, method, machine.device, machine.memory
+    )
 
 
-def cost(problem: Problem, posterior: str, method: Method) -> str:
+def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory as text: one binary problem a head."""
-    one = estimate(problem.n_samples, problem.n_features, 2, posterior, method, n_scored=len(problem.subset))
+    one = estimate(
+        problem.n_samples,
+        problem.n_features,
+        2,
+        posterior,
+        method,
+        n_scored=len(problem.subset),
+        memory=memory,
+    )
     return Estimate.of(one.seconds * max(1, len(problem.outputs)), one.bytes).text
 
 

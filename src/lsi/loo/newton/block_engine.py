@@ -35,11 +35,15 @@ class BlockEngine:
         curvature: Class blocks at the trained weights.
         posterior: The posterior that scores are taken of, `diag` or `kron`.
         settings: Tolerance; None: no refinement.
+        memory: Bytes that the run may use; None: no limit.
     """
 
-    def __init__(self, curvature: BlockCurvature, posterior: Posterior, settings: Newton) -> None:
+    def __init__(
+        self, curvature: BlockCurvature, posterior: Posterior, settings: Newton, memory: int | None = None
+    ) -> None:
         self.model: SoftmaxModel = curvature.model
         self.posterior, self.settings = posterior, settings
+        self._block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self.solver = BlockSolver(curvature)
         self.start = self.model.objective_and_gradient(self.model.theta)[1]
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
@@ -58,7 +62,7 @@ class BlockEngine:
     def block_size(self) -> int:
         """Return how many samples one block holds: enough for each class, within bounds of memory."""
         c, d = self.model.n_classes, self.model.design.n_features
-        return int(max(256, min(64 * c, BLOCK_BYTES // (4 * (8 * d + 6 * c)))))
+        return int(max(256, min(64 * c, self._block_bytes // (4 * (8 * d + 6 * c)))))
 
     def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
         """Return the leave-one-out result of the samples at `index`, in that order."""

@@ -12,7 +12,11 @@ from lsi.probes.model import SoftmaxModel
 
 
 def make_engine(
-    model: SoftmaxModel, curvature: Curvature | BlockCurvature, posterior: Posterior, settings: Newton
+    model: SoftmaxModel,
+    curvature: Curvature | BlockCurvature,
+    posterior: Posterior,
+    settings: Newton,
+    memory: int | None = None,
 ) -> NewtonEngine | BlockEngine:
     """Return the engine of a solver.
 
@@ -21,7 +25,8 @@ def make_engine(
         curvature: What its fit left: the whole Hessian, or class blocks of it.
         posterior: The posterior that scores are taken of.
         settings: Tolerance and limits.
+        memory: Bytes that the run may use, from which the blocks get their size; None: no limit.
     """
     if isinstance(curvature, BlockCurvature):
-        return BlockEngine(curvature, posterior, settings)
-    return NewtonEngine(model, curvature, posterior, settings)
+        return BlockEngine(curvature, posterior, settings, memory)
+    return NewtonEngine(model, curvature, posterior, settings, memory)

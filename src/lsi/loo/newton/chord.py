@@ -1,8 +1,8 @@
 r"""Leave-one-out optima of large problems: chord steps by conjugate gradients.
 
 The gradient of the leave-one-out objective is taken at :math:`\theta + \delta_i` from all rows and all
-classes; the step against it is solved with the curvature at :math:`\theta` without the sample, in the sparse form
-of the class entries. What is solved roughly only costs further steps: convergence is judged by the
+classes; the step against it is solved with the curvature at :math:`\theta` without the sample, in the
+sparse form of the class entries. What is solved roughly only costs further steps: convergence is judged by the
 gradient itself.
 """
 

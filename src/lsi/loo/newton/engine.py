@@ -21,6 +21,7 @@ from lsi.probes.fit import Curvature
 from lsi.probes.model import SoftmaxModel
 from lsi.progress import Progress
 
+BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 REFINE_BLOCK = 64  # samples swept together
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
 SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
@@ -51,12 +52,19 @@ class NewtonEngine:
         curvature: Its factorised curvature.
         posterior: The posterior that scores are taken of.
         settings: Tolerance and limits.
+        memory: Bytes that the run may use; None: no limit.
     """
 
     def __init__(
-        self, model: SoftmaxModel, curvature: Curvature, posterior: Posterior, settings: Newton
+        self,
+        model: SoftmaxModel,
+        curvature: Curvature,
+        posterior: Posterior,
+        settings: Newton,
+        memory: int | None = None,
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
+        self._block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self._floor = FLOOR + 2.0 * curvature.drift
         self._extra = torch.zeros(model.n_samples, dtype=torch.float64, device=model.design.device)
         self.solver = DenseSolver(model, curvature)
@@ -83,7 +91,7 @@ class NewtonEngine:
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""
         k, d = self.model.theta.shape
-        return int(max(1, min(512, (96 << 20) // (k * k * d * self.model.design.dtype.itemsize))))
+        return int(max(1, min(512, self._block_bytes // (k * k * d * self.model.design.dtype.itemsize))))
 
     def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
         """Return the leave-one-out result of the samples at `index`, in that order."""

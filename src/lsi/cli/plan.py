@@ -1,0 +1,112 @@
+"""``lsi plan``: what a run would do and cost, before it starts."""
+
+from __future__ import annotations
+
+import json as to_json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from lsi.cli.options import MachineOptions, MethodOptions
+from lsi.cli.settings import build_method, use_machine
+from lsi.errors import InputError
+
+if TYPE_CHECKING:
+    from lsi.plan import Plan, Way
+
+_METHOD, _MACHINE = MethodOptions(), MachineOptions()
+
+
+def plan(
+    dataset: str | None = None,
+    /,
+    *,
+    n_samples: int | None = None,
+    n_features: int | None = None,
+    n_classes: int | None = None,
+    n_scored: int | None = None,
+    posterior: str = "diag",
+    method: MethodOptions = _METHOD,
+    machine: MachineOptions = _MACHINE,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Say which solver a run would use, its time and memory, and the alternatives.
+
+    Give a dataset that has features already, or its size, such as
+    `--n-samples 50000 --n-features 512 --n-classes 10`.
+
+    Args:
+        dataset: A name such as `digits`, or a file of features: .npz, .parquet, .csv, ….
+        n_samples: Number of samples.
+        n_features: Number of features.
+        n_classes: Number of classes.
+        n_scored: Samples to score. Default: all.
+        posterior: `diag`, `kron` or `full`.
+        method: How a model without a sample would be found.
+        machine: What it would run on.
+        json: Print one JSON object on stdout and nothing else there.
+
+    Raises:
+        InputError: Neither a dataset with features nor a whole size, or settings out of range.
+    """
+    from lsi.cost import parse_size
+    from lsi.plan import make_plan
+
+    settings = build_method(method)
+    use_machine(machine)
+    given = (n_samples, n_features, n_classes)
+    shape = _shape_of(dataset) if dataset is not None else given
+    if None in shape or (dataset is not None and given != (None, None, None)):
+        raise InputError(
+            "Give either a dataset with features, or all of --n-samples, --n-features and --n-classes."
+        )
+    found = make_plan(
+        *(int(size or 0) for size in shape),
+        posterior=posterior,
+        method=settings,
+        n_scored=n_scored,
+        memory=parse_size(machine.memory),
+    )
+    if json:
+        print(to_json.dumps(found.to_dict()))
+    else:
+        _show(found)
+
+
+def _shape_of(dataset: str) -> tuple[int, ...]:
+    """Return N, D and C of a dataset that has features already."""
+    import numpy as np
+
+    from lsi.data import load_samples
+
+    samples = load_samples(dataset)
+    if samples.features is None or samples.labels is None:
+        raise InputError(
+            f"{dataset} has no features yet: the number of its encoder's outputs decides the cost. "
+            "Give --n-samples, --n-features and --n-classes."
+        )
+    return len(samples), samples.features.shape[1], len(np.unique(np.asarray(samples.labels, dtype=str)))
+
+
+def _show(found: Plan) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "way", "time", "memory", ""):
+        table.add_column(heading, justify="right" if heading in ("time", "memory") else "left")
+    table.add_row("chosen", *_cells(found.chosen))
+    for k, way in enumerate(found.alternatives):
+        table.add_row("" if k else "instead", *_cells(way))
+    console = Console(highlight=False)
+    console.width = max(console.width, 100)
+    console.print(table)
+    if found.memory is not None:
+        from lsi.cost import size
+
+        console.print(f"{size(found.memory)} of memory may be used.")
+
+
+def _cells(way: Way) -> tuple[Any, ...]:
+    from lsi.cost import duration, size
+
+    return way.name, duration(way.seconds), size(way.bytes), "" if way.fits else "does not fit"

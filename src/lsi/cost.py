@@ -1,0 +1,203 @@
+"""Counted operations and bytes of a run, and what this machine makes of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from lsi.errors import InputError
+from lsi.loo.audit import default_count
+from lsi.loo.newton import block_engine
+from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
+from lsi.loo.newton.sampled import SAMPLED_ROWS
+from lsi.loo.newton.settings import Newton
+from lsi.loo.retrain import Retrain
+from lsi.probes.fit import DENSE_START
+from lsi.probes.fit_blocks import WARM_WORK
+
+TYPICAL_ENTRIES = 8  # classes that have a say in a row of a trained probe of many classes
+DOUBLE_LIMIT = 2e11  # N·K'² below which everything runs in float64: a few seconds at most
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted cost of a run.
+
+    Attributes:
+        seconds: Wall-clock time, without loading the data.
+        bytes: Peak memory beyond the interpreter and its libraries.
+        text: Both in one line.
+    """
+
+    seconds: float
+    bytes: int
+    text: str
+
+    @classmethod
+    def of(cls, seconds: float, count: int) -> Estimate:
+        """Return the prediction with its line."""
+        return cls(seconds, count, f"about {duration(seconds)} and {size(count)} of memory")
+
+
+def working_dtype(n_samples: int, n_features: int, n_classes: int) -> torch.dtype:
+    """Return the type of the large products: float64 while the whole problem is small.
+
+    Args:
+        n_samples: N.
+        n_features: D, with the intercept.
+        n_classes: C.
+    """
+    parameters = min(n_samples, n_features) * (n_classes - 1)
+    return torch.float64 if n_samples * parameters**2 <= DOUBLE_LIMIT else torch.float32
+
+
+@lru_cache(maxsize=4)
+def product_rate(dtype: torch.dtype) -> float:
+    """Return measured matrix-product operations a second of this machine, in `dtype`."""
+    a = torch.ones((768, 768), dtype=dtype)
+    a @ a
+    began, rounds = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.03:
+        a @ a
+        rounds += 1
+    return 2.0 * 768**3 * rounds / (time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a run.
+
+    Attributes:
+        n_samples: N.
+        n_features: D, with the intercept.
+        n_classes: C.
+        n_scored: Samples to score.
+    """
+
+    n_samples: int
+    n_features: int
+    n_classes: int
+    n_scored: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the large products of the dense solver."""
+        return working_dtype(self.n_samples, self.n_features, self.n_classes)
+
+
+def cost(shape: Shape, posterior: str, method: Newton | Retrain, solver: str, rate: float | None) -> Estimate:
+    """Predict time and memory of a run.
+
+    Args:
+        shape: Its size.
+        posterior: Name of the structure.
+        method: The engine's settings.
+        solver: ``"dense"`` or ``"blocks"``; ignored by `Retrain`.
+        rate: Operations a second; None: measured.
+
+    Returns:
+        The prediction.
+    """
+    if isinstance(method, Retrain):
+        return Estimate.of(*_retrain_cost(shape, method, rate or product_rate(torch.float32)))
+    if solver == "blocks":
+        return Estimate.of(*_blocks_cost(shape, posterior, method, rate or product_rate(torch.float32)))
+    return Estimate.of(*_dense_cost(shape, posterior, method, rate or product_rate(shape.dtype)))
+
+
+def _retrain_cost(shape: Shape, method: Retrain, rate: float) -> tuple[float, int]:
+    n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
+    # Half of the product rate: the softmax in between takes as long as the products.
+    work = 4.0 * n * d * c * method.epochs * method.n_seeds * (n_scored + 1)
+    heads = min(256, n_scored)
+    return work / (0.5 * rate), 4 * n * d * 2 + 4 * heads * c * (4 * d + 2 * n)
+
+
+def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tuple[float, int]:
+    n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
+    item = shape.dtype.itemsize
+    k = min(n, d) * (c - 1)
+    full, rebuilt = posterior == "full", n * k**2 + 3.0 * k**3
+    fit = 6 * (n * k**2 / 2 + k**3 / 3) if k < DENSE_START else 0.63 * n * k**2 + k**3 + 120 * 4 * n * k
+    leave = n_scored * 2.0 * k**2 * (1.6 if full else 1.0)
+    swept = 3.0 * n_scored
+    if method.tol is None:
+        swept = 0.0
+    elif samples_rows(n, k, method.tol):
+        swept = PILOTS + (0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0)
+        leave += n_scored * (2.0 * k**2 + 6.0 * SAMPLED_ROWS * k)
+    # A sweep spends about as long between its products as in them.
+    refine = swept * (12.0 * n * k + (rebuilt if full else 0.0))
+    audit = default_count(k, posterior) * (60 * 4.0 * n * k + (rebuilt if full else 0.0))
+    memory = n * d * item + (4 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + (320 << 20)
+    return 0.3 + (fit + leave + refine + audit) / (0.6 * rate), int(memory)
+
+
+def _blocks_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tuple[float, int]:
+    n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
+    k, product = d * (c - 1), 4.0 * n * d * (c - 1)
+    entries = min(c, TYPICAL_ENTRIES) * n
+    blocks = 2.0 * entries * d**2
+    warm = WARM_WORK / product
+    # A product with the sparse Hessian is bound by gathering rows, about twelve operations a number.
+    fit = (100 if warm >= 100 else 20) * product + 10 * (3 * product + 40 * 12.0 * entries * d) + 3 * blocks
+    leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
+    sample = block_engine.PASSES * product
+    refined = 0.0
+    if method.tol is not None:
+        refined = block_engine.PILOTS * sample + min(n_scored * sample, block_engine.REFINE_WORK)
+    audit = default_count(k, posterior) * 3 * sample
+    resident = 4 * n * d + 20 * entries
+    working = (3 << 30) * min(1.0, c / 1000)
+    modes = 16 * 4 * c * c if posterior == "kron" else 0
+    memory = resident + 4 * c * d * d + 60 * 8 * k + working + modes + (512 << 20)
+    return 1.0 + (fit + leave + refined + audit) / (0.5 * rate), int(memory)
+
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def parse_size(text: str | int | None) -> int | None:
+    """Return a number of bytes, such as that of ``"4GiB"``.
+
+    Args:
+        text: A number with an optional unit (B, KiB, MiB, GiB, TiB; without the i it means the same), or
+            bytes; None stays None.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        InputError: If it is no such size, or not positive.
+
+    Examples:
+        >>> parse_size("1.5 GiB")
+        1610612736
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(text), re.IGNORECASE)
+    count = 0 if found is None else int(float(found[1]) * (1 << _UNITS[found[2].upper()]))
+    if count <= 0:
+        raise InputError(f"memory must be a size such as '4GiB' or a number of bytes, got {text!r}.")
+    return count
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as short text."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    if seconds < 172800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:,.0f} days"
+
+
+def size(count: int) -> str:
+    """Return bytes as short text."""
+    return f"{count / (1 << 20):.0f} MiB" if count < (1 << 30) else f"{count / (1 << 30):.1f} GiB"
