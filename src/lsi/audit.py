@@ -147,8 +147,11 @@ class Audit:
                 fields[name] = [kind(value) for value in fields[name]]
             for name in fields.keys() - set(_LISTS):
                 fields[name] = (int if name in _COUNTS else float)(fields[name])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"The audit cannot be read ({error!r}). Run the scores again.") from error
+        count = len(fields["positions"])
+        if any(len(fields[name]) != count for name in _LISTS) or not 1 <= fields["top_k"] <= count:
+            raise InputError("The audit cannot be read (its lists differ in length). Run the scores again.")
         return cls(**fields)
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from lsi.errors import InputError
+from lsi.scores_check import manifest_fault, table_fault
 from lsi.scores_folder import PathLike, check_target, is_scores_folder, replace_folder
 
 TABLE_FILE = "scores.parquet"
@@ -99,7 +100,7 @@ def read_scores(path: PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     folder = Path(path)
     manifest = _read_manifest(folder)
-    table = _read_table(folder, manifest["table"])
+    table = _read_table(folder, manifest)
     return table, {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
 
 
@@ -136,8 +137,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{os.fspath(folder)!r} {kind}. Pass the folder that Scores.save or --output wrote.")
     content = _read_file(folder, MANIFEST_FILE)
     try:
-        manifest = json.loads(content)
-    except ValueError as error:
+        manifest = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise _damaged(folder, f"{MANIFEST_FILE} is no JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(
@@ -146,7 +147,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     _check_version(folder, manifest.get("format_version"))
     if not isinstance(manifest.get("table"), dict):
         raise _damaged(folder, f"{MANIFEST_FILE} does not describe the table")
+    if fault := manifest_fault(manifest):
+        raise _damaged(folder, f"{MANIFEST_FILE}: {fault}")
     return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _check_version(folder: Path, version: object) -> None:
@@ -157,17 +164,29 @@ def _check_version(folder: Path, version: object) -> None:
         )
 
 
-def _read_table(folder: Path, described: dict[str, Any]) -> pd.DataFrame:
+def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
+    described = manifest["table"]
     content = _read_file(folder, TABLE_FILE)
     if hashlib.sha256(content).hexdigest() != described.get("sha256"):
         raise _damaged(folder, f"{TABLE_FILE} does not match the checksum in {MANIFEST_FILE}")
     try:
-        table = pa.parquet.read_table(io.BytesIO(content)).to_pandas()
-    except pa.ArrowException as error:
+        table = _to_pandas(content)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{TABLE_FILE} cannot be read: {error}") from error
     if len(table) != described.get("rows"):
         raise _damaged(folder, f"{TABLE_FILE} has {len(table)} rows, not {described.get('rows')}")
+    if fault := table_fault(table, manifest):
+        raise _damaged(folder, f"{TABLE_FILE}: {fault}")
     return table
+
+
+def _to_pandas(content: bytes) -> pd.DataFrame:
+    arrow = pa.parquet.read_table(io.BytesIO(content), use_threads=False)
+    arrow.validate(full=True)
+    frame = arrow.to_pandas()
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    raise ValueError("it has an index")
 
 
 def _read_file(folder: Path, name: str) -> bytes:

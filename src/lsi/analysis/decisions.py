@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lsi.data.npy import load_npy
 from lsi.errors import InputError, nearest
 
 DECISIONS_FORMAT = "lsi-decisions"
@@ -99,7 +100,7 @@ def read_decisions(path: Path) -> Decisions:
         return _READERS[suffix](path)
     except InputError:
         raise
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, csv.Error, RecursionError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}). Write it again.") from error
 
 
@@ -197,9 +198,16 @@ def _read_json(path: Path) -> Decisions:
     if content.get("version") != 1:
         raise InputError(f"{str(path)!r} has version {content.get('version')!r}; this installation reads 1.")
     if kind == SELECTION_FORMAT:
-        kept = frozenset(str(value) for value in content["kept"])
+        kept = frozenset(str(value) for value in _entries(path, content, "kept", str | int | float))
         return Decisions(keep=kept, fingerprint=content.get("fingerprint"))
-    return _from_records(content["decisions"], content.get("fingerprint"))
+    return _from_records(_entries(path, content, "decisions", dict), content.get("fingerprint"))
+
+
+def _entries(path: Path, content: Mapping[str, Any], key: str, kind: Any) -> list[Any]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
+        raise InputError(f"{str(path)!r} cannot be read: {key!r} is no list as it was written. Export again.")
+    return entries
 
 
 def _read_csv(path: Path) -> Decisions:
@@ -223,7 +231,7 @@ def _read_parquet(path: Path) -> Decisions:
 
 
 def _read_npy(path: Path) -> Decisions:
-    return Decisions(rows=np.load(path, allow_pickle=False))
+    return Decisions(rows=load_npy(path, mapped=False))
 
 
 def _read_txt(path: Path) -> Decisions:

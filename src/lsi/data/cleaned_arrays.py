@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lsi.data.files import find_labels
+from lsi.data.npy import load_npy, npz_names, read_npz
 from lsi.data.options import SourceOptions
 from lsi.data.publish import check_new, new_file
 from lsi.data.samples import Samples
@@ -71,11 +72,7 @@ def write_npz(
         InputError: An array holds Python objects, or a label does not fit.
     """
     key = options.label_column or "y"
-    with np.load(source, allow_pickle=False) as archive:
-        try:
-            arrays = {name: archive[name] for name in archive.files}
-        except ValueError as error:
-            raise InputError(f"{source} holds Python objects, which are not read. Take them out.") from error
+    arrays = read_npz(source, npz_names(source))
     if "ids" not in arrays and options.id_column is None and not keep.all():
         # Row numbers were the ids. They move now, so that they have to be written down.
         arrays["ids"] = np.asarray(samples.ids)
@@ -147,7 +144,7 @@ def write_npy(
     beside = output.with_name(f"{output.stem}_labels{given.suffix}")
     check_new(beside)
     left = relabelled(samples.labels, labels)[keep]
-    features = np.load(source, mmap_mode="r", allow_pickle=False)
+    features = load_npy(source)
     with new_file(output) as staging, new_file(beside) as staging_labels:
         with staging.open("wb") as file:
             np.save(file, features[keep])

@@ -45,12 +45,21 @@ def _changed_batches(
 ) -> Iterator[pa.RecordBatch]:
     first = 0
     for batch in batches:
+        _check_batch(batch)
         stop = first + len(batch)
         inside = {row - first: label for row, label in labels.items() if first <= row < stop}
         if inside and column is not None:
             batch = _relabelled(batch, column, inside)
         yield batch.filter(pa.array(keep[first:stop]))
         first = stop
+
+
+def _check_batch(batch: pa.RecordBatch) -> None:
+    """Refuse a batch of a damaged Arrow file, whose lengths and offsets may point anywhere in memory."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"the dataset is damaged: {error}. Write it again.") from error
 
 
 def _relabelled(batch: pa.RecordBatch, column: str, labels: Mapping[int, Any]) -> pa.RecordBatch:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lsi.data.npy import load_npy
 from lsi.errors import InputError
 from lsi.problem import check_choice
 
@@ -154,14 +155,14 @@ def read_transition(path: Path) -> np.ndarray:
     """
     try:
         if path.suffix.lower() == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+            return np.asarray(load_npy(path, mapped=False), dtype=np.float64)
         if path.suffix.lower() == ".json":
             return np.asarray(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
         text = path.read_text(encoding="utf-8").replace(",", " ").replace(";", " ")
         return np.array(
             [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"the transition matrix {path} cannot be read ({error}).") from error
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lsi.data.npy import load_npy, npz_names
+from lsi.data.npy import read_npz as npz_arrays
 from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples, row_texts
 from lsi.errors import InputError, nearest
@@ -86,11 +86,11 @@ def read_npy(path: Path, options: SourceOptions) -> Samples:
         InputError: If a file is missing, broken, or holds Python objects.
     """
     labels = find_labels(path, options)
-    features = _load_npy(path)
+    features = load_npy(path)
     if labels.suffix.lower() == ".npy":
-        target = _load_npy(labels)
+        target = load_npy(labels)
     else:
-        target = np.array(labels.read_text(encoding="utf-8").split("\n"))
+        target = np.array(_read_text(labels).split("\n"))
         target = target[:-1] if len(target) and not target[-1] else target
     arrays = {"X": features, "y": target}
     return _from_arrays(path, arrays, _Keys("X", "y", "ids", None), options)
@@ -117,6 +117,13 @@ def find_labels(path: Path, options: SourceOptions) -> Path:
         )
     require_file(labels)
     return labels
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Write one label a line, in UTF-8.") from error
 
 
 @dataclass(frozen=True)
@@ -163,18 +170,6 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options
     )
 
 
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{path} is no readable .npy file of plain numbers or text ({error}). Write it with numpy.save."
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is no .npy file. Write it with numpy.save.")
-    return array
-
-
 def require_file(path: Path) -> None:
     """Check that a file is there.
 
@@ -198,21 +193,9 @@ def require_file(path: Path) -> None:
 
 def _read_arrays(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the wanted arrays of a .npz file by name."""
-    broken = f"{path} is not a readable .npz file"
-    cure = "Write it again with numpy.savez(path, X=X, y=y)."
-    try:
-        if not zipfile.is_zipfile(path):
-            raise InputError(f"{broken} (it is no zip archive). {cure}")
-        with np.load(path, allow_pickle=False) as archive:
-            _require_keys(path, required, archive.files)
-            wanted = [key for key in (*required, *optional) if key in archive.files]
-            return {key: _read_array(path, archive, key) for key in wanted}
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read. Change its permissions or copy it.") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{broken} ({error}). {cure}") from error
+    present = npz_names(path)
+    _require_keys(path, required, present)
+    return npz_arrays(path, [key for key in (*required, *optional) if key in present])
 
 
 def _require_keys(path: Path, required: tuple[str, ...], present: list[str]) -> None:
@@ -224,20 +207,3 @@ def _require_keys(path: Path, required: tuple[str, ...], present: list[str]) -> 
             "Write features as X and labels as y: numpy.savez(path, X=features, y=labels). "
             "Or name the labels with --label-column."
         )
-
-
-def _read_array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    """Read one array, turning numpy's refusal of Python objects into advice."""
-    try:
-        value = archive[key]
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        example = "y=y.astype(str)" if key != "X" else "X=X.astype('float32')"
-        raise InputError(
-            f"{path}: {key!r} holds Python objects (dtype object), which are not read because loading them "
-            f"could run code. Save plain numbers or strings: numpy.savez(path, …, {example})."
-        ) from error
-    if not isinstance(value, np.ndarray):
-        raise InputError(f"{path}: {key!r} is not an array. Write it with numpy.savez(path, X=X, y=y).")
-    return value

@@ -6,12 +6,12 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lsi.data.decode import BrokenItem, ItemImages, decode
 from lsi.data.items import Items, Payload
+from lsi.data.npy import npz_names, read_npz
 from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
 from lsi.data.sources import load_samples
@@ -39,9 +39,8 @@ def holds_pairs(path: str) -> bool:
     """Tell whether a file is a ``.npz`` with the arrays ``left`` and ``right`` and no ``X``."""
     if not path.lower().endswith(".npz") or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-    return {"left.npy", "right.npy"} <= names and "X.npy" not in names
+    names = set(npz_names(Path(path)))
+    return {"left", "right"} <= names and "X" not in names
 
 
 def load_pairs(source: str, options: SourceOptions) -> PairSource:
@@ -163,14 +162,10 @@ def _read_table(path: Path, options: SourceOptions) -> PairSource:
 
 
 def _read_arrays(path: Path) -> PairSource:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            left, right = archive["left"], archive["right"]
-            ids: Any = archive["ids"] if "ids" in archive.files else np.arange(len(left))
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is not a readable .npz file ({error}). Write it with numpy.savez(path, left=X, right=Z)."
-        ) from error
+    names = [name for name in ("left", "right", "ids") if name in npz_names(path)]
+    arrays = read_npz(path, names)
+    left, right = arrays["left"], arrays["right"]
+    ids = arrays.get("ids", np.arange(len(left) if left.ndim else 0))
     source = {"kind": "pairs", "name": path.name, "path": str(path.absolute())}
     one = Samples(
         name=path.stem,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -224,8 +225,23 @@ def open_table_file(path: Path) -> TableFile:
         InputError: If it is damaged, or not of its suffix's format.
     """
     try:
-        return FORMATS[path.suffix.lower()](path)
+        file = FORMATS[path.suffix.lower()](path)
+        _check_names(file)
+        return file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = path.suffix.lower().lstrip(".")
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is no readable {kind} file ({reason}). Write it again.") from error
+
+
+def _check_names(file: TableFile) -> None:
+    names = file.schema.names  # a name that is no UTF-8 fails here
+    inner = [field.type for field in file.schema]
+    while inner:
+        kind = inner.pop()
+        fields = [kind.field(k) for k in range(kind.num_fields)]
+        inner += [field.type for field in fields if field.name is not None]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        shown = ", ".join(map(repr, twice[:5]))
+        raise InputError(f"{file.path} has two columns of the same name: {shown}. Rename one of them.")

@@ -51,7 +51,10 @@ class Table:
 
     def _of(self, file: TableFile, columns: list[str], start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
         try:
-            yield from file.batches(columns, start)
+            for row, batch in file.batches(columns, start):
+                # Lengths and offsets in a damaged file may point anywhere in this process's memory.
+                batch.validate(full=True)
+                yield row, batch
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise InputError(f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}") from error
 
@@ -223,7 +226,7 @@ def _targets(table: Table, names: list[str]) -> np.ndarray:
                 f"{table.name}: {name!r} holds {kind}, no numbers. Several columns of labels hold numbers "
                 "or zeros and ones."
             )
-    columns = [table.column(name).cast(pa.float64()).to_numpy() for name in names]
+    columns = [table.column(name).cast(pa.float64(), safe=False).to_numpy() for name in names]
     return np.column_stack(columns)
 
 
@@ -314,7 +317,8 @@ def _as_columns(column: pa.Array, name: str, table: str) -> np.ndarray:
         return np.asarray(rows, dtype=np.float64)
     if not _is_number(column.type) and not pa.types.is_null(column.type):
         raise InputError(f"{table}: {name!r} holds {column.type}, no numbers. Leave it out, or encode it.")
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    # Integers beyond 2⁵³ lose their last digits, as they do in every matrix of numbers.
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from lsi.data.npy import load_npy
 from lsi.errors import InputError
-from lsi.features.growing import Growing, explained, read_json
+from lsi.features.growing import Growing, explained, read_json, whole
 from lsi.places import cache_folder
 
 _KEY = re.compile(r"[0-9a-f]{40}")
@@ -146,10 +147,11 @@ class Entry:
         if manifest is None:
             return None
         try:
-            features = np.load(self._done, mmap_mode="r")
-        except (OSError, ValueError):
+            features = load_npy(self._done)
+        except InputError:  # damaged: it is made again
             return None
-        return (features, manifest) if list(features.shape) == manifest.get("shape") else None
+        fits = features.dtype == np.float32 and list(features.shape) == manifest.get("shape")
+        return (features, manifest) if fits and isinstance(manifest.get("broken"), dict) else None
 
     def resume(self, total: int) -> Growing:
         """Return the entry for writing, behind the last row that is safely on disk.
@@ -175,18 +177,21 @@ class Entry:
 def _info(folder: Path) -> EntryInfo:
     manifest = read_json(folder / "manifest.json") or {}
     progress = read_json(folder / "progress.json") or {}
-    shape = manifest.get("shape") or [progress.get("total", 0), progress.get("dim", 0)]
+    rows, total, dim = whole(progress.get("rows")), whole(progress.get("total")), whole(progress.get("dim"))
+    shape = manifest.get("shape")
+    if isinstance(shape, list) and len(shape) == 2:
+        rows, total, dim = whole(shape[0]), whole(shape[0]), whole(shape[1])
     files = [entry.stat() for entry in folder.iterdir()]
     newest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
     written = datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(timespec="seconds")
     known = manifest or progress
     return EntryInfo(
         key=folder.name,
-        rows=shape[0] if manifest else progress.get("rows", 0),
-        total=shape[0],
-        dim=shape[1],
+        rows=rows,
+        total=total,
+        dim=dim,
         n_bytes=sum(file.st_blocks * 512 if hasattr(file, "st_blocks") else file.st_size for file in files),
-        created=manifest.get("created", written),
+        created=str(manifest.get("created", written)),
         encoder=str(known.get("encoder", "")),
         data=str(known.get("data", "")),
     )

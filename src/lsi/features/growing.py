@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -37,7 +37,10 @@ class Growing:
             self._take_up(progress)
 
     def _take_up(self, progress: dict[str, Any]) -> None:
-        dim, rows = int(progress["dim"]), int(progress["rows"])
+        dim, rows, broken = whole(progress.get("dim")), whole(progress.get("rows")), progress.get("broken")
+        if not dim or rows > self._total or not _is_journal(broken, rows):
+            self._file.truncate(0)  # damaged: all starts anew
+            return
         header = _header(self._total, dim)
         end = len(header) + 4 * dim * rows
         size = self._file.seek(0, os.SEEK_END)
@@ -50,7 +53,7 @@ class Growing:
         self._file.truncate(end)
         self._file.seek(end)
         self.rows, self.dim = rows, dim
-        self.broken = {int(position): reason for position, reason in progress["broken"].items()}
+        self.broken = {int(position): reason for position, reason in broken.items()}
 
     def append(self, block: np.ndarray, broken: dict[int, str]) -> None:
         """Write rows behind the others.
@@ -115,6 +118,19 @@ class Growing:
             self._file.close()
         except OSError:  # what a full disk did not take is behind the last safe row
             pass
+
+
+def whole(value: object) -> int:
+    """Return a count from a file of anyone; 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48 else 0
+
+
+def _is_journal(broken: object, rows: int) -> TypeGuard[dict[str, str]]:
+    """Tell whether this is a reason for each of some written rows."""
+    return isinstance(broken, dict) and all(
+        position.isascii() and position.isdigit() and int(position) < rows and isinstance(reason, str)
+        for position, reason in broken.items()
+    )
 
 
 def _header(rows: int, dim: int) -> bytes:

@@ -1,0 +1,186 @@
+"""What a manifest and a table of scores have to look like before anything is told from them.
+
+A folder of scores may come from anyone. Everything that the library reads from a manifest is checked here for
+its kind, once, so that no page, command or analysis has to. Entries that are absent or null are fine, and so
+are further ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+Check = Callable[[Any], bool]
+_LARGEST = 2**53
+TASKS = ("classification", "regression", "multilabel", "contrastive")
+NUMBERS = ("lsi", "mean_term", "covariance_term", "loo_probability")
+_OTHER_NUMBERS = (
+    "leverage", "relative_error", "wrong_probability", "flip_gain", "redundancy_group", "lsi_std",
+)  # fmt: skip
+
+
+def _number(value: Any) -> bool:
+    """Tell a number that a float can hold."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= 1e300 and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _scalar(value: Any) -> bool:
+    return isinstance(value, str | bool) or _number(value) or isinstance(value, int)
+
+
+def _plain(value: Any, depth: int = 0) -> bool:
+    """Tell settings: scalars, lists and mappings of them, not nested far."""
+    if value is None or isinstance(value, str | bool):
+        return True
+    if isinstance(value, list):
+        return depth < 8 and all(_plain(entry, depth + 1) for entry in value)
+    if isinstance(value, Mapping):
+        return depth < 8 and all(_plain(entry, depth + 1) for entry in value.values())
+    return _number(value)
+
+
+def _of(check: Check) -> Check:
+    """Return the check of a list whose entries pass `check`."""
+    return lambda value: isinstance(value, list) and all(check(entry) for entry in value)
+
+
+def _by_name(check: Check) -> Check:
+    """Return the check of a mapping whose values pass `check` or are null."""
+    return lambda value: isinstance(value, Mapping) and all(v is None or check(v) for v in value.values())
+
+
+def _with(**entries: Check) -> Check:
+    """Return the check of a mapping in which these entries, where there are any, pass theirs."""
+
+    def check(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            value.get(name) is None or passes(value[name]) for name, passes in entries.items()
+        )
+
+    return check
+
+
+def _settings(value: Any) -> bool:
+    return _text(value) or (isinstance(value, Mapping) and _plain(value))
+
+
+def _both(first: Check, second: Check) -> Check:
+    return lambda value: first(value) and second(value)
+
+
+_ENTRIES: dict[str, Check] = {
+    "task": lambda value: value in TASKS if isinstance(value, str) else False,
+    "created": _text,
+    "cost": _text,
+    "versions": _by_name(_text),
+    "timings": _by_name(_number),
+    "classes": _of(_scalar),
+    "class_names": _by_name(_text),
+    "outputs": _of(_scalar),
+    "selected_of": _count,
+    "config": _both(
+        _plain,
+        _with(probe=_settings, method=_settings, posterior=_text, prior_precision=_number, seed=_count),
+    ),
+    "data": _with(
+        n_samples=_count, n_features=_count, n_classes=_count, n_outputs=_count, n_scored=_count,
+        fingerprint=_text,
+    ),
+    "fit": _with(train_accuracy=_number, gradient_norm=_number),
+    "source": _both(
+        _plain,
+        _with(kind=_text, name=_text, path=_text, description=_text, options=lambda value: _options(value)),
+    ),
+    "corruption": _both(_plain, _with(kind=_text, rate=_number, seed=_count, n_corrupted=_count)),
+    "label_noise": _with(
+        n_wrong=_number,
+        noise_matrix=_of(_of(_number)),
+        top=_of(lambda value: _pair(value)),
+    ),
+    "curation": _with(
+        metric=_text,
+        n_seeds=_count,
+        shares=_of(_number),
+        curves=_by_name(_by_name(_of(_number))),
+    ),
+    "audit": lambda value: isinstance(value, Mapping),
+}  # fmt: skip
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, Mapping) and _count(value.get("n")) and _number(value.get("wrong"))
+
+
+def _options(value: Any) -> bool:
+    """Tell options of a source, as `lsi.data.SourceOptions.describe` writes them."""
+    return isinstance(value, Mapping) and all(_text(entry) or _of(_text)(entry) for entry in value.values())
+
+
+def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a manifest from a file, or None.
+
+    Args:
+        manifest: JSON values.
+
+    Returns:
+        For example ``its entry 'data' is not as it was written``.
+    """
+    for name, passes in _ENTRIES.items():
+        value = manifest.get(name)
+        if value is not None and not passes(value):
+            return f"its entry {name!r} is not as it was written"
+    noise, n = manifest.get("label_noise"), len(manifest.get("classes") or [])
+    if noise:
+        rows = noise.get("noise_matrix") or []
+        if noise.get("n_wrong") is None or [len(row) for row in rows] != [n] * n:
+            return "its entry 'label_noise' is incomplete, or of other classes"
+    return None
+
+
+def table_fault(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a table from a file, or None.
+
+    Args:
+        table: What the Parquet file holds.
+        manifest: A manifest without fault.
+
+    Returns:
+        One phrase.
+    """
+    if not table.columns.is_unique:
+        return "two of its columns have the same name"
+    for name in (*NUMBERS, *_OTHER_NUMBERS):
+        if name in table and not _is_real(table[name]):
+            return f"its column {name!r} holds no numbers"
+    for name in ("position", "corrupted"):
+        kind = "iu" if name == "position" else "b"
+        if name in table and (table[name].dtype.kind not in kind or bool(table[name].isna().any())):
+            return f"its column {name!r} is not as it was written"
+    if "position" in table and len(table):
+        total = (manifest.get("data") or {}).get("n_samples") or _LARGEST
+        if not 0 <= int(table["position"].min()) <= int(table["position"].max()) < total:
+            return "its positions lie outside of the data"
+    for name in ("sample_id", "label", "loo_prediction", "suggested_label", "original_label"):
+        if name in table and not all(map(_is_hashable, table[name])):
+            return f"its column {name!r} holds lists or records"
+    return None
+
+
+def _is_real(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(column.dtype)) and column.dtype.kind != "c"
+
+
+def _is_hashable(value: Any) -> bool:
+    return value is None or isinstance(value, str | bytes | int | float) or not hasattr(value, "__len__")
