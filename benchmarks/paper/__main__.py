@@ -47,6 +47,7 @@ def main(arguments=None):
     options = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
     options.add_argument("name", choices=[*EXPERIMENTS, "all"])
     options.add_argument("--data", type=Path, help="folder with cifar10/ and imdb/; default: small stand-ins")
+    options.add_argument("--second", type=Path, help=".npy of another network's features of the same images")
     options.add_argument("--output", type=Path, default=Path("paper"), help="folder to write")
     options.add_argument("--small", action="store_true", help="tiny sizes: shows that the command works")
     options.add_argument("--threads", type=int, default=1)
@@ -54,7 +55,9 @@ def main(arguments=None):
     if given.data is not None and not given.data.is_dir():
         options.error(f"--data {given.data} is no folder. It should hold cifar10/ and imdb/.")
     torch.set_num_threads(given.threads)
-    sources = Sources(given.data)
+    if given.second is not None and not given.second.is_file():
+        options.error(f"--second {given.second} is no file. It should be a .npy with one row an image.")
+    sources = Sources(given.data, given.second)
     for name in EXPERIMENTS if given.name == "all" else [given.name]:
         print(run(name, sources, given.output, given.small), flush=True)
 

@@ -59,10 +59,11 @@ class Sources:
 
     Args:
         folder: Holds `cifar10/` and `imdb/`.
+        second: `.npy` of another network's features of the first training images; None: there are none.
     """
 
-    def __init__(self, folder=None):
-        self.folder = folder
+    def __init__(self, folder=None, second=None):
+        self.folder, self.second = folder, second
 
     @cached_property
     def images(self):
@@ -81,6 +82,17 @@ class Sources:
         if (split, n) not in self._gradient_rows:
             self._gradient_rows[split, n] = gradients(self.images.pictures(split, n))
         return self._gradient_rows[split, n]
+
+    def second_view(self, n, components):
+        """Return the second network's components of the first n images and of all after them, or None."""
+        if self.second is None:
+            return None
+        rows = np.load(self.second, allow_pickle=False)
+        if rows.ndim != 2 or len(rows) <= n:
+            raise SystemExit(
+                f"{self.second} should hold features of over {n} images, got shape {rows.shape}."
+            )
+        return components_of(rows[:n], rows[n:], components)
 
     def views(self, n, n_test, components):
         """Return features of the same images under encoders that share nothing: `{name: (train, test)}`."""
@@ -143,7 +155,9 @@ def _digits():
     rows = {"train": X[~test], "test": X[test]}
     random = np.random.default_rng(0)
     votes = np.stack([_some_random(y[~test], 0.1, random) for _ in range(3)], 1)
-    human = {name: _some_random(y[~test], rate, random) for name, rate in zip(HUMAN, (0.1, 0.2, 0.5))}
+    human = {
+        name: _some_random(y[~test], rate, random) for name, rate in zip(HUMAN, (0.1, 0.2, 0.5), strict=True)
+    }
 
     def pictures(split, n):
         grey = np.kron(rows[split][:n].reshape(-1, 8, 8), np.ones((4, 4))) * 15

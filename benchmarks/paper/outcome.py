@@ -72,6 +72,8 @@ def cell(value):
     """Return a value as the text of a table's cell."""
     if value is None:
         return ""
+    if isinstance(value, dict) and set(value) == {"mean", "low", "high"}:
+        return f"{cell(value['mean'])} ({cell(value['low'])}–{cell(value['high'])})"
     if isinstance(value, dict):
         return ", ".join(f"{key} {cell(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):

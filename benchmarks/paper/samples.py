@@ -16,6 +16,7 @@ SIZES = {
         "small": {"n": 150, "features": 16, "rates": (0.2,), "seeds": 2},
     },
 }
+FOUND = ("AUROC LSI", "AUROC 1−p", "precision LSI")
 
 
 def typical(sources, n, features, shown, audit):
@@ -51,7 +52,7 @@ def typical(sources, n, features, shown, audit):
 
     settings = {"data": f"{images.name}, clean labels", "samples": len(at), "features": features}
     claim = "Low LSI: typical samples. High LSI: atypical, ambiguous or hard ones."
-    return Outcome(claim, settings, figures, rows, draw, (5.0, 0.42 * len(images.classes) + 0.4))
+    return Outcome(claim, settings, figures, rows, draw, (5.0, 0.4 * len(images.classes) + 0.3))
 
 
 def gallery(figure, pictures, rows, names, shown):
@@ -87,7 +88,7 @@ def mislabeled(sources, n, features, rates, seeds):
         rows.append({
             "labels": name,
             "wrong": float(np.mean([wrong.mean() for _, wrong in draws])),
-            **{key: spread([one[key] for one in found]) for key in ("AUROC LSI", "AUROC 1−p", "precision LSI")},
+            **{key: spread([one[key] for one in found]) for key in FOUND},
         })  # fmt: skip
     random, human = rows[: len(rates)], rows[len(rates) :]
     figures = {
@@ -120,7 +121,7 @@ def _histograms(figure, shown):
         bins = np.linspace(*np.quantile(values, [0.001, 0.999]), 40)
         axes.hist(values[~found["wrong"]], bins, color=WEAK, label="right")
         axes.hist(values[found["wrong"]], bins, color=OTHER, alpha=0.8, label="wrong")
-        axes.set_title(f"{name}\nAUROC {found['AUROC LSI']:.2f}", fontsize=8, color=STRONG)
+        axes.set_title(f"{name}\nAUROC {found['AUROC LSI']:.2f}", fontsize=7, color=STRONG)
         axes.set_yticks([])
     for axes in grid.flat[len(shown) :]:
         axes.axis("off")
