@@ -123,5 +123,5 @@ def _draw(figure, rows):
     left.set(xlabel="noise (sd)", ylabel="median LSI, times that without noise", yscale="log")
     right.axhline(0.5, color="grey", linewidth=0.7)
     right.set(xlabel="noise (sd)", ylabel="AUROC of LSI, noisy samples")
-    left.legend(frameon=False, fontsize=7)
-    right.legend(frameon=False, fontsize=7)
+    left.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    right.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -129,7 +129,11 @@ def make_plan(
         _way(shape, posterior, *way, have) for way in ways if (posterior, way[1]) != ("full", "blocks")
     ]
     for structure in POSTERIORS:
-        if structure != posterior and isinstance(method, Newton):
+        if (
+            structure != posterior
+            and isinstance(method, Newton)
+            and (structure, newton.solver) != ("full", "blocks")
+        ):
             solver = choose_solver(n_samples, n_features + 1, n_classes, structure, newton, have)
             others.append(_way(shape, structure, newton, solver, have))
     return Plan(first, tuple(others), have)

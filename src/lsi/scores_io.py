@@ -191,6 +191,8 @@ def _to_pandas(content: bytes) -> pd.DataFrame:
 
 def _read_file(folder: Path, name: str) -> bytes:
     try:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise InputError(f"{name} in {os.fspath(folder)!r} is no plain file. Restore the folder.")
         return (folder / name).read_bytes()
     except FileNotFoundError as error:
         raise InputError(

@@ -26,7 +26,7 @@ def test_npy_with_objects_or_damage_is_refused(tmp_path):
     with pytest.raises(InputError, match="plain numbers"):
         load_samples(tmp_path / "d.npy")
     (tmp_path / "d.npy").write_bytes(b"")
-    with pytest.raises(InputError, match=r"no readable \.npy"):
+    with pytest.raises(InputError, match=r"cannot be read as a \.npy file"):
         load_samples(tmp_path / "d.npy")
 
 

@@ -48,7 +48,7 @@ class Outcome:
     failures: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
 
-class Overtime(Exception):  # noqa: N818
+class Overtime(BaseException):
     """A case took too long."""
 
 
@@ -66,8 +66,8 @@ def fuzz(target, cases, seed, guided=True, before=None):
     corpus, seen, outcome = list(target.seeds), set(), Outcome(target.name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number, content in enumerate(target.seeds):
-            with _lines(seen), suppress(*(() if number == 0 else (LsiError,))):
+        for number, content in enumerate(target.seeds[: None if guided else 1]):
+            with _lines(seen if guided else None), suppress(*(() if number == 0 else (LsiError,))):
                 target.use(content)  # the first one has to work
         for _ in range(cases):
             content = target.mutate(generator, generator.choice(corpus), corpus)
@@ -91,7 +91,7 @@ def _case(target, content, outcome, seen):
         outcome.refused += 1
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+    except BaseException as error:  # whatever it is, it is what is looked for
         outcome.failures.setdefault(_place(error), (content, "".join(traceback.format_exception(error))))
 
 

@@ -131,7 +131,9 @@ def wav_bytes():
 
 CSV = ("label,x,z,id\n" + "".join(f'{y},{k}.5,{k},"i,{k}"\n' for k, y in enumerate(Y))).encode()
 TARGETS_CSV = ("a,b,x\n" + "".join(f"{k % 2},{1 - k % 2},{k}.5\n" for k in range(N))).encode()
-JSONL = b"".join(json.dumps({"label": str(y), "x": k, "id": f"i{k}"}).encode() + b"\n" for k, y in enumerate(Y))
+JSONL = b"".join(
+    json.dumps({"label": str(y), "x": k, "id": f"i{k}"}).encode() + b"\n" for k, y in enumerate(Y)
+)
 TEXTS = b"".join(json.dumps({"label": str(y), "text": "a film"}).encode() + b"\n" for y in Y)
 BATCH = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], b"filenames": [b"x.png"] * 2}
 
@@ -157,7 +159,12 @@ def _arrays(folder):
         "npz", [npz_bytes(X=X, y=Y), npz_bytes(X=X, y=CODES, ids=IDS)], lambda c: _load(folder / "a.npz", c)
     )
     for name, array in (("X", X), ("y", Y), ("ids", IDS)):
-        seeds = [npy_bytes(array), npy_bytes(np.asfortranarray(X)), npy_bytes(CODES), npy_bytes(array.astype("S9"))]
+        seeds = [
+            npy_bytes(array),
+            npy_bytes(np.asfortranarray(X)),
+            npy_bytes(CODES),
+            npy_bytes(array.astype("S9")),
+        ]
         yield Target(
             f"npz, {name} inside",
             seeds,
@@ -165,9 +172,13 @@ def _arrays(folder):
         )
     yield Target("npy", [npy_bytes(X)], lambda c: _load(folder / "n.npy", c))
     labels = SourceOptions(labels=folder / "given.npy")
-    yield Target("npy, labels", [npy_bytes(Y), npy_bytes(CODES)], lambda c: _labels(folder, "given.npy", c, labels))
+    yield Target(
+        "npy, labels", [npy_bytes(Y), npy_bytes(CODES)], lambda c: _labels(folder, "given.npy", c, labels)
+    )
     text = SourceOptions(labels=folder / "given.txt")
-    yield Target("npy, labels as text", ["\n".join(Y).encode()], lambda c: _labels(folder, "given.txt", c, text))
+    yield Target(
+        "npy, labels as text", ["\n".join(Y).encode()], lambda c: _labels(folder, "given.txt", c, text)
+    )
     yield Target("safetensors", [tensors], lambda c: _load(folder / "s.safetensors", c))
     pairs = [npz_bytes(left=X, right=X), npz_bytes(left=X, right=X, ids=IDS)]
     yield Target("npz of pairs", pairs, lambda c: _pairs(folder / "p.npz", c))
@@ -191,7 +202,12 @@ def _pairs(path, content):
 
 def _tables(folder):
     ids = SourceOptions(id_column="id", clean_label_column="label")
-    for kind, suffix in (("parquet", "parquet"), ("arrow", "arrow"), ("stream", "arrow"), ("feather", "feather")):
+    for kind, suffix in (
+        ("parquet", "parquet"),
+        ("arrow", "arrow"),
+        ("stream", "arrow"),
+        ("feather", "feather"),
+    ):
         path = folder / f"t-{kind}.{suffix}"
         seeds = [table_bytes(kind, table())]
         yield Target(kind, seeds, lambda c, path=path: _load(path, c, ids))
@@ -291,7 +307,9 @@ def _pictures(folder):
 
     kinds = {"PNG": "P", "JPEG": "RGB", "GIF": "P", "TIFF": "RGB", "BMP": "RGB", "WEBP": "RGB", "PPM": "RGB"}
     for kind, mode in kinds.items():
-        yield Target(f"images, {kind}", [image_bytes(kind), image_bytes(kind, mode), image_bytes(kind, "L")], load)
+        yield Target(
+            f"images, {kind}", [image_bytes(kind), image_bytes(kind, mode), image_bytes(kind, "L")], load
+        )
     yield Target("recordings", [wav_bytes()], lambda content: decode("audio", content))
 
 
@@ -355,7 +373,13 @@ def _decisions(folder):
         {"sample_id": "id-1", "decision": "remove", "label": "b", "suggested_label": ""},
     ]
     decided = {"format": "lsi-decisions", "version": 1, "fingerprint": "x", "decisions": records}
-    chosen = {"format": "lsi-selection", "version": 1, "fingerprint": "x", "kept": ["id-0", "id-2"], "positions": [0]}
+    chosen = {
+        "format": "lsi-selection",
+        "version": 1,
+        "fingerprint": "x",
+        "kept": ["id-0", "id-2"],
+        "positions": [0],
+    }
     header = "sample_id,decision,label,suggested_label\n"
     rows = header + "".join(",".join(record.values()) + "\n" for record in records)
     ids = io.BytesIO()

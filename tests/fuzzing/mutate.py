@@ -3,7 +3,21 @@
 import copy
 import json
 
-_NUMBERS = (0, 1, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
+_NUMBERS = (
+    0,
+    1,
+    7,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    2**63 - 1,
+    2**64 - 1,
+)
 _TOKENS = (
     b"", b"\x00", b"\n", b"\r\n", b",", b'"', b"nan", b"inf", b"-1", b"1e999", b"{}", b"[]", b"null", b"\xff\xfe",
     b"\xef\xbb\xbf", b"../", b"\x1b[31m", b"<script>", b"O8", b"|O", b"(99999999999,)", b"(-1, 3)", b"cos\nsystem\n",
@@ -35,7 +49,9 @@ def _flip(random, content, others):
 
 def _set(random, content, others):
     if content:
-        content[random.randrange(len(content))] = random.choice((0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)))
+        content[random.randrange(len(content))] = random.choice(
+            (0, 1, 0x7F, 0x80, 0xFF, random.randrange(256))
+        )
     return content
 
 

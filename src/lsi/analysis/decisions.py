@@ -8,12 +8,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lsi.data.npy import load_npy
 from lsi.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DECISIONS_FORMAT = "lsi-decisions"
 SELECTION_FORMAT = "lsi-selection"
@@ -72,6 +75,16 @@ def guard_text(value: Any) -> str:
     """
     # What begins with an apostrophe gets another one, so that taking one off gives every text back.
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
+
+
+def guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table for a CSV file in which no cell of text is a formula (`guard_text`)."""
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
+    return frame.assign(**{str(name): texts[name].map(_guard_cell) for name in texts})
+
+
+def _guard_cell(value: Any) -> Any:
+    return guard_text(value) if isinstance(value, str) else value
 
 
 def unguard_text(text: str) -> str:

@@ -85,6 +85,8 @@ def main(argv: Iterable[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
+            if any("\0" in token for token in tokens):
+                raise InputError("an argument holds the character NUL, which no name can.")
             app(
                 tokens,
                 console=PipeConsole(),
@@ -98,8 +100,15 @@ def main(argv: Iterable[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exception(error)
-            return _tell(error, debug)
+            return _tell(_named(error), debug)
     return DONE
+
+
+def _named(error: BaseException) -> BaseException:
+    """Return the system's complaints about a path (too long, no permission) as errors about input."""
+    if isinstance(error, LsiError) or not isinstance(error, OSError) or error.filename is None:
+        return error
+    return InputError(f"{str(error.filename)!r} cannot be used: {error.strerror}. Choose another path.")
 
 
 def _tell(error: BaseException, debug: bool) -> int:

@@ -79,6 +79,7 @@ def sensitivity(
         InputError: If anything cannot be used as it is.
         OutputError: If the file is there already.
     """
+    from lsi.analysis.decisions import guarded
     from lsi.analysis.sensitivity import sensitivity as measure
     from lsi.cli.progress import progress_bar
 
@@ -103,7 +104,7 @@ def sensitivity(
         )
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        found.samples.to_csv(output, index=False)
+        guarded(found.samples).to_csv(output, index=False)
     if json:
         print(to_json.dumps(found.to_dict(rows)))
     elif not quiet:

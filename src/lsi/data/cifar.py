@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import tarfile
 import zlib
@@ -152,7 +153,7 @@ def _members(path: Path, wanted: set[str]) -> Iterator[tuple[str, dict[bytes, An
                 if base in wanted and entry.isreg():
                     value = load_arrays(member(archive, entry), f"{entry.name} in {path.name}")
                     yield base, _as_batch(value, entry.name, path)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}). Get it from its publisher again.") from error
 
 

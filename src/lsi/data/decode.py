@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lsi.data.items import Items, Payload
+from lsi.data.items import Items, Payload, read_file
 from lsi.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ def _image(payload: Payload) -> Image:
         with warnings.catch_warnings():
             # Pillow warns about metadata that it cannot read; the pixels are what counts here.
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as opened:
                 return to_rgb(ImageOps.exif_transpose(opened))
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BrokenItem("it has more pixels than can be safely decoded") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
         raise BrokenItem(f"it is no readable image ({_brief(error)})") from error
@@ -125,9 +126,9 @@ def _audio(payload: Payload) -> Audio:
 def _content(payload: Payload) -> bytes:
     if isinstance(payload, Path):
         try:
-            content = payload.read_bytes()
-        except OSError as error:
-            raise BrokenItem(f"the file cannot be read ({error.strerror or error})") from error
+            content = read_file(payload)
+        except (OSError, ValueError) as error:
+            raise BrokenItem(f"the file cannot be read ({error})") from error
     else:
         content = bytes(payload)
     if not content:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,9 @@ from lsi.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30
+# Pictures hardly shrink in an archive: these bounds are far from any dataset, and near for a bomb.
+LARGEST_MEMBER = 1 << 30  # CIFAR's largest has 155 MB
+_INFLATION, _SMALL, _MOST_MEMBERS = 20, 64 << 20, 500_000
 
 
 @dataclass(frozen=True)
@@ -157,14 +163,16 @@ def unpack(found: Found, folder: Path) -> Path:
     try:
         staging.mkdir(parents=True)
         with open_tar(found.path) as archive:
-            archive.extractall(staging, filter="data")
+            archive.extractall(staging, members=_plain_members(archive, found.path), filter="data")
         os.replace(staging, folder)
+    except InputError:
+        raise
     except tarfile.FilterError as error:
         raise InputError(
             f"{found.path.name} was not unpacked: it holds a path or link that leaves the folder ({error}). "
             "Get the archive from its publisher again."
         ) from error
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise InputError(
             f"{found.path.name} is damaged ({error}). Get it from its publisher again."
         ) from error
@@ -174,6 +182,24 @@ def unpack(found: Found, folder: Path) -> Path:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _plain_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield files and folders; links, devices and bombs, which no dataset needs, end the unpacking."""
+    room = _INFLATION * path.stat().st_size + _SMALL
+    for count, entry in enumerate(archive, start=1):
+        if not (entry.isreg() or entry.isdir()):
+            raise InputError(
+                f"{path.name} was not unpacked: {entry.name!r} is a link or a device, a way that leaves the "
+                "folder. Get the archive from its publisher again."
+            )
+        room -= entry.size
+        if room < 0 or count > _MOST_MEMBERS:
+            raise InputError(
+                f"{path.name} was not unpacked: it holds far more than its size can (a bomb). Get the "
+                "archive from its publisher again."
+            )
+        yield entry
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
@@ -208,6 +234,8 @@ def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
         InputError: If the entry is no plain file.
     """
     file = archive.extractfile(entry) if entry.isreg() else None
-    if file is None:
-        raise InputError(f"{entry.name} in the archive is no plain file. Get the archive again.")
+    if file is None or entry.size > LARGEST_MEMBER:
+        raise InputError(
+            f"{entry.name} in the archive is no plain file, or too large. Get the archive again."
+        )
     return file  # type: ignore[return-value]

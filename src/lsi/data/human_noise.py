@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from lsi.data.corruption import Corruption
+from lsi.data.fetch import LARGEST_MEMBER
+from lsi.data.npy import PARSE_ERRORS
 from lsi.data.unpickle import load_arrays
 from lsi.errors import InputError, nearest
 
@@ -88,8 +89,12 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
             inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
             if len(inside) != 1:
                 raise InputError(f"{path} is no file of human labels: it holds no data.pkl.")
+            if archive.getinfo(inside[0]).file_size > LARGEST_MEMBER:
+                raise InputError(f"{path} is no file of human labels: its data.pkl is too large.")
             content = archive.read(inside[0])
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except PARSE_ERRORS as error:
         raise InputError(
             f"{path} cannot be read ({error}). Get it from the publisher of CIFAR-N again."
         ) from error
@@ -107,7 +112,7 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
 def _find(path: Path, labels: np.ndarray) -> Path:
     if path.is_file():
         return path
-    classes = 10 if labels.size and labels.max() < 10 else 100
+    classes = 10 if labels.size and labels.dtype.kind in "iu" and labels.max() < 10 else 100
     for name in (FILES[classes], *FILES.values()):
         if (path / name).is_file():
             return path / name

@@ -194,8 +194,19 @@ def payload_bytes(payload: Payload) -> bytes:
         return payload.encode("utf-8", "surrogatepass")
     if isinstance(payload, Path):
         try:
-            return payload.read_bytes()
-        except OSError:
+            return read_file(payload)
+        except (OSError, ValueError):
             return b""
     array = np.ascontiguousarray(payload)
     return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a plain file; a device or a pipe that a table names would never end.
+
+    Raises:
+        OSError: It is missing, unreadable, or no plain file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no plain file")
+    return path.read_bytes()

@@ -78,10 +78,17 @@ def _positions(part: str, text: str, n: int) -> np.ndarray:
     start, colon, stop = part.partition(":")
     try:
         if not colon:
-            return np.array([int(start)], dtype=np.int64)
-        first, last = int(start or 0), int(stop or n)
+            return np.array([_position(start)], dtype=np.int64)
+        first, last = _position(start or "0"), int(stop or n)
     except ValueError as error:
         raise InputError(f"--subset {text!r} is not understood: {part!r}. {_CURE}") from error
-    if last > n or first < 0:
+    if last > n or first < 0 or first > n:
         raise InputError(f"--subset: the range {part} leaves the data; positions are 0 to {n - 1}.")
     return np.arange(first, last, dtype=np.int64)
+
+
+def _position(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 1 << 62:
+        raise ValueError("no dataset is that long")
+    return value

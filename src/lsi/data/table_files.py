@@ -160,7 +160,7 @@ class JsonLinesFile(TableFile):
             self.n_rows += 1
             unseen = [name for name in record if name not in names or pa.types.is_null(names[name].type)]
             for name in unseen:
-                names[name] = pa.field(name, pa.array([record[name]]).type)
+                names[name] = pa.field(name, self._array([record[name]]).type)
         self.schema = pa.schema(list(names.values()))
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -170,8 +170,8 @@ class JsonLinesFile(TableFile):
                     continue
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{self.path}, line {number}: no JSON ({error.msg}).") from error
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{self.path}, line {number}: no JSON ({error}).") from error
                 if not isinstance(record, dict):
                     raise InputError(f"{self.path}, line {number}: expected a JSON object, one a line.")
                 yield record
@@ -192,13 +192,17 @@ class JsonLinesFile(TableFile):
             yield first, self._batch(rows, columns)
 
     def _batch(self, rows: list[dict[str, Any]], columns: list[str]) -> pa.RecordBatch:
-        try:
-            arrays = [pa.array([row[name] for row in rows]) for name in columns]
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{self.path}: a column mixes types ({error}). Use one type a column."
-            ) from error
+        arrays = [self._array([row[name] for row in rows]) for name in columns]
         return pa.RecordBatch.from_arrays(arrays, names=columns)
+
+    def _array(self, values: list[Any]) -> pa.Array:
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.path}: a column mixes types, or holds a number that is too large ({error}). Use one "
+                "type a column."
+            ) from error
 
 
 FORMATS: dict[str, Callable[[Path], TableFile]] = {

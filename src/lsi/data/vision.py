@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from lsi.data.items import ArrayItems
 from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
 from lsi.errors import InputError
+from lsi.machine import available_memory
 from lsi.places import cache_folder
 
 _ZALANDO = "https://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -120,22 +123,28 @@ def _idx(name: str, dimensions: int, options: SourceOptions) -> tuple[np.ndarray
     notes: tuple[str, ...] = ()
     plain = None if options.data_dir is None else options.data_dir / name.removesuffix(".gz")
     if plain is not None and plain.is_file():
-        path, content = plain, plain.read_bytes()
+        path, file = plain, cast(BinaryIO, plain.open("rb"))
     else:
         found = locate(Archive(name, _ZALANDO + name, _FASHION_MD5[name]), options)
-        path, notes = found.path, found.notes
-        content = _gunzip(path)
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(f"{path} is no idx file of {dimensions}-dimensional bytes. Get it again.")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    if len(content) - header != int(np.prod(shape)):
-        raise InputError(f"{path} is incomplete: {len(content) - header:,} bytes for shape {shape}.")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape), notes
-
-
-def _gunzip(path: Path) -> bytes:
+        path, notes, file = found.path, found.notes, cast(BinaryIO, gzip.open(found.path))
     try:
-        return gzip.decompress(path.read_bytes())
+        with file:
+            return _idx_array(path, file, dimensions), notes
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error}). Get it from its publisher again.") from error
+
+
+def _idx_array(path: Path, file: BinaryIO, dimensions: int) -> np.ndarray:
+    """Read as many bytes as the sizes ask for, and one more: a bomb is never unpacked."""
+    size = 4 + 4 * dimensions
+    header = file.read(size)
+    if len(header) < size or header[:4] != bytes((0, 0, 8, dimensions)):
+        raise InputError(f"{path} is no idx file of {dimensions}-dimensional bytes. Get it again.")
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    expected, have = math.prod(shape), available_memory()
+    if have is not None and expected > have:
+        raise InputError(f"{path} says that it holds {expected / 1e9:,.1f} GB, more than fits in memory.")
+    content = file.read(expected + 1)
+    if len(content) != expected:
+        raise InputError(f"{path} is incomplete, or too long: its shape is {shape}. Get it again.")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -20,6 +20,7 @@ class Design:
         fit_intercept: Whether a column of ones is appended.
         dtype: Type of the tensors handed out.
         device: Where the tensors live.
+        basis: `(D, R)`, in whose coordinates rows are handed out; None: as they are.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Design:
         fit_intercept: bool = False,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
+        basis: Tensor | None = None,
     ) -> None:
         self.dtype = dtype
         self.device = torch.device(device)
@@ -35,17 +37,21 @@ class Design:
         self._source: np.ndarray | Tensor = features
         self.n_samples = int(features.shape[0])
         self.n_features = int(features.shape[1]) + int(fit_intercept)
+        self._basis: Tensor | None = None
         if not isinstance(features, np.memmap):
             self._source = self._load(features)
             self.fit_intercept = False
+        if basis is not None:
+            self._basis, self.n_features = basis.to(self.dtype), int(basis.shape[1])
 
     def _load(self, rows: np.ndarray | Tensor) -> Tensor:
         tensor = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, order="C"))
-        out = torch.empty((tensor.shape[0], self.n_features), dtype=self.dtype, device=self.device)
+        width = tensor.shape[1] + int(self.fit_intercept)
+        out = torch.empty((tensor.shape[0], width), dtype=self.dtype, device=self.device)
         out[:, : tensor.shape[1]] = tensor
         if self.fit_intercept:
             out[:, -1] = 1.0
-        return out
+        return out if self._basis is None else out @ self._basis
 
     @property
     def resident(self) -> bool:
@@ -70,7 +76,13 @@ class Design:
             yield slice(start, stop), self.rows(start, stop)
 
     def rotated(self, basis: Tensor) -> Design:
-        """Return the design in the coordinates `X @ basis`, `basis` of shape `(D, R)`."""
+        """Return the design in the coordinates `X @ basis`, `basis` of shape `(D, R)`.
+
+        What is read from a file stays there: its rows are rotated as they are handed out.
+        """
+        if not self.resident:
+            whole = basis if self._basis is None else self._basis.to(basis) @ basis
+            return Design(self._source, self.fit_intercept, self.dtype, self.device, whole)
         out = torch.empty((self.n_samples, basis.shape[1]), dtype=self.dtype, device=self.device)
         basis = basis.to(self.dtype)
         for rows, x in self.blocks(8192):
@@ -81,7 +93,7 @@ class Design:
         """Return the same design in another floating-point type."""
         if dtype == self.dtype:
             return self
-        return Design(self._source, self.fit_intercept, dtype, self.device)
+        return Design(self._source, self.fit_intercept, dtype, self.device, self._basis)
 
 
 def row_space(design: Design) -> Tensor:

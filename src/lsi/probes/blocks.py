@@ -19,11 +19,12 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.probes.cg import conjugate_gradients
-from lsi.probes.entries import ClassEntries, Entries
+from lsi.probes.entries import FEW, ClassEntries, Entries
 from lsi.probes.model import ROWS, SoftmaxModel
 
 # Below them one product with all probabilities costs less than gathering the rows of the entries.
-DENSE_CLASSES, DENSE_BYTES = 160, 1 << 28
+DENSE_CLASSES, DENSE_BYTES = FEW, 1 << 28
+KEPT_BYTES = 1 << 30  # gathered rows that may be kept from one product to the next
 
 
 @dataclass
@@ -89,8 +90,8 @@ class BlockCurvature:
         out = self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
         flat = v.transpose(0, 1)
         total = torch.zeros_like(flat)
-        for block in self.entries.blocks:
-            self._add_product(block, flat, left_out, total)
+        for which in range(len(self.entries.blocks)):
+            self._add_product(which, flat, left_out, total)
         return out + total.transpose(0, 1)
 
     @cached_property
@@ -110,22 +111,39 @@ class BlockCurvature:
             out.addmm_(z.T, x)
         return out
 
-    def _add_product(self, block: Entries, v: Tensor, left_out: Tensor | None, total: Tensor) -> None:
-        x = self.model.design.rows(block.rows.start, block.rows.stop)
-        gathered, b = x.index_select(0, block.row), v.shape[1]
-        z = torch.empty((len(gathered), b), dtype=x.dtype, device=x.device)
-        for c, which in block.segments:
-            torch.mm(gathered[which], v[c].T, out=z[which])
-        mean = torch.zeros((len(x), b), dtype=x.dtype, device=x.device)
+    @cached_property
+    def _kept(self) -> dict[int, Tensor] | None:
+        """Rows gathered once for all products, where there is room for them."""
+        room = 4 * self.entries.count * self.model.design.n_features <= KEPT_BYTES
+        return {} if room else None
+
+    def _gathered(self, which: int) -> Tensor:
+        """Return the row of each entry of a block, `(e, D)`."""
+        if self._kept is not None and which in self._kept:
+            return self._kept[which]
+        block = self.entries.blocks[which]
+        x = self.model.design.rows(block.rows.start, block.rows.stop).index_select(0, block.row)
+        if self._kept is not None:
+            self._kept[which] = x
+        return x
+
+    def _add_product(self, which: int, v: Tensor, left_out: Tensor | None, total: Tensor) -> None:
+        block = self.entries.blocks[which]
+        n_rows = block.rows.stop - block.rows.start
+        gathered, b = self._gathered(which), v.shape[1]
+        z = torch.empty((len(gathered), b), dtype=gathered.dtype, device=gathered.device)
+        for c, part in block.segments:
+            torch.mm(gathered[part], v[c].T, out=z[part])
+        mean = torch.zeros((n_rows, b), dtype=z.dtype, device=z.device)
         mean.index_add_(0, block.row, z * block.p[:, None])
         # p and 1 − p apart: where p rounds to one, the difference to the mean has lost its digits.
         z.sub_(mean[block.row]).mul_(
-            (block.p * self.model.weight[block.rows].to(x.dtype)[block.row])[:, None]
+            (block.p * self.model.weight[block.rows].to(z.dtype)[block.row])[:, None]
         )
         if left_out is not None:
-            z.masked_fill_(_own(block, len(x), left_out), 0.0)
-        for c, which in block.segments:
-            total[c].addmm_(z[which].T, gathered[which])
+            z.masked_fill_(_own(block, n_rows, left_out), 0.0)
+        for c, part in block.segments:
+            total[c].addmm_(z[part].T, gathered[part])
 
     def solve(self, right: Tensor, goal: float = 1e-8) -> Tensor:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.

@@ -16,8 +16,10 @@ from lsi.probes.model import SoftmaxModel
 from lsi.probes.softmax import residuals
 
 NEGLIGIBLE = 1e-5  # probability below which a class has no say in a row
-GATHERED = 1 << 26  # bytes of gathered rows that one block may take, at least
-MOST = 64  # entries a row: where hardly anything is known of many rows, the likeliest classes must do
+GATHERED = 1 << 28  # bytes of gathered rows that one block may take, at least
+MOST = 32  # entries a row: where hardly anything is known of many rows, the likeliest classes must do
+# Beyond FEW classes, an entry also needs this share of the probability that the likeliest class leaves.
+FEW, SHARE = 160, 0.01
 PER_CLASS = 192  # entries a class and block below which products are too small to be worth starting
 
 
@@ -111,7 +113,9 @@ def entries_of(rows: slice, p: Tensor, target: Tensor) -> Entries:
         p: Their probabilities, `(n, C)`.
         target: Their class codes, `(n,)`.
     """
-    least = p.topk(MOST, sorted=False).values.amin(1, keepdim=True) if p.shape[1] > MOST else 0.0
+    least = p.topk(MOST, sorted=False).values.amin(1, keepdim=True) if p.shape[1] > MOST else p.new_zeros(1)
+    if p.shape[1] > FEW:
+        least = torch.maximum(least, SHARE * (1.0 - p.amax(1, keepdim=True)))
     keep = (p >= NEGLIGIBLE) & (p >= least)
     keep.scatter_(1, target[:, None], True)
     which, row = keep.T.nonzero(as_tuple=True)  # classes first, so that the entries come sorted by class

@@ -172,13 +172,28 @@ def fit(
 
 
 def line_search(
-    model: SoftmaxModel, step: Tensor, decrement: float, objective: float
+    model: SoftmaxModel,
+    step: Tensor,
+    decrement: float,
+    objective: float,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[SoftmaxModel, float, Tensor]:
-    """Return the model, its objective and its gradient after a backtracking Newton step."""
-    length, rounding = 1.0, 1e-13 * abs(objective)
+    """Return the model, its objective and its gradient after a backtracking Newton step.
+
+    Args:
+        model: Where the step starts.
+        step: Subtracted from the weights, `(C − 1, D)`.
+        decrement: Its product with the gradient.
+        objective: At the start.
+        dtype: Type of the products of objective and gradient.
+
+    Returns:
+        The moved model, its objective and its gradient.
+    """
+    length, rounding = 1.0, (1e-13 if dtype == torch.float64 else 1e-6) * abs(objective)
     while True:
         theta = model.theta - length * step
-        value, gradient = model.objective_and_gradient(theta)
+        value, gradient = model.objective_and_gradient(theta, dtype)
         if value <= objective - 1e-4 * length * decrement + rounding or length < 1e-10:
             return replace(model, theta=theta), value, gradient
         length *= 0.5

@@ -16,10 +16,11 @@ from lsi.progress import Progress
 
 # Squared Newton decrement in nats at which the fit counts as converged. First-order removals are taken at the
 # weights that the fit found, so that its error enters them only in second order.
-TARGET = 1e-14
+TARGET = 1e-11
 WARM_WORK = 4e12  # operations that gradient descent before the first Newton step may cost
 SCALES = 0.5 * 2.0 ** torch.arange(10)
 SCALE_ROWS = 20_000  # rows on which the scale of the least-squares start is chosen
+COARSE = 1e-4  # decrement relative to the objective above which sums are taken in single precision
 ROUGH, FINE = 1e-2, 1e-6  # squared residuals that conjugate gradients leave, far from the optimum and near it
 
 
@@ -45,7 +46,7 @@ def fit_blocks(
     start = warm_start(model, warm) if warm >= 20 else least_squares_start(model)
     model = replace(model, theta=start)
     curvature = BlockCurvature.of(model)
-    objective, gradient = model.objective_and_gradient(model.theta)
+    objective, gradient = model.objective_and_gradient(model.theta, model.design.dtype)
     before, stalled, iteration = float("inf"), 0, 0
     while True:
         # Far from the optimum the quadratic model is wrong anyway; near it a step is worth its digits.
@@ -60,7 +61,9 @@ def fit_blocks(
                 f"The probe did not reach its optimum in {iteration} Newton steps (decrement "
                 f"{decrement:.1e} nats). Standardise the features or raise weight_decay."
             )
-        model, objective, gradient = line_search(model, step, decrement, objective)
+        # Single precision is exact enough while a step gains more than its rounding.
+        dtype = model.design.dtype if decrement > COARSE * objective else torch.float64
+        model, objective, gradient = line_search(model, step, decrement, objective, dtype)
         drifted, before, iteration = decrement > 0.05 * objective, decrement, iteration + 1
         # The blocks are only the preconditioner here; the entries are the Hessian itself.
         curvature = (

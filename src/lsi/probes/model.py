@@ -13,6 +13,7 @@ from lsi.features.design import Design
 from lsi.probes.softmax import class_contrasts, contrast_curvature, probability_shift, residuals
 
 PANEL = 129  # features a panel of a symmetric product: small enough to skip most of its other half
+MANY = 64  # classes
 ROWS = 2048  # rows read at a time: large enough for matrix products, small enough for caches
 
 
@@ -93,15 +94,18 @@ class SoftmaxModel:
         self, theta: Tensor, dtype: torch.dtype = torch.float64
     ) -> tuple[float, Tensor]:
         """Return `F(θ)` and `∇F(θ)` of shape `(C − 1, D)`, both in sum form."""
-        loss, gradient = 0.0, torch.zeros_like(theta)
+        contrasts, many = self.contrasts.to(dtype), self.n_classes > MANY
+        loss, gradient = 0.0, torch.zeros_like(self.contrasts @ theta if many else theta)
         weights = (self.contrasts @ theta).to(dtype)
-        contrasts = self.contrasts.to(dtype)
         for rows, block in self.design.blocks(ROWS):
             x, y, w = block.to(dtype), self.target[rows], self.weight[rows].to(dtype)
             log_p = torch.log_softmax(x @ weights.T, -1)
             residual = residuals(log_p.exp(), y)
             loss += float((w * _losses(log_p, residual, y)).sum(dtype=torch.float64))
-            gradient += (((residual * w[:, None]) @ contrasts).T @ x).to(gradient.dtype)
+            residual *= w[:, None]
+            gradient += ((residual if many else residual @ contrasts).T @ x).to(gradient.dtype)
+        if many:  # the contrasts of every row would cost as much as the sums themselves
+            gradient = self.contrasts.T.to(gradient.dtype) @ gradient
         loss += 0.5 * self.ridge * float((theta.to(torch.float64) ** 2).sum())
         return loss, gradient + self.ridge * theta
 

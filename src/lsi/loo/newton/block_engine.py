@@ -20,7 +20,8 @@ from lsi.progress import Progress
 PILOTS = 24  # samples solved with all of the curvature to see what the class blocks miss
 PASSES = 6  # sweeps over all rows that such a sample takes
 REFINE_WORK = 3e13  # operations spent on the samples that matter most
-REFINE_BLOCK = 8
+REFINE_BLOCK = 16
+ROUGH_AUDIT = 1e-7  # squared error of an audit by chord steps: values good to a thousandth
 BLOCK_BYTES = 1 << 28
 
 
@@ -57,7 +58,7 @@ class BlockEngine:
         """
         if 4 * 8 * self.model.n_samples * self.model.n_classes <= EXACT_BYTES:
             return ExactScorer(self.posterior, self.solver, self.start, tolerance)
-        return ChordScorer(self.solver, self.posterior, self.start, max(tolerance, 1e-9))
+        return ChordScorer(self.solver, self.posterior, self.start, max(tolerance, ROUGH_AUDIT))
 
     def block_size(self) -> int:
         """Return how many samples one block holds: enough for each class, within bounds of memory."""
