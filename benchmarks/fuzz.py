@@ -1,8 +1,9 @@
 """Broken and hostile input by the hundred thousand, each target in a process of its own.
 
-`python -m benchmarks.fuzz --cases 200000 --cli 20000 --seed 0 --output fuzz.json`: every loader, the feature
-cache, decisions, folders of scores and the command line. A case has to end well or in an `LsiError`, within ten
-seconds and eight gigabytes; anything else, a crash of the interpreter included, is reported with its input.
+`python -m benchmarks.fuzz --cases 200000 --cli 20000 --seed 0 --output fuzz.json`: every loader, the
+feature cache, decisions, folders of scores and the command line. A case has to end well or in an `LsiError`,
+within ten seconds and eight gigabytes; anything else, a crash of the interpreter included, is reported with
+its input.
 Long runs go in parts: `--part 1/4`, `--part 2/4`, … with one `--output`, which collects them.
 """
 
@@ -37,11 +38,8 @@ def main():
         for name, cases in _plan(options, folder):
             rows.append(_alone(name, cases, options.seed, folder))
             row = rows[-1]
-            print(
-                f"{row['target']:28}{row['cases']:8,} cases{row['accepted']:8,} fine{row['refused']:8,} refused"
-                f"{row['kept']:5} kept{row['seconds']:7.1f} s  {row['failures'] or ''}",
-                flush=True,
-            )
+            counts = " ".join(f"{row[key]:8,} {key}" for key in ("cases", "accepted", "refused", "kept"))
+            print(f"{row['target']:28}{counts}{row['seconds']:7.1f} s {row['failures'] or ''}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     total, failed = sum(row["cases"] for row in rows), sum(len(row["failures"]) for row in rows)
@@ -110,7 +108,8 @@ def _alone(name, cases, seed, folder):
         print(f"--- {name}: {where}\n{content[:600]!r}\n{trace}", file=sys.stderr)
     return {
         "target": name, "cases": outcome.cases, "accepted": outcome.accepted, "refused": outcome.refused,
-        "kept": outcome.kept, "seconds": round(time.perf_counter() - began, 1), "failures": list(outcome.failures),
+        "kept": outcome.kept, "seconds": round(time.perf_counter() - began, 1),
+        "failures": list(outcome.failures),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Targets: the command line, in this process, with arguments drawn from what people type and what they do not."""
+"""Targets: the command line, in this process, with arguments that people type and ones that they do not."""
 
 import contextlib
 import io
@@ -32,8 +32,8 @@ _NUMBERS = (
     "x",
 )
 _TEXTS = (
-    "", " ", "x", "0", "-", "--", "=", "a=b", "../..", "/", "/dev/null", "\x1b[31m", "\u202e", "\x00", "\udcff", "ü",
-    "a" * 300, "*", "%s", "{}", "digits", "hf:x", "nan", "None", "[]", "'", '"',
+    "", " ", "x", "0", "-", "--", "=", "a=b", "../..", "/", "/dev/null", "\x1b[31m", "\u202e", "\x00",
+    "\udcff", "ü", "a" * 300, "*", "%s", "{}", "digits", "hf:x", "nan", "None", "[]", "'", '"',
 )  # fmt: skip
 _WORDS = {
     "--posterior": ("diag", "kron", "full", "kfac", "none"),
@@ -64,40 +64,37 @@ _WORDS = {
 }  # fmt: skip
 _COMPUTE = (
     "--label-column", "--id-column", "--text-column", "--image-column", "--standardise", "--skip-broken",
-    "--active-classes", "--first", "--subset", "--range1", "--range2", "--encoder", "--pooling", "--precision",
-    "--batch-size", "--corrupt-label", "--corrupt-kind", "--transition", "--corrupt-data", "--corrupt-data-label",
-    "--human-label-noise", "--human-labels", "--corrupt-seed", "--task", "--noise-precision", "--probe",
-    "--activation", "--posterior-layers", "--weight-decay", "--no-intercept", "--posterior", "--prior-precision",
-    "--mismatch", "--dim", "--temperature", "--pull", "--pair-batch", "--augment", "--method", "--tol", "--lr",
-    "--momentum", "--optimizer", "--rho", "--noise-multiplier", "--max-grad-norm", "--schedule", "--train-batch-size",
-    "--record-every", "--num-batches", "--audit", "--no-audit", "--label-noise", "--no-label-noise", "--seed", "--json",
-    "--quiet", "--redundancy", "--device", "--labels", "--label-columns", "--feature-columns", "--split", "--data-dir",
-    "--clean-label-column",
+    "--active-classes", "--first", "--subset", "--range1", "--range2", "--encoder", "--pooling",
+    "--precision", "--batch-size", "--corrupt-label", "--corrupt-kind", "--transition", "--corrupt-data",
+    "--corrupt-data-label", "--human-label-noise", "--human-labels", "--corrupt-seed", "--task",
+    "--noise-precision", "--probe", "--activation", "--posterior-layers", "--weight-decay",
+    "--no-intercept", "--posterior", "--prior-precision", "--mismatch", "--dim", "--temperature", "--pull",
+    "--pair-batch", "--augment", "--method", "--tol", "--lr", "--momentum", "--optimizer", "--rho",
+    "--noise-multiplier", "--max-grad-norm", "--schedule", "--train-batch-size", "--record-every",
+    "--num-batches", "--audit", "--no-audit", "--label-noise", "--no-label-noise", "--seed", "--json",
+    "--quiet", "--redundancy", "--device", "--labels", "--label-columns", "--feature-columns", "--split",
+    "--data-dir", "--clean-label-column",
 )  # fmt: skip
 _OPTIONS = {
-    "compute": _COMPUTE,
-    "sensitivity": (*_COMPUTE[:40], "--prior-precisions", "--weight-decays", "--threshold", "--rows", "--json"),
-    "plan": ("--n-samples", "--n-features", "--n-classes", "--n-scored", "--posterior", "--memory", "--json"),
-    "show": ("--rows", "-n", "--json"),
-    "report": ("--output", "--dataset", "--overwrite"),
-    "mislabeled": ("--fdr", "--top", "--output", "--json"),
+    "compute": _COMPUTE, "sensitivity": (*_COMPUTE[:40], "--prior-precisions", "--weight-decays",
+    "--threshold", "--rows", "--json"), "plan": ("--n-samples", "--n-features", "--n-classes", "--n-scored",
+    "--posterior", "--memory", "--json"), "show": ("--rows", "-n", "--json"), "report": ("--output",
+    "--dataset", "--overwrite"), "mislabeled": ("--fdr", "--top", "--output", "--json"),
     "select": ("--keep", "--order", "--balanced", "--no-balanced", "--proportional", "--drop-mislabeled",
-               "--drop-redundant", "--seed", "--output", "--json"),
-    "apply": ("--output", "--decisions", "--keep", "--drop-mislabeled", "--id-column", "--label-column", "--link"),
-    "compare": ("--min-rank-correlation", "--rows", "--json"),
-    "difficulty": ("--json",),
-    "doctor": ("--json",),
-    "cache": ("ls", "rm", "--all", "--incomplete", "--json"),
+    "--drop-redundant", "--seed", "--output", "--json"), "apply": ("--output", "--decisions", "--keep",
+    "--drop-mislabeled", "--id-column", "--label-column", "--link"), "compare": ("--min-rank-correlation",
+    "--rows", "--json"), "difficulty": ("--json",), "doctor": ("--json",), "cache": ("ls", "rm", "--all",
+    "--incomplete", "--json"),
 }  # fmt: skip
 _FLAGS = {
-    "--standardise", "--skip-broken", "--no-intercept", "--no-audit", "--label-noise", "--no-label-noise", "--json",
-    "--quiet", "--redundancy", "--overwrite", "--balanced", "--no-balanced", "--proportional", "--drop-redundant",
-    "--link", "--all", "--incomplete", "ls", "rm",
+    "--standardise", "--skip-broken", "--no-intercept", "--no-audit", "--label-noise", "--no-label-noise",
+    "--json", "--quiet", "--redundancy", "--overwrite", "--balanced", "--no-balanced", "--proportional",
+    "--drop-redundant", "--link", "--all", "--incomplete", "ls", "rm",
 }  # fmt: skip
 _WHOLE = {
-    "--first", "--range1", "--range2", "--batch-size", "--corrupt-seed", "--dim", "--pair-batch", "--train-batch-size",
-    "--record-every", "--num-batches", "--audit", "--seed", "--rows", "-n", "--top", "--n-samples", "--n-features",
-    "--n-classes", "--n-scored",
+    "--first", "--range1", "--range2", "--batch-size", "--corrupt-seed", "--dim", "--pair-batch",
+    "--train-batch-size", "--record-every", "--num-batches", "--audit", "--seed", "--rows", "-n", "--top",
+    "--n-samples", "--n-features", "--n-classes", "--n-scored",
 }  # fmt: skip
 _TRAINED = {
     "retrain", "mlp", "--activation", "--posterior-layers", "--lr", "--momentum", "--optimizer", "--rho",
@@ -140,12 +137,13 @@ def _files(folder):
     y = np.arange(18) % 3
     X = rng.normal(size=(18, 3)) + np.eye(3)[y]
     contents = {
-        "good.npz": npz_bytes(X=X, y=y), "named.npz": npz_bytes(X=X, y=np.array(list("abc"))[y], ids=np.arange(18)),
-        "values.npz": npz_bytes(X=X, y=X[:, 0] * 1.5), "multi.npz": npz_bytes(X=X, y=np.eye(3, dtype=int)[y]),
-        "pairs.npz": npz_bytes(left=X, right=X), "empty.npz": npz_bytes(X=X[:0], y=y[:0]), "broken.npz": b"PK\x03\x04",
-        "nan.npz": npz_bytes(X=X * np.nan, y=y), "one.npz": npz_bytes(X=X, y=y * 0), "good.npy": npy_bytes(X),
-        "good_labels.npy": npy_bytes(y), "t.csv": CSV, "targets.csv": TARGETS_CSV, "rows.jsonl": JSONL,
-        "texts.jsonl": TEXTS, "matrix.csv": b"0.8,0.1,0.1\n0.1,0.8,0.1\n0.1,0.1,0.8\n", "x.txt": b"0\n1\n", "x.json": b"{}",
+        "good.npz": npz_bytes(X=X, y=y), "named.npz": npz_bytes(X=X, y=np.array(list("abc"))[y],
+        ids=np.arange(18)), "values.npz": npz_bytes(X=X, y=X[:, 0] * 1.5), "multi.npz": npz_bytes(X=X,
+        y=np.eye(3, dtype=int)[y]), "pairs.npz": npz_bytes(left=X, right=X), "empty.npz": npz_bytes(X=X[:0],
+        y=y[:0]), "broken.npz": b"PK\x03\x04", "nan.npz": npz_bytes(X=X * np.nan, y=y),
+        "one.npz": npz_bytes(X=X, y=y * 0), "good.npy": npy_bytes(X), "good_labels.npy": npy_bytes(y),
+        "t.csv": CSV, "targets.csv": TARGETS_CSV, "rows.jsonl": JSONL, "texts.jsonl": TEXTS,
+        "matrix.csv": b"0.8,0.1,0.1\n0.1,0.8,0.1\n0.1,0.1,0.8\n", "x.txt": b"0\n1\n", "x.json": b"{}",
     }  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)

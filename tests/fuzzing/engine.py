@@ -1,4 +1,4 @@
-"""The loop: change an input, use it, keep what reaches new lines, and report what fails without a clear error."""
+"""The loop: change an input, use it, keep what reaches new lines, report what has no clear error."""
 
 import random
 import signal
@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from lsi.errors import LsiError
 from tests.fuzzing.mutate import mutate_bytes
+
+from lsi.errors import LsiError
 
 LONGEST = 10.0  # seconds a case may take
 MOST_KEPT = 400  # inputs that reached new lines

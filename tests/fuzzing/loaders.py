@@ -20,8 +20,8 @@ from tests.fuzzing.mutate import mutate_json
 
 from lsi.analysis.decisions import by_row, read_decisions
 from lsi.cli.choose import with_labels
-from lsi.cli.targets import build_probe, choose_task, with_targets
 from lsi.cli.options import ProbeOptions
+from lsi.cli.targets import build_probe, choose_task, with_targets
 from lsi.data import SourceOptions, load_samples, read_transition
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.human_noise import human_labels

@@ -19,13 +19,14 @@ _NUMBERS = (
     2**64 - 1,
 )
 _TOKENS = (
-    b"", b"\x00", b"\n", b"\r\n", b",", b'"', b"nan", b"inf", b"-1", b"1e999", b"{}", b"[]", b"null", b"\xff\xfe",
-    b"\xef\xbb\xbf", b"../", b"\x1b[31m", b"<script>", b"O8", b"|O", b"(99999999999,)", b"(-1, 3)", b"cos\nsystem\n",
+    b"", b"\x00", b"\n", b"\r\n", b",", b'"', b"nan", b"inf", b"-1", b"1e999", b"{}", b"[]", b"null",
+    b"\xff\xfe", b"\xef\xbb\xbf", b"../", b"\x1b[31m", b"<script>", b"O8", b"|O", b"(99999999999,)",
+    b"(-1, 3)", b"cos\nsystem\n",
 )  # fmt: skip
 _VALUES = (
-    None, True, False, 0, 1, -1, 2**63, 10**400, 1e308, -0.0, float("nan"), float("inf"), "", "x", "\x00", "nan",
-    "\ud800", "../../x", "<script>", [], {}, [[]], [None], {"": None}, [1, "a", None], "classification", "regression",
-    "multilabel", "contrastive",
+    None, True, False, 0, 1, -1, 2**63, 10**400, 1e308, -0.0, float("nan"), float("inf"), "", "x", "\x00",
+    "nan", "\ud800", "../../x", "<script>", [], {}, [[]], [None], {"": None}, [1, "a", None],
+    "classification", "regression", "multilabel", "contrastive",
 )  # fmt: skip
 
 

@@ -77,10 +77,17 @@ def guard_text(value: Any) -> str:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
 
 
-def guarded(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table for a CSV file in which no cell of text is a formula (`guard_text`)."""
+def write_guarded_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table in which no cell of text is a formula (`guard_text`).
+
+    Args:
+        frame: The table.
+        path: CSV file to write.
+    """
     texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
-    return frame.assign(**{str(name): texts[name].map(_guard_cell) for name in texts})
+    safe = frame.assign(**{str(name): texts[name].map(_guard_cell) for name in texts})
+    # With the standard's line ending a lone carriage return in a cell is quoted too, and begins no row.
+    safe.to_csv(path, index=False, lineterminator="\r\n")
 
 
 def _guard_cell(value: Any) -> Any:

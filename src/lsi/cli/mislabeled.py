@@ -83,13 +83,13 @@ def write_list(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         OutputError: The place is taken, or the disk refuses it.
     """
-    from lsi.analysis.decisions import guarded
+    from lsi.analysis.decisions import write_guarded_csv
     from lsi.data.publish import new_file
 
     kind = path.suffix.lower()
     with new_file(path) as staging:
         if kind == ".csv":
-            guarded(frame).to_csv(staging, index=False)
+            write_guarded_csv(frame, staging)
         elif kind == ".json":
             staging.write_text(json_module.dumps(records(frame), ensure_ascii=False), encoding="utf-8")
         else:

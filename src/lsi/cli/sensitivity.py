@@ -79,7 +79,7 @@ def sensitivity(
         InputError: If anything cannot be used as it is.
         OutputError: If the file is there already.
     """
-    from lsi.analysis.decisions import guarded
+    from lsi.analysis.decisions import write_guarded_csv
     from lsi.analysis.sensitivity import sensitivity as measure
     from lsi.cli.progress import progress_bar
 
@@ -104,7 +104,7 @@ def sensitivity(
         )
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        guarded(found.samples).to_csv(output, index=False)
+        write_guarded_csv(found.samples, output)
     if json:
         print(to_json.dumps(found.to_dict(rows)))
     elif not quiet:

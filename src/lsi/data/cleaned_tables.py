@@ -124,6 +124,8 @@ def _write_csv(
         rows = (row for row in csv.reader(given) if row)  # empty lines are no rows
         ending = "\r\n" if b"\r\n" in _beginning(source) else "\n"
         writer = csv.writer(file, lineterminator=ending)
+        # The writer does not quote a carriage return where lines end without one, and it would end a row.
+        quoting = csv.writer(file, lineterminator=ending, quoting=csv.QUOTE_ALL)
         header = next(rows)
         place = None if column is None else header.index(column)
         writer.writerow(header)
@@ -134,7 +136,7 @@ def _write_csv(
             if keep[count]:
                 if place is not None and count in labels:
                     row[place] = str(labels[count])
-                writer.writerow(row)
+                (quoting if any("\r" in cell for cell in row) else writer).writerow(row)
     _check_rows(source, count + 1, len(keep))
 
 
