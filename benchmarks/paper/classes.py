@@ -47,6 +47,8 @@ def _row(images, tables, place):
 
 
 def _draw(figure, rows):
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes = figure.subplots()
     x, y = ([row[key] for row in rows] for key in ("median LSI (nats)", "test accuracy"))
     middle = [np.array([one["mean"] for one in side]) for side in (x, y)]
@@ -57,4 +59,7 @@ def _draw(figure, rows):
     axes.errorbar(*middle, xerr=reach[0], yerr=reach[1], fmt="o", color=STRONG, elinewidth=0.7)
     for row, left, height in zip(rows, *middle, strict=True):
         axes.annotate(row["class"], (left, height), (5, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="median LSI of the class (nats)", ylabel="test accuracy of the class")
+    axes.set(xlabel="median LSI of the class (nats)", ylabel="test accuracy of the class", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())

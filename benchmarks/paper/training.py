@@ -3,7 +3,7 @@
 import numpy as np
 
 import lsi
-from benchmarks.paper.measures import WEIGHT_DECAY, auroc, flipped, linear_scores, rank_correlation
+from benchmarks.paper.measures import WEIGHT_DECAY, auroc, flipped, linear_scores, rank_correlation, spread
 from benchmarks.paper.outcome import OTHER, STRONG, WEAK, Outcome
 
 SIZES = {
@@ -15,8 +15,17 @@ SIZES = {
             "scored": 150,
             "epochs": 200,
             "lengths": (0.05, 0.2, 1.0),
+            "seeds": 3,
         },
-        "small": {"n": 60, "features": 8, "hidden": 3, "scored": 12, "epochs": 10, "lengths": (0.1,)},
+        "small": {
+            "n": 60,
+            "features": 8,
+            "hidden": 3,
+            "scored": 12,
+            "epochs": 10,
+            "lengths": (0.1,),
+            "seeds": 1,
+        },
     },
     "dp": {
         "full": {
@@ -50,33 +59,29 @@ def _scores(X, y, hidden, method, subset=None, weight_decay=WEIGHT_DECAY):
     return lsi.score(X, y, probe=probe, method=method, subset=subset, audit=False, label_noise=False)
 
 
-def sam(sources, n, features, hidden, scored, epochs, lengths):
+def sam(sources, n, features, hidden, scored, epochs, lengths, seeds):
     """Compare LSI under sharpness-aware training with LSI under SGD, and with SGD from another seed."""
     X, y, wrong = _data(sources, n, features)
     chosen = np.arange(min(scored, len(y)))
-    methods = {"sgd": {}, "sgd, another seed": {"seed": 6}}
-    methods |= {f"sam, rho {length:g}": {"optimizer": lsi.SAM(rho=length)} for length in lengths}
+    optimizers = {"sgd": "sgd", "sgd, another seed": "sgd"}
+    optimizers |= {f"sam, rho {length:g}": lsi.SAM(rho=length) for length in lengths}
     rows, values = [], {}
     for probe, width in (("linear", 0), (f"{features}-{hidden}, tanh", hidden)):
-        for name, changed in methods.items():
-            method = lsi.Retrain(epochs=epochs, lr=RATE, **changed)
-            found = _scores(X, y, width, method, chosen).lsi
-            values[probe, name] = found
-            plain = values[probe, "sgd"]
-            rows.append({
-                "probe": probe,
-                "training": name,
-                "rank correlation with sgd": rank_correlation(plain, found),
-                "median LSI (nats)": float(np.median(found)),
-                "median ratio to sgd": float(np.median(found / plain)),
-                "AUROC of flips": auroc(wrong[chosen], found),
-            })  # fmt: skip
+        runs = {}
+        for name, optimizer in optimizers.items():
+            first = 5 + seeds if "another" in name else 5
+            methods = [lsi.Retrain(epochs, RATE, seed=first + k, optimizer=optimizer) for k in range(seeds)]
+            runs[name] = [_scores(X, y, width, method, chosen).lsi for method in methods]
+            rows.append(
+                {"probe": probe, "training": name, **_against(runs["sgd"], runs[name], wrong[chosen])}
+            )
+            values[probe, name] = runs[name][0]
     figures = {
         f"rank correlation with sgd, {row['probe']}, {row['training']}": row["rank correlation with sgd"]
         for row in rows
         if row["training"] != "sgd"
     }
-    settings = _settings(sources, len(y), features, epochs) | {"scored": len(chosen)}
+    settings = _settings(sources, len(y), features, epochs) | {"scored": len(chosen), "seeds": seeds}
     claim = "Does sharpness-aware training rank samples otherwise than SGD?"
 
     def draw(figure):
@@ -92,6 +97,17 @@ def sam(sources, n, features, hidden, scored, epochs, lengths):
             axes.legend(frameon=False, fontsize=8)
 
     return Outcome(claim, settings, figures, rows, draw, (7.0, 3.2))
+
+
+def _against(plain, found, wrong):
+    """Return how runs differ from plain ones, seed by seed."""
+    pairs = list(zip(plain, found, strict=True))
+    return {
+        "rank correlation with sgd": spread([rank_correlation(a, b) for a, b in pairs]),
+        "median LSI (nats)": spread([np.median(b) for _, b in pairs]),
+        "median ratio to sgd": spread([np.median(b / a) for a, b in pairs]),
+        "AUROC of flips": spread([auroc(wrong, b) for _, b in pairs]),
+    }
 
 
 def dp(sources, n, features, epochs, levels, seeds):
