@@ -16,6 +16,7 @@ SIZES = {
 def classes(sources, n, features, parts):
     """Score disjoint parts of the training data; compare each class's median LSI with its test accuracy."""
     images = sources.images
+    n = min(n, len(images.y) // parts)
     X_test = images.X_test[:, :features]
     views = {"clean labels": images.y, "labels of one person": images.human["rand1"]}
     correlations, tables = {}, {}

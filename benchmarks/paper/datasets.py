@@ -95,6 +95,7 @@ def _draw_difficulty(figure, rows):
 def thirds(sources, n, features, parts):
     """Train on the low, middle and high third by LSI in each class; test on clean labels."""
     images = sources.images
+    n = min(n, len(images.y) // parts)
     X_test = images.X_test[:, :features]
     cases = {"clean": images.y, **{f"human, {words}": images.human[name] for name, words in HUMAN.items()}}
     cases["random 20%"] = flipped(images.y, 0.2, 0)[0]

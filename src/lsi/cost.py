@@ -146,7 +146,7 @@ def _blocks_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> t
     # A product with the sparse Hessian is bound by gathering rows, about twelve operations a number.
     fit = (100 if warm >= 100 else 20) * product + 10 * (3 * product + 40 * 12.0 * entries * d) + 3 * blocks
     leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
-    sample = block_engine.PASSES * product
+    sample = block_engine.PASSES * product + 8.0 * block_engine.PRODUCTS * entries * d
     refined = 0.0
     if method.tol is not None:
         refined = block_engine.PILOTS * sample + min(n_scored * sample, block_engine.REFINE_WORK)

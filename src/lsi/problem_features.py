@@ -77,7 +77,7 @@ def check_finite(features: np.ndarray) -> None:
         features: Float array of shape `(N, D)`; read in chunks.
 
     Raises:
-        InputError: At least one entry is NaN or infinite.
+        InputError: At least one entry is NaN or infinite, or so large that its square is.
     """
     rows = [start + np.flatnonzero(~np.isfinite(chunk).all(axis=1)) for start, chunk in _chunks(features)]
     bad = np.concatenate(rows)
@@ -86,6 +86,14 @@ def check_finite(features: np.ndarray) -> None:
         raise InputError(
             f"X has NaN or infinite values in {bad.size} of {count} rows (first: {name_some(bad)}). Remove "
             "these rows from X and y, or fill them in, for example with sklearn.impute.SimpleImputer()."
+        )
+    ends = [max(chunk.max(), -chunk.min()) for _, chunk in _chunks(features) if chunk.size]
+    largest = float(max(ends, default=0.0))
+    # Squares are summed over rows; beyond this they overflow, and with them every curvature.
+    if largest > 1e-3 * float(np.finfo(features.dtype).max) ** 0.5:
+        raise InputError(
+            f"X holds values as large as {largest:.1e}, whose squares are infinite as {features.dtype}. Bring "
+            "the features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
         )
 
 

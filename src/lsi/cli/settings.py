@@ -159,6 +159,6 @@ def seed_of(seed: int | None, flag: str) -> int:
     Raises:
         InputError: If it is negative.
     """
-    if seed is not None and seed < 0:
-        raise InputError(f"{flag} must not be negative, got {seed}.")
+    if seed is not None and not 0 <= seed < 1 << 63:
+        raise InputError(f"{flag} must not be negative, nor have more than 18 digits, got {seed}.")
     return seed or 0

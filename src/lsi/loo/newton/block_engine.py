@@ -18,8 +18,9 @@ from lsi.probes.model import SoftmaxModel
 from lsi.progress import Progress
 
 PILOTS = 24  # samples solved with all of the curvature to see what the class blocks miss
-PASSES = 6  # sweeps over all rows that such a sample takes
-REFINE_WORK = 3e13  # operations spent on the samples that matter most
+# What solving one sample takes: sweeps over all rows and classes, and products with the sparse curvature.
+PASSES, PRODUCTS = 6, 160
+REFINE_WORK = 5e12  # operations spent on the samples that matter most
 REFINE_BLOCK = 16
 ROUGH_AUDIT = 1e-7  # squared error of an audit by chord steps: values good to a thousandth
 BLOCK_BYTES = 1 << 28
@@ -96,7 +97,9 @@ class BlockEngine:
 
     def refined_count(self, n_scored: int) -> int:
         """Return how many of the highest scores are solved with all of the curvature."""
-        sample = 4.0 * self.model.n_samples * self.model.theta.numel() * PASSES
+        sweeps = 4.0 * self.model.n_samples * self.model.theta.numel() * PASSES
+        products = 4.0 * self.solver.curvature.entries.count * self.model.design.n_features * PRODUCTS
+        sample = sweeps + 2.0 * products  # gathering rows takes about as long as the products
         return int(min(n_scored, REFINE_WORK / sample))
 
     def _refine(self, index: Tensor, result: LooResult, progress: Progress | None) -> None:
