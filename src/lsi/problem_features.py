@@ -92,8 +92,8 @@ def check_finite(features: np.ndarray) -> None:
     # Squares are summed over rows; beyond this they overflow, and with them every curvature.
     if largest > 1e-3 * float(np.finfo(features.dtype).max) ** 0.5:
         raise InputError(
-            f"X holds values as large as {largest:.1e}, whose squares are infinite as {features.dtype}. Bring "
-            "the features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
+            f"X holds values as large as {largest:.1e}: their squares are infinite as {features.dtype}. "
+            "Bring features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
         )
 
 

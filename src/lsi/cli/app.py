@@ -21,6 +21,7 @@ from lsi.cli.cache import cache
 from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
+from lsi.cli.doctor import doctor
 from lsi.cli.mislabeled import mislabeled
 from lsi.cli.plan import plan
 from lsi.cli.saved import report, show
@@ -67,6 +68,7 @@ app.command(compare)
 app.command(difficulty)
 app.command(sensitivity)
 app.command(cache)
+app.command(doctor)
 
 
 def main(argv: Iterable[str] | None = None) -> int:
@@ -85,8 +87,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            if any("\0" in token for token in tokens):
-                raise InputError("an argument holds the character NUL, which no name can.")
+            _refuse_nul(tokens)
             app(
                 tokens,
                 console=PipeConsole(),
@@ -102,6 +103,11 @@ def main(argv: Iterable[str] | None = None) -> int:
                 traceback.print_exception(error)
             return _tell(_named(error), debug)
     return DONE
+
+
+def _refuse_nul(tokens: list[str]) -> None:
+    if any("\0" in token for token in tokens):
+        raise InputError("an argument holds the character NUL, which no name can.")
 
 
 def _named(error: BaseException) -> BaseException:
