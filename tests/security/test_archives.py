@@ -17,6 +17,7 @@ from tests.makers import write_tar
 from lsi.data import SourceOptions, load_samples
 from lsi.data import fetch as fetch_module
 from lsi.data import npy as npy_module
+from lsi.data import table_files as tables_module
 from lsi.data.decode import BrokenItem, decode
 from lsi.errors import InputError
 
@@ -297,3 +298,18 @@ def test_two_members_of_one_name(tmp_path):
             archive.writestr("X.npy", npy_bytes(np.zeros((rows, 1))))
         archive.writestr("y.npy", npy_bytes(np.arange(3)))
     assert len(load_samples(str(tmp_path / "d.npz"))) == 3
+
+
+@pytest.mark.parametrize("stated", [0, 2, 50])
+def test_a_parquet_file_with_other_rows_than_it_states(tmp_path, monkeypatch, stated):
+    from lsi.data.table_files import ParquetFile
+
+    class Lying(ParquetFile):
+        def __init__(self, path):
+            super().__init__(path)
+            self.n_rows = stated  # as in a footer that was changed
+
+    monkeypatch.setitem(tables_module.FORMATS, ".parquet", Lying)
+    (tmp_path / "t.parquet").write_bytes(table_bytes("parquet", table()))
+    with pytest.raises(InputError, match="rows"):
+        load_samples(str(tmp_path / "t.parquet"))

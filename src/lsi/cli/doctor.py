@@ -60,8 +60,8 @@ def _lines(health: Health) -> list[str]:
     memory = machine["available_memory"]
     room = "an unknown amount" if memory is None else f"{memory / (1 << 30):.1f} GiB"
     lines += [
-        f"Machine: {machine['system']}, {machine['cores']} cores, {machine['threads']} threads, {room} of memory "
-        "available",
+        f"Machine: {machine['system']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{room} of memory available",
         f"Products: {number(machine['float32_rate'] / 1e9)} GFLOP/s in float32, "
         f"{number(machine['float64_rate'] / 1e9)} in float64",
         f"GPUs: {', '.join(machine['gpus']) or 'none'}",

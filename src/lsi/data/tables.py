@@ -50,13 +50,21 @@ class Table:
             offset += file.n_rows
 
     def _of(self, file: TableFile, columns: list[str], start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        end = min(start, file.n_rows)
         try:
             for row, batch in file.batches(columns, start):
                 # Lengths and offsets in a damaged file may point anywhere in this process's memory.
                 batch.validate(full=True)
+                end = row + len(batch)
+                if end > file.n_rows:
+                    break
                 yield row, batch
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise InputError(f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}") from error
+        if end != file.n_rows:
+            raise InputError(
+                f"{file.path} does not have the {file.n_rows:,} rows that it states. Write it again."
+            )
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column; for labels and ids."""
