@@ -232,3 +232,7 @@ def test_a_full_posterior_has_no_blocks():
     case = many_classes()
     with pytest.raises(lsi.InputError, match="full posterior needs the whole Hessian"):
         case.score("full", method=lsi.Newton(solver="blocks"))
+
+
+def test_the_planned_name_means_blocks():
+    assert lsi.Newton(solver="kron").describe()["solver"] == "blocks"

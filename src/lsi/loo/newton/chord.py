@@ -24,6 +24,7 @@ from lsi.probes.cg import conjugate_gradients
 GOAL = 1e-3  # squared residual that conjugate gradients leave: a step then gains a digit and a half
 SLOW = 0.5  # contraction above which the safe solver takes over
 MARGIN = 6.0
+EXACT_PRODUCTS, EXACT_WORK = 200, 4e11  # products of the safe solver, and operations a sample may cost
 EXACT_BYTES = 1 << 30  # probabilities of one left-out model that the safe solver may hold
 
 
@@ -68,7 +69,9 @@ class ChordScorer:
         return delta, error, terms
 
     def _affordable(self) -> bool:
-        return 8 * self.solver.model.n_samples * self.solver.model.n_classes <= EXACT_BYTES
+        model = self.solver.model
+        work = 4.0 * model.n_samples * model.theta.numel() * EXACT_PRODUCTS
+        return 8 * model.n_samples * model.n_classes <= EXACT_BYTES and work <= EXACT_WORK
 
     def _solve(self, removal: BlockRemoval, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the optima and the relative error that is left, infinite where steps do not contract."""
