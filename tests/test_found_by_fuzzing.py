@@ -1,6 +1,9 @@
 """Inputs that once ended in an error without a cure; those about safety are in tests/security."""
 
+import gzip
 import json
+import struct
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +12,7 @@ from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip
 
 from lsi.cli import main
 from lsi.data import SourceOptions, load_samples, parse_subset, read_transition
+from lsi.data import vision as vision_module
 from lsi.data.human_noise import human_labels
 from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
@@ -144,3 +148,17 @@ def test_arguments_that_no_system_takes(tmp_path, monkeypatch, capsys, arguments
 def test_a_line_of_json_with_a_huge_number(tmp_path):
     line = json.dumps({"label": "a", "x": 10**40})
     refused(tmp_path / "d.jsonl", (line + "\n").encode() * 4)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_idx_file_that_promises_gigabytes_makes_no_room_for_them(tmp_path, monkeypatch, suffix):
+    header = struct.pack(">4I", 0x803, 1 << 16, 1 << 8, 1 << 8) + bytes(100)
+    content = gzip.compress(header) if suffix else header
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(content)
+    monkeypatch.setattr(vision_module, "available_memory", lambda: 1 << 40)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="incomplete"):
+        load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20

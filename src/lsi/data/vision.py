@@ -144,7 +144,16 @@ def _idx_array(path: Path, file: BinaryIO, dimensions: int) -> np.ndarray:
     expected, have = math.prod(shape), available_memory()
     if have is not None and expected > have:
         raise InputError(f"{path} says that it holds {expected / 1e9:,.1f} GB, more than fits in memory.")
-    content = file.read(expected + 1)
+    content = _read_some(file, expected + 1)
     if len(content) != expected:
         raise InputError(f"{path} is incomplete, or too long: its shape is {shape}. Get it again.")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _read_some(file: BinaryIO, count: int) -> bytes:
+    """Return at most `count` bytes; in parts, since one call would make room for all that is promised."""
+    parts: list[bytes] = []
+    while count > 0 and (part := file.read(min(count, 1 << 24))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
