@@ -137,6 +137,7 @@ def test_human_labels_for_classes_of_text(tmp_path):
         ["apply", "x" * 300, "digits", "-o", "out.npz"],
         ["show", "a\0b"],
         ["compute", "-d", "digits", "--seed", "9" * 30],
+        ["compute", "-d", "digits", "--device", "meta"],
     ],
 )
 def test_arguments_that_no_system_takes(tmp_path, monkeypatch, capsys, arguments):

@@ -154,7 +154,7 @@ def check_device(device: str | torch.device | None) -> torch.device:
     """
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=where)
+        float(torch.zeros(1, device=where))  # the device "meta" makes tensors, but they hold nothing
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -140,7 +140,7 @@ def use_machine(machine: MachineOptions) -> None:
         torch.set_num_threads(machine.threads)
     if machine.device is not None:
         try:
-            torch.empty(1, device=machine.device)
+            float(torch.zeros(1, device=machine.device))  # "meta" makes tensors that hold nothing
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"--device {machine.device} cannot be used here: {reason}. Try cpu.") from error
