@@ -5,7 +5,8 @@ import torch
 from sklearn.datasets import load_digits
 
 import lsi
-from lsi.plan import available_memory, estimate, refuse_oversize
+from lsi.machine import available_memory
+from lsi.plan import estimate, refuse_oversize
 
 
 def test_more_of_anything_costs_more():

@@ -11,6 +11,7 @@ from lsi.cost import Estimate, Shape, cost, size
 from lsi.errors import InputError
 from lsi.loo.newton.settings import Newton
 from lsi.loo.retrain import Retrain
+from lsi.machine import available_memory
 from lsi.posterior import POSTERIORS
 from lsi.problem import check_choice
 
@@ -173,16 +174,6 @@ def estimate(
     if isinstance(method, Newton):
         solver = choose_solver(n_samples, n_features + 1, n_classes, posterior, method, memory)
     return cost(shape, posterior, method, solver, None)
-
-
-def available_memory() -> int | None:
-    """Return how many bytes the machine can still give, None where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def budget(memory: int | None) -> int | None:

@@ -96,9 +96,7 @@ def compute(
     if output.redundancy and wants_pairs(data, pairs):
         raise InputError("--redundancy is for samples with class labels, not for pairs. Leave it out.")
     if wants_pairs(data, pairs):
-        scores, samples = score_the_pairs(
-            data, encoder, corruption, probe, pairs, method, machine, output
-        )
+        scores, samples = score_the_pairs(data, encoder, corruption, probe, pairs, method, machine, output)
     else:
         job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
         if output.redundancy:

@@ -224,9 +224,7 @@ class MethodOptions:
     record_every: int | None = None
     num_batches: int | None = None
     audit: Annotated[int | bool | None, Parameter(name="--audit", negative="--no-audit")] = None
-    label_noise: Annotated[
-        bool | None, Parameter(name="--label-noise", negative="--no-label-noise")
-    ] = None
+    label_noise: Annotated[bool | None, Parameter(name="--label-noise", negative="--no-label-noise")] = None
     seed: int | None = None
 
 

@@ -15,7 +15,7 @@ from lsi.loo.networks.module_stack import ModuleStack
 from lsi.loo.networks.stack import Stack
 from lsi.loo.networks.trainer import Data
 from lsi.loo.retrain import Retrain
-from lsi.plan import available_memory
+from lsi.machine import available_memory
 from lsi.probes.linear import LinearProbe
 from lsi.probes.module import ModuleProbe
 from lsi.run import Outcome, Run
