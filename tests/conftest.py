@@ -1,5 +1,6 @@
 """Settings shared by all tests."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -7,9 +8,11 @@ import pytest
 import threadpoolctl
 import torch
 
-# Two busy cores make single examples slow now and then; that is no failure.
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.load_profile("default")
+# Two busy cores make single examples slow now and then; that is no failure. The suite tries the same examples every
+# time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=search looks for new ones.
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Tests are small: one thread is quickest, and leaves the other cores to other workers.
 torch.set_num_threads(1)
