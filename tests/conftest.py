@@ -8,8 +8,9 @@ import pytest
 import threadpoolctl
 import torch
 
-# Two busy cores make single examples slow now and then; that is no failure. The suite tries the same examples every
-# time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=search looks for new ones.
+# Two busy cores make single examples slow now and then; that is no failure. The suite tries the same
+# examples every time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=search looks for
+# new ones.
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
