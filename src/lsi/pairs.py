@@ -25,10 +25,9 @@ from lsi.manifest import versions
 from lsi.probes.contrastive import ContrastiveProbe
 from lsi.problem import Problem, check_choice, check_positive, check_problem
 from lsi.progress import Progress
-from lsi.run import Clock
+from lsi.run import Clock, as_method, check_audit
 from lsi.scores import Scores
 
-METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
 MIN_PAIRS = 4
 FULL_LIMIT = 2048
 """Beyond so many weights a dense posterior for every pair is refused."""
@@ -173,25 +172,19 @@ def check_pair_settings(
         raise InputError(f"probe must be a ContrastiveProbe, got {kind}. Use lsi.ContrastiveProbe(dim=32).")
     check_choice("posterior", posterior, PAIR_PRECISIONS)
     check_positive("prior_precision", prior_precision)
-    if not isinstance(audit, int) or audit < 0:
-        raise InputError(f"audit must be True, False or a number of pairs ≥ 0, got {audit!r}.")
-    if isinstance(method, str):
-        method = METHODS[check_choice("method", method, METHODS)]()
-    if isinstance(method, Retrain):
-        check_retrain(method)
-        return method
-    if not isinstance(method, Newton):
-        raise InputError(
-            f"method must be 'newton', 'retrain', lsi.Newton(...) or lsi.Retrain(...), got {method!r}."
-        )
+    check_audit(audit, "pairs")
+    settings = as_method(method)
+    if isinstance(settings, Retrain):
+        check_retrain(settings)
+        return settings
     if probe.weight_decay == 0:
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined: scale and rotation of the heads are "
             "free. Use a positive weight_decay such as 0.3, or method='retrain'."
         )
-    if method.added_weight_decay:
+    if settings.added_weight_decay:
         raise InputError("added_weight_decay is for linear probes. Set ContrastiveProbe(weight_decay=...).")
-    return method
+    return settings
 
 
 def check_pairs(

@@ -16,13 +16,11 @@ from lsi.posterior import POSTERIORS
 from lsi.probes.linear import LinearProbe
 from lsi.problem import check_choice, check_positive
 from lsi.progress import Progress
-from lsi.run import Clock, Machine, Method, Run
+from lsi.run import METHODS, Clock, Machine, Method, Run, as_method, check_audit
 from lsi.scores import Scores
 from lsi.tasks import task_of
 
 __all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score"]
-
-METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
 
 
 def score(
@@ -129,15 +127,10 @@ def check_settings(
     task = task_of(probe)
     check_choice("posterior", posterior, POSTERIORS)
     check_positive("prior_precision", prior_precision)
-    if not isinstance(audit, int) or audit < 0:
-        raise InputError(f"audit must be True, False or a number of samples ≥ 0, got {audit!r}.")
-    if isinstance(method, str):
-        method = METHODS[check_choice("method", method, METHODS)]()
-    if not isinstance(method, (Newton, Retrain)):
-        known = "'newton', 'retrain', lsi.Newton(...) or lsi.Retrain(...)"
-        raise InputError(f"method must be {known}, got {method!r}.")
-    task.check(probe, posterior, method)
-    return method
+    check_audit(audit)
+    settings = as_method(method)
+    task.check(probe, posterior, settings)
+    return settings
 
 
 def check_device(device: str | torch.device | None) -> torch.device:

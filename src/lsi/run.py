@@ -12,15 +12,53 @@ import torch
 from torch import Tensor
 
 from lsi.audit import Audit
+from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.newton import Newton
 from lsi.loo.result import LooResult
 from lsi.loo.retrain import Retrain
-from lsi.problem import Problem
+from lsi.problem import Problem, check_choice
 from lsi.progress import Progress
 
 Method = Newton | Retrain
+METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
+
+
+def as_method(method: Any) -> Method:
+    """Return the method with its settings.
+
+    Args:
+        method: A name, or a method with settings.
+
+    Returns:
+        The method; defaults where only its name was given.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if isinstance(method, str):
+        return METHODS[check_choice("method", method, METHODS)]()
+    if not isinstance(method, Newton | Retrain):
+        known = "'newton', 'retrain', lsi.Newton(...) or lsi.Retrain(...)"
+        raise InputError(f"method must be {known}, got {method!r}.")
+    return method
+
+
+def check_audit(audit: Any, what: str = "samples") -> None:
+    """Refuse anything but True, False or a number.
+
+    Args:
+        audit: How many are left out again.
+        what: What they are called.
+
+    Raises:
+        InputError: It is something else, or negative.
+    """
+    if not isinstance(audit, int) or audit < 0:
+        raise InputError(f"audit must be True, False or a number of {what} ≥ 0, got {audit!r}.")
+
+
 Outcome = tuple[LooResult, Audit | None, dict[str, Any]]
 """What running a task gives: the result, the audit, and what the fit reports for the manifest."""
 

@@ -54,6 +54,29 @@ def default_count(n_parameters: int, posterior: str) -> int:
     return 4 if posterior == "full" else 16
 
 
+def exact_scores(
+    engine: NewtonEngine | BlockEngine, index: Tensor, progress: Progress | None = None
+) -> np.ndarray:
+    """Return LSI at the brute-force optima of a few samples, `(n,)` in nats.
+
+    Args:
+        engine: The engine of a trained model.
+        index: Positions to leave out.
+        progress: Called as `progress("audit", done, total)`.
+
+    Returns:
+        The exact values, in that order.
+    """
+    scorer: Any = engine.exact_scorer(AUDIT_TOLERANCE)
+    exact = []
+    for done, where in enumerate(index.split(4)):
+        first = engine.solver.first_order(where)
+        exact.append(scorer.score(first, first.delta)[2].total)
+        if progress is not None:
+            progress("audit", min(4 * (done + 1), len(index)), len(index))
+    return np.asarray(torch.cat(exact).cpu().numpy())
+
+
 def audit_newton(
     engine: NewtonEngine | BlockEngine,
     index: Tensor,
@@ -74,17 +97,9 @@ def audit_newton(
     """
     began = time.perf_counter()
     picks = choose(result.lsi, count, seed)
-    scorer: Any = engine.exact_scorer(AUDIT_TOLERANCE)
-    exact = []
-    for done, where in enumerate(torch.from_numpy(picks).split(4)):
-        first = engine.solver.first_order(index[where])
-        exact.append(scorer.score(first, first.delta)[2].total)
-        if progress is not None:
-            progress("audit", min(4 * (done + 1), len(picks)), len(picks))
-    values = torch.cat(exact).cpu().numpy()
     return Audit.from_values(
         index.cpu().numpy()[picks],
-        values,
+        exact_scores(engine, index[torch.from_numpy(picks)], progress),
         result.lsi[picks],
         result.relative_error[picks],
         time.perf_counter() - began,

@@ -47,6 +47,10 @@ class LooResult:
         for name in self._columns():
             getattr(self, name)[where] = getattr(part, name)
 
+    def select(self, keep: np.ndarray) -> LooResult:
+        """Return the entries picked by a mask or an index."""
+        return LooResult(*(getattr(self, name)[keep] for name in self._columns()))
+
     @classmethod
     def _columns(cls) -> list[str]:
         return [each.name for each in fields(cls) if each.name != "extra"]

@@ -15,10 +15,9 @@ from lsi.audit import Audit
 from lsi.cost import Estimate, working_dtype
 from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.loo.audit import AUDIT_TOLERANCE, choose
+from lsi.loo.audit import choose, exact_scores
 from lsi.loo.newton import Newton
 from lsi.loo.newton.engine import NewtonEngine
-from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.result import LooResult
 from lsi.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS
@@ -183,12 +182,7 @@ def _audit(heads: Heads, weights: list[Tensor], result: LooResult, count: int) -
     picks = choose(result.lsi, count, run.seed)
     exact = np.zeros(len(picks))
     for label, engine in enumerate(heads.trained(weights)):
-        scorer = ExactScorer(engine.posterior, engine.solver, engine.start, AUDIT_TOLERANCE)
-        values = []
-        for where in torch.from_numpy(picks).split(4):
-            first = engine.solver.first_order(run.index[where])
-            values.append(scorer.score(first, first.delta)[2].total)
-        exact += torch.cat(values).cpu().numpy()
+        exact += exact_scores(engine, run.index[torch.from_numpy(picks)])
         if run.progress is not None:
             run.progress("audit", label + 1, heads.count)
     return Audit.from_values(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.chord import EXACT_BYTES, MARGIN, ChordScorer
+from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.settings import Newton
 from lsi.loo.result import LooResult
@@ -132,26 +133,21 @@ class BlockEngine:
             where = index[torch.from_numpy(part).to(index.device)]
             first = self.solver.first_order(where)
             delta, error, terms = self._chord.score(first, first.delta)
-            x, theta = first.x.to(torch.float64), self.model.theta
-            logits = x @ theta.T + (delta.to(torch.float64) @ x[:, :, None])[:, :, 0]
-            p = torch.softmax(logits @ self.model.contrasts.T, -1)
+            probability, prediction = loo_prediction(self.model, where, delta)
             known = torch.isfinite(error).cpu().numpy()
             found = LooResult(
                 terms.mean.cpu().numpy(),
                 terms.covariance.cpu().numpy(),
-                p.gather(1, self.model.target[where][:, None])[:, 0].cpu().numpy(),
-                p.argmax(-1).cpu().numpy(),
+                probability.cpu().numpy(),
+                prediction.cpu().numpy(),
                 result.leverage[part],
                 (self.posterior.float32_floor + MARGIN * error).cpu().numpy(),
             )
-            result.put(part[known], LooResult(*(getattr(found, name)[known] for name in _COLUMNS)))
+            result.put(part[known], found.select(known))
             result.relative_error[part[~known]] = np.inf
             done += len(part)
             if progress is not None:
                 progress("refine", done, total)
-
-
-_COLUMNS = ("mean_term", "covariance_term", "loo_probability", "loo_prediction", "leverage", "relative_error")
 
 
 def _nearest(ranks: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
