@@ -14,6 +14,7 @@ from lsi.loo.retrain import Retrain
 from lsi.machine import available_memory
 from lsi.posterior import POSTERIORS
 from lsi.problem import check_choice
+from lsi.run import as_method
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,7 @@ def make_plan(
     if min(n_samples, n_classes) < 2 or n_features < 1 or (n_scored or 1) < 1:
         raise InputError("A plan needs at least 2 samples, 2 classes, 1 feature and 1 scored sample.")
     check_choice("posterior", posterior, POSTERIORS)
-    if isinstance(method, str):
-        method = {"newton": Newton, "retrain": Retrain}[
-            check_choice("method", method, ("newton", "retrain"))
-        ]()
+    method = as_method(method)
     have = budget(memory)
     shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
     newton = method if isinstance(method, Newton) else Newton()

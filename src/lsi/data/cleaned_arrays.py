@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ def relabelled(values: np.ndarray, labels: Mapping[int, Any]) -> np.ndarray:
     return out
 
 
+def _ids_move(names: Container[str], options: SourceOptions, keep: np.ndarray) -> bool:
+    """Return whether row numbers were the ids: they move now, so that they have to be written down."""
+    return "ids" not in names and options.id_column is None and not keep.all()
+
+
 def write_npz(
     source: Path,
     output: Path,
@@ -73,8 +78,7 @@ def write_npz(
     """
     key = options.label_column or "y"
     arrays = read_npz(source, npz_names(source))
-    if "ids" not in arrays and options.id_column is None and not keep.all():
-        # Row numbers were the ids. They move now, so that they have to be written down.
+    if _ids_move(arrays, options, keep):
         arrays["ids"] = np.asarray(samples.ids)
     arrays[key] = relabelled(arrays[key], labels)
     parts = {name: _rows(array, keep) for name, array in arrays.items()}
@@ -110,7 +114,7 @@ def write_safetensors(
     key = options.label_column or "y"
     with safe_open(source, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
-    if "ids" not in tensors and options.id_column is None and not keep.all():
+    if _ids_move(tensors, options, keep):
         tensors["ids"] = torch.from_numpy(np.asarray(samples.ids))
     tensors[key] = torch.from_numpy(relabelled(tensors[key].numpy(), labels))
     mask = torch.from_numpy(keep)

@@ -44,11 +44,12 @@ class BlockCurvature:
     spread: Tensor
 
     @classmethod
-    def of(cls, model: SoftmaxModel) -> BlockCurvature:
+    def of(cls, model: SoftmaxModel, entries: ClassEntries | None = None) -> BlockCurvature:
         """Accumulate and invert the class blocks of `model`.
 
         Args:
             model: Data and weights; a float32 design.
+            entries: Its entries, where they are known already.
 
         Returns:
             The blocks, inverted, with what products with the whole need.
@@ -56,7 +57,7 @@ class BlockCurvature:
         Raises:
             InputError: If a block is not positive definite.
         """
-        entries, spread = ClassEntries.of(model), _spread(model)
+        entries, spread = entries or ClassEntries.of(model), _spread(model)
         d = model.design.n_features
         blocks = torch.zeros((model.n_classes, d, d), dtype=torch.float32, device=model.design.device)
         for block in entries.blocks:

@@ -73,7 +73,8 @@ def fit_blocks(
         )
         if progress is not None:
             progress("fit", iteration, 0)
-    return model, BlockCurvature.of(model), fit_report(model, objective, gradient, decrement, iteration)
+    curvature = BlockCurvature.of(model, curvature.entries)
+    return model, curvature, fit_report(model, objective, gradient, decrement, iteration)
 
 
 def least_squares_start(model: SoftmaxModel) -> Tensor:
