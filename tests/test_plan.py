@@ -26,7 +26,9 @@ def test_the_text_says_time_and_memory():
 
 def test_what_cannot_fit_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr("lsi.plan.available_memory", lambda: 1 << 28)
-    monkeypatch.setattr("lsi.tasks.classification.fit_blocks", lambda *_: pytest.fail("the fit was started"))
+    monkeypatch.setattr(
+        "lsi.tasks.classification.fit_blocks_once", lambda *_: pytest.fail("the fit was started")
+    )
     X = np.random.default_rng(0).normal(size=(600, 500)).astype(np.float32)
     with pytest.raises(lsi.InputError, match=r"500 features × 60 classes .*PCA"):
         lsi.score(X, np.arange(600) % 60)

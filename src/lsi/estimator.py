@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class LaplaceSampleInformation(BaseEstimator):
         device: Torch device; None: a GPU where there is one, else the processor.
         memory: What the run may use, such as ``"4GiB"``; None: what the machine has left.
         label_noise: Whether to estimate which labels are wrong; None: where it is quick.
+        checkpoint: Folder for finished blocks, from which the same fit goes on.
+        cluster: Address of a Ray cluster, ``"local"``, or None: this process.
         progress: Called as `progress(stage, done, total)`.
 
     Attributes:
@@ -66,6 +69,8 @@ class LaplaceSampleInformation(BaseEstimator):
         device: str | torch.device | None = None,
         memory: int | str | None = None,
         label_noise: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.probe = probe
@@ -78,6 +83,8 @@ class LaplaceSampleInformation(BaseEstimator):
         self.device = device
         self.memory = memory
         self.label_noise = label_noise
+        self.checkpoint = checkpoint
+        self.cluster = cluster
         self.progress = progress
 
     def fit(self, X: Any, y: Any, sample_id: Any = None) -> LaplaceSampleInformation:

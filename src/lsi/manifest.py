@@ -46,23 +46,40 @@ def build_table(task: Task, problem: Problem, result: LooResult) -> pd.DataFrame
     )
 
 
-def build_manifest(task: Task, run: Run, method: Method, report: dict[str, Any]) -> dict[str, Any]:
+def build_manifest(task: Task, run: Run, described: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     """Return how the scores were made.
 
     Args:
         task: Knows what to say about the target.
         run: Data and settings.
-        method: The engine's settings.
+        described: What `describe_run` said of them.
         report: What the fit achieved.
 
     Returns:
         JSON values.
     """
+    return {
+        **described,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **task.manifest(run.problem),
+        "timings": run.clock.seconds,
+        "fit": report,
+        **run.notes,
+    }
+
+
+def describe_run(task: Task, run: Run, method: Method) -> dict[str, Any]:
+    """Return versions, settings and data of a run, as JSON values.
+
+    Args:
+        task: What is scored.
+        run: Data and settings.
+        method: The engine's settings.
+    """
     problem = run.problem
     return {
         "task": task.name,
         "versions": versions(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config": {
             "probe": run.probe.describe(),
             "posterior": run.posterior,
@@ -79,10 +96,6 @@ def build_manifest(task: Task, run: Run, method: Method, report: dict[str, Any])
             "n_scored": len(problem.subset),
             "fingerprint": fingerprint(problem),
         },
-        **task.manifest(problem),
-        "timings": run.clock.seconds,
-        "fit": report,
-        **run.notes,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from lsi.cost import parse_size
 from lsi.errors import InputError
 from lsi.loo.newton import Newton
 from lsi.loo.retrain import Retrain
-from lsi.manifest import build_manifest, build_table, fingerprint
+from lsi.manifest import build_manifest, build_table, describe_run, fingerprint
 from lsi.posterior import POSTERIORS
 from lsi.probes.linear import LinearProbe
 from lsi.problem import check_choice, check_positive
@@ -19,6 +21,8 @@ from lsi.progress import Progress
 from lsi.run import METHODS, Clock, Machine, Method, Run, as_method, check_audit
 from lsi.scores import Scores
 from lsi.tasks import task_of
+from lsi.work import Shard
+from lsi.workplace import digest_of, open_work, run_key
 
 __all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score"]
 
@@ -38,6 +42,9 @@ def score(
     device: str | torch.device | None = None,
     memory: int | str | None = None,
     label_noise: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
+    shard: str | tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     r"""Return the Laplace Sample Information of training samples, in nats.
@@ -66,6 +73,12 @@ def score(
             values by rounding only; None: what the machine has left.
         label_noise: Whether to estimate which labels are wrong (`Scores.mislabeled`) in the same run; for
             classification only. None: where it is quick beside the scoring.
+        checkpoint: Folder for finished blocks. The same call, made again after any end of the process, goes
+            on from them to the same bytes. Remove it when the scores are saved.
+        cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
+            process.
+        shard: Which part of the samples to score, as ``"3/16"``: the parts of runs with the same data and
+            settings make up the whole by `lsi.merge`.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -74,6 +87,7 @@ def score(
     Raises:
         InputError: Data or settings cannot be used; the message names the cure. It is a ValueError too.
         ConvergenceError: The probe did not reach its optimum.
+        OutputError: The checkpoint cannot be written, or another run is at work in it.
 
     Source:
         Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025.
@@ -88,17 +102,24 @@ def score(
     probe = LinearProbe() if probe is None else probe
     settings = check_settings(probe, posterior, method, prior_precision, audit)
     check_label_noise(label_noise)
-    limit = parse_size(memory)
+    limit, part = parse_size(memory), None if shard is None else Shard.parse(shard)
     task = task_of(probe)
     problem = task.problem(X, y, subset=subset, sample_id=sample_id)
     where = check_device(device)
     machine = Machine(where, limit)
     task.plan(problem, posterior, settings, machine)
-    run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, progress, Clock())
-    result, measured, report = task.run(run, settings)
-    if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
-        add_label_noise(run, result, label_noise)
-    table, manifest = build_table(task, problem, result), build_manifest(task, run, settings, report)
+    run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, Clock())
+    described = describe_run(task, run, settings)
+    key = {**run_key(described, run), "label_noise": label_noise}
+    with open_work(key, checkpoint, cluster, part, machine, progress) as work:
+        run = replace(run, work=work)
+        result, measured, report = task.run(run, settings)
+        if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
+            add_label_noise(run, result, label_noise)
+    if part is not None:
+        run.notes["shard"] = {"index": part.index, "of": part.of, "run": digest_of(key)}
+        problem, result = replace(problem, subset=problem.subset[result.done]), result.select(result.done)
+    table, manifest = build_table(task, problem, result), build_manifest(task, run, described, report)
     return Scores(table, manifest, measured)
 
 

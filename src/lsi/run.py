@@ -20,6 +20,7 @@ from lsi.loo.result import LooResult
 from lsi.loo.retrain import Retrain
 from lsi.problem import Problem, check_choice
 from lsi.progress import Progress
+from lsi.work import Work
 
 Method = Newton | Retrain
 METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
@@ -103,14 +104,19 @@ class Run:
     audit: bool | int
     seed: int
     machine: Machine
-    progress: Progress | None
     clock: Clock
+    work: Work = field(default_factory=Work)
     notes: dict[str, Any] = field(default_factory=dict)  # what a task adds to the manifest
 
     @property
     def device(self) -> torch.device:
         """Where the run computes."""
         return self.machine.device
+
+    @property
+    def progress(self) -> Progress | None:
+        """Called as `progress(stage, done, total)`."""
+        return self.work.progress
 
     @property
     def index(self) -> Tensor:

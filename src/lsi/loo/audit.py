@@ -8,6 +8,8 @@ time through ``torch.optim``.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,11 @@ import torch
 from torch import Tensor
 
 from lsi.audit import Audit
-from lsi.loo.copies import CopiesEngine
+from lsi.loo.copies import CopiesEngine, Scorer
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.engine import REBUILD_LIMIT, NewtonEngine
 from lsi.loo.result import LooResult
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 AUDIT_TOLERANCE = 1e-15  # squared relative decrement: values good to 1e-7, far below any tolerance
 
@@ -42,6 +44,18 @@ def choose(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.array(picks))
 
 
+def choose_done(result: LooResult, count: int, seed: int) -> np.ndarray:
+    """Return which of the entries that hold a result to audit, as `choose` does.
+
+    Args:
+        result: What the run reports; in one shard, of its own samples.
+        count: How many, at most.
+        seed: Of the choice.
+    """
+    done = np.flatnonzero(result.done)
+    return np.asarray(done[choose(result.lsi[done], count, seed)])
+
+
 def default_count(n_parameters: int, posterior: str) -> int:
     """Return how many samples an audit leaves out, fewer where one costs a dense factorisation.
 
@@ -54,27 +68,41 @@ def default_count(n_parameters: int, posterior: str) -> int:
     return 4 if posterior == "full" else 16
 
 
-def exact_scores(
-    engine: NewtonEngine | BlockEngine, index: Tensor, progress: Progress | None = None
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Optima:
+    """What the blocks of an audit need: the engine of a trained model."""
+
+    engine: NewtonEngine | BlockEngine
+
+    def solve(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI at the brute-force optima of a few samples.
+
+        Args:
+            positions: To leave out, `(n,)`.
+            tick: Called with the number of samples that are done.
+        """
+        scorer: Any = self.engine.exact_scorer(AUDIT_TOLERANCE)
+        device = self.engine.model.design.device
+        first = self.engine.solver.first_order(torch.from_numpy(positions).to(device))
+        return {"exact": scorer.score(first, first.delta)[2].total.cpu().numpy()}
+
+
+def exact_scores(engine: NewtonEngine | BlockEngine, index: Tensor, work: Work | None = None) -> np.ndarray:
     """Return LSI at the brute-force optima of a few samples, `(n,)` in nats.
 
     Args:
         engine: The engine of a trained model.
         index: Positions to leave out.
-        progress: Called as `progress("audit", done, total)`.
+        work: Who works off the blocks; None: this process.
 
     Returns:
         The exact values, in that order.
     """
-    scorer: Any = engine.exact_scorer(AUDIT_TOLERANCE)
-    exact = []
-    for done, where in enumerate(index.split(4)):
-        first = engine.solver.first_order(where)
-        exact.append(scorer.score(first, first.delta)[2].total)
-        if progress is not None:
-            progress("audit", min(4 * (done + 1), len(index)), len(index))
-    return np.asarray(torch.cat(exact).cpu().numpy())
+    # A shard audits samples of its own, and all of those.
+    work, parts = work or Work(), index.cpu().numpy()
+    blocks = [parts[low : low + 4] for low in range(0, len(parts), 4)]
+    found = dict(work.map("audit", Optima(engine), "solve", blocks, divided=False))
+    return np.concatenate([found[place]["exact"] for place in range(len(blocks))])
 
 
 def audit_newton(
@@ -83,7 +111,7 @@ def audit_newton(
     result: LooResult,
     count: int,
     seed: int,
-    progress: Progress | None = None,
+    work: Work | None = None,
 ) -> Audit:
     """Return the audit of a `Newton` run.
 
@@ -93,26 +121,56 @@ def audit_newton(
         result: What the run reports.
         count: How many to leave out again.
         seed: Of the choice.
-        progress: Called as `progress("audit", done, total)`.
+        work: Who works off the blocks; None: this process.
     """
     began = time.perf_counter()
-    picks = choose(result.lsi, count, seed)
+    picks = choose_done(result, count, seed)
     return Audit.from_values(
         index.cpu().numpy()[picks],
-        exact_scores(engine, index[torch.from_numpy(picks)], progress),
+        exact_scores(engine, index[torch.from_numpy(picks)], work),
         result.lsi[picks],
         result.relative_error[picks],
         time.perf_counter() - began,
     )
 
 
+@dataclass(frozen=True)
+class PlainTraining:
+    """What the blocks of an audit need: who trains, and with which seeds."""
+
+    engine: CopiesEngine
+
+    def train(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI of one sample, by models trained one at a time for every seed.
+
+        Args:
+            positions: To leave out, `(1,)`.
+            tick: Called with 1 after every model.
+        """
+        engine, total = self.engine, 0.0
+        for seed in range(engine.settings.seed, engine.settings.seed + engine.settings.n_seeds):
+            score = self._scorer(seed)
+            copy = engine.train_plainly(seed, int(positions[0]))
+            total += float(score(torch.from_numpy(positions).to(engine.device), copy[None]).lsi[0])
+            tick(1)
+        return {"exact": np.array([total / engine.settings.n_seeds])}
+
+    def _scorer(self, seed: int) -> Scorer:
+        if seed not in self._scorers:
+            self._scorers[seed] = self.engine.scorer(self.engine.train_plainly(seed, None))
+        return self._scorers[seed]
+
+    @cached_property
+    def _scorers(self) -> dict[int, Scorer]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what was trained here: a worker trains its own, to the same weights."""
+        return {"engine": self.engine}
+
+
 def audit_retrain(
-    engine: CopiesEngine,
-    index: Tensor,
-    result: LooResult,
-    count: int,
-    seed: int,
-    progress: Progress | None = None,
+    engine: CopiesEngine, index: Tensor, result: LooResult, count: int, seed: int, work: Work | None = None
 ) -> Audit:
     """Return the audit of a `Retrain` run: models trained one at a time by ``torch.optim``.
 
@@ -122,21 +180,12 @@ def audit_retrain(
         result: What the run reports.
         count: How many to leave out again.
         seed: Of the choice.
-        progress: Called as `progress("audit", done, total)`.
+        work: Who works off the blocks; None: this process.
     """
     began = time.perf_counter()
-    picks = choose(result.lsi, count, seed)
-    totals = np.zeros(len(picks))
-    first = engine.settings.seed
-    for repetition in range(engine.settings.n_seeds):
-        whole = engine.train_plainly(first + repetition, None)
-        score = engine.scorer(whole)
-        for done, where in enumerate(picks):
-            copy = engine.train_plainly(first + repetition, int(index[where]))
-            totals[done] += score(index[where : where + 1], copy[None]).lsi[0]
-            if progress is not None:
-                progress("audit", repetition * len(picks) + done + 1, len(picks) * engine.settings.n_seeds)
-    exact = totals / engine.settings.n_seeds
-    return Audit.from_values(
-        index.cpu().numpy()[picks], exact, result.lsi[picks], None, time.perf_counter() - began
-    )
+    picks, work = choose_done(result, count, seed), work or Work()
+    positions = index.cpu().numpy()[picks]
+    owner, units = PlainTraining(engine), [engine.settings.n_seeds] * len(picks)
+    found = dict(work.map("audit", owner, "train", list(positions[:, None]), units, divided=False))
+    exact = np.concatenate([found[place]["exact"] for place in range(len(picks))])
+    return Audit.from_values(positions, exact, result.lsi[picks], None, time.perf_counter() - began)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from lsi.audit import spearman
 from lsi.loo.algorithms import DPSGD
 from lsi.loo.result import LooResult
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 if TYPE_CHECKING:
     from lsi.loo.retrain import Retrain
@@ -80,23 +81,23 @@ class CopiesEngine(ABC):
     def scorer(self, whole: Tensor) -> Scorer:
         """Return what scores copies against the full-data weights `whole`."""
 
-    def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the samples at `index`: means over the seeds, and their spread.
 
         Args:
             index: Positions to score, `(n_scored,)`.
-            progress: Called as `progress("leave-one-out", done, total)`.
+            work: Who works off the blocks; None: this process.
 
         Returns:
             The result; `extra` holds `lsi_std` and `lsi_epoch_…` where they were asked for.
         """
         first, count = self.settings.seed, self.settings.n_seeds
-        tick = self._ticker(len(index), progress)
-        runs = [self._run_seed(seed, index, tick) for seed in range(first, first + count)]
+        work = work or Work()
+        runs = [self._run_seed(seed, index, work) for seed in range(first, first + count)]
         mean = LooResult.empty(len(index))
         for name in _MEANS:
             getattr(mean, name)[:] = np.mean([getattr(run.result, name) for run in runs], axis=0)
-        mean.loo_prediction[:] = runs[0].result.loo_prediction
+        mean.loo_prediction[:], mean.done[:] = runs[0].result.loo_prediction, runs[0].result.done
         if count > 1:
             mean.extra["lsi_std"] = np.std([run.result.lsi for run in runs], axis=0, ddof=1)
         for epoch in runs[0].recorded:
@@ -104,41 +105,31 @@ class CopiesEngine(ABC):
         self.training = self._describe(runs, mean)
         return mean
 
-    def _ticker(self, n_scored: int, progress: Progress | None) -> Callable[[], None] | None:
-        if progress is None:
-            return None
-        blocks = 1 + -(-n_scored // self.block_size())
-        total, done = self.settings.n_seeds * self.settings.epochs * blocks, 0
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            progress("leave-one-out", done, total)
-
-        return tick
-
-    def _run_seed(self, seed: int, index: Tensor, tick: Callable[[], None] | None) -> SeedRun:
-        start = self.start(seed).to(self.device)
-        wholes: dict[int, Tensor] = {}
-        nothing = torch.tensor([-1], device=self.device)
-        last = self.train(
-            start, nothing, seed, tick, lambda epoch, copies: wholes.update({epoch: copies[0]})
-        )[0]
-        scorers = {epoch: self.scorer(whole) for epoch, whole in wholes.items()}
-        end = self.settings.epochs
-        scorers.setdefault(end, self.scorer(last) if end not in scorers else scorers[end])
-        run = SeedRun(LooResult.empty(len(index)), {epoch: np.empty(len(index)) for epoch in wholes})
-        for where, part in _blocks(index, self.block_size()):
-
-            def record(epoch: int, copies: Tensor, where: slice = where, part: Tensor = part) -> None:
-                if epoch < end:
-                    run.recorded[epoch][where] = scorers[epoch](part, copies).lsi
-
-            copies = self.train(start, part.to(self.device), seed, tick, record)
-            run.result.put(where, scorers[end](part, copies))
-        if end in run.recorded:
-            run.recorded[end][:] = run.result.lsi
+    def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
+        wholes = work.once(f"seed-{seed}", lambda: self._train_whole(seed))
+        end, size = self.settings.epochs, self.block_size()
+        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
+        recorded = [epoch for epoch in task.wholes if self.settings.records(epoch)]
+        run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
+        bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
+        blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
+        within = work.within(f"seed-{seed}")
+        for place, arrays in within.map("leave-one-out", task, "score", blocks, units):
+            for epoch in recorded:
+                run.recorded[epoch][bounds[place]] = arrays.pop(str(epoch))
+            run.result.put(bounds[place], LooResult.of(arrays))
         return run
+
+    def _train_whole(self, seed: int) -> Arrays:
+        """Return the weights of the model of all samples, by the epoch after which they are needed."""
+        nothing = torch.tensor([-1], device=self.device)
+        wholes: Arrays = {}
+
+        def record(epoch: int, copies: Tensor) -> None:
+            wholes[str(epoch)] = copies[0].cpu().numpy().copy()
+
+        last = self.train(self.start(seed).to(self.device), nothing, seed, None, record)[0]
+        return {**wholes, str(self.settings.epochs): last.cpu().numpy()}
 
     def _describe(self, runs: list[SeedRun], mean: LooResult) -> dict[str, Any]:
         """Return what is worth knowing about the training, as JSON values."""
@@ -158,7 +149,49 @@ class CopiesEngine(ABC):
         return out
 
 
-def _blocks(index: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
-    for low in range(0, len(index), size):
-        where = slice(low, min(low + size, len(index)))
-        yield where, index[where]
+@dataclass
+class CopiesTask:
+    """What the blocks of one seed need.
+
+    Attributes:
+        engine: Trains and scores.
+        seed: Of the initial weights, and of what the algorithm draws.
+        wholes: Weights of the model of all samples, by epoch.
+    """
+
+    engine: CopiesEngine
+    seed: int
+    wholes: dict[int, np.ndarray]
+
+    def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result, and LSI after recorded epochs under their numbers.
+
+        Args:
+            positions: To leave out, `(n,)`.
+            tick: Called with 1 after every epoch.
+        """
+        engine, end = self.engine, self.engine.settings.epochs
+        index, recorded = torch.from_numpy(positions).to(engine.device), {}
+
+        def record(epoch: int, copies: Tensor) -> None:
+            if epoch < end:
+                recorded[str(epoch)] = self._scorers[epoch](index, copies).lsi
+
+        start = engine.start(self.seed).to(engine.device)
+        copies = engine.train(start, index, self.seed, lambda: tick(1), record)
+        result = self._scorers[end](index, copies)
+        if engine.settings.records(end):
+            recorded[str(end)] = result.lsi
+        return {**result.arrays(), **recorded}
+
+    @cached_property
+    def _scorers(self) -> dict[int, Scorer]:
+        device = self.engine.device
+        return {
+            epoch: self.engine.scorer(torch.from_numpy(whole).to(device))
+            for epoch, whole in self.wholes.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the scorers behind: workers build their own."""
+        return {"engine": self.engine, "seed": self.seed, "wholes": self.wholes}

@@ -33,12 +33,14 @@ class Curvature:
     Attributes:
         factor: Lower Cholesky factor `(K', K')`, float64.
         shape: `(C − 1, D)`.
+        built_at: Weights that it is the curvature at, `(C − 1, D)`.
         drift: Relative error of the curvature, as the worst contraction of a step with it shows: it
             was built a little off the optimum, and in the type of the design.
     """
 
     factor: Tensor
     shape: tuple[int, int]
+    built_at: Tensor
     drift: float = 0.0
 
     @classmethod
@@ -63,7 +65,7 @@ class Curvature:
                 "The probe's curvature is singular: the weight decay is too small for the features' scale. "
                 "Standardise the features or raise weight_decay."
             )
-        return cls(factor, (model.theta.shape[0], model.theta.shape[1]))
+        return cls(factor, (model.theta.shape[0], model.theta.shape[1]), model.theta)
 
     def solve(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`."""

@@ -18,13 +18,12 @@ from lsi.loo.newton.choose import make_engine
 from lsi.loo.retrain import Retrain, RetrainEngine
 from lsi.plan import choose_solver, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
-from lsi.probes.fit import fit
-from lsi.probes.fit_blocks import fit_blocks
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import Problem
 from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.base import Task
 from lsi.tasks.copies import retrain
+from lsi.tasks.trained import fit_blocks_once, fit_once
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -99,17 +98,17 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         design = design if basis is None else design.rotated(basis)
         untrained = _untrained(run, design)
         untrained.weight_decay += settings.added_weight_decay
-        train = fit if chosen == "dense" else fit_blocks
-        model, curvature, report = train(untrained, run.progress)
+        train = fit_once if chosen == "dense" else fit_blocks_once
+        model, curvature, report = train(untrained, run.work)
     with clock("posterior"):
         posterior = kind(model, run.prior_precision, basis)
     with clock("factor"):
         engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
     with clock("leave-one-out"):
-        result = engine.run(run.index, run.progress)
+        result = engine.run(run.index, run.work)
     with clock("audit"):
         count = run.audit_count(model.theta.numel())
-        audit = audit_newton(engine, run.index, result, count, run.seed, run.progress) if count else None
+        audit = audit_newton(engine, run.index, result, count, run.seed, run.work) if count else None
     return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch."), "solver": chosen}
 
 
@@ -129,11 +128,11 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
     model = _untrained(run, run.design(torch.float32))
     engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
     with run.clock("leave-one-out"):
-        result = engine.run(run.index, run.progress)
+        result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training
     with run.clock("audit"):
         # One head trained plainly costs as much as a whole block of them, so that a few must do.
         count = run.audit_count(model.theta.numel())
         count = min(4, count) if run.audit is True else count
-        audit = audit_retrain(engine, run.index, result, count, run.seed, run.progress) if count else None
+        audit = audit_retrain(engine, run.index, result, count, run.seed, run.work) if count else None
     return result, audit, {"dtype": "float32"}

@@ -33,12 +33,12 @@ def retrain(run: Run, settings: Retrain) -> Outcome:
     """
     engine = build_engine(run, settings)
     with run.clock("leave-one-out"):
-        result = engine.run(run.index, run.progress)
+        result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training
     with run.clock("audit"):
         # One network trained plainly costs as much as a whole block of copies, so that a few must do.
         count = min(4, len(run.problem.subset)) if run.audit is True else run.audit_count(1)
-        audit = audit_retrain(engine, run.index, result, count, run.seed, run.progress) if count else None
+        audit = audit_retrain(engine, run.index, result, count, run.seed, run.work) if count else None
     return (
         result,
         audit,

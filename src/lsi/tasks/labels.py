@@ -28,7 +28,7 @@ class MultiLabelResult(LooResult):
     head_probability: np.ndarray
 
     @classmethod
-    def of(cls, heads: list[LooResult]) -> MultiLabelResult:
+    def summed(cls, heads: list[LooResult]) -> MultiLabelResult:
         """Add up heads that share nothing.
 
         Divergences and leverages are sums, probabilities a product, and the certificate is the mean of
@@ -56,6 +56,7 @@ class MultiLabelResult(LooResult):
             certificate,
             head_lsi=lsi,
             head_probability=probability,
+            done=heads[0].done,
         )
 
 

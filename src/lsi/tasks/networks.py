@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lsi.audit import spearman
 from lsi.errors import InputError
-from lsi.loo.audit import choose
+from lsi.loo.audit import choose_done
 from lsi.loo.networks.engine import NetworkEngine
 from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton import Newton
@@ -102,11 +102,12 @@ def _last_features(run: Run, engine: NetworkEngine) -> tuple[Tensor, bool]:
 def _compare(run: Run, engine: NetworkEngine, outcome: Outcome) -> None:
     """Note how the last layer's scores rank beside those of whole networks trained again."""
     result = outcome[0]
-    count = min(run.probe.compare_whole, len(result.lsi)) if run.audit else 0
+    count = min(run.probe.compare_whole, int(result.done.sum())) if run.audit else 0
     if count == 0:
         return
-    picks = torch.from_numpy(choose(result.lsi, count, run.seed)).to(run.device)
-    whole = engine.run(run.index[picks], run.progress)
+    picks = torch.from_numpy(choose_done(result, count, run.seed)).to(run.device)
+    # A shard compares samples of its own, and all of those.
+    whole = engine.run(run.index[picks], replace(run.work, shard=None).within("whole-network"))
     last = result.lsi[picks.cpu().numpy()]
     run.notes["whole_network"] = {
         "positions": run.index[picks].tolist(),

@@ -15,13 +15,13 @@ from lsi.audit import Audit
 from lsi.cost import Estimate, working_dtype
 from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.loo.audit import choose, exact_scores
+from lsi.loo.audit import choose_done, exact_scores
 from lsi.loo.newton import Newton
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS
-from lsi.probes.fit import Curvature, fit
+from lsi.probes.fit import Curvature
 from lsi.probes.sigmoid import SigmoidModel
 from lsi.problem import Problem, check_problem
 from lsi.problem_targets import is_multilabel
@@ -29,6 +29,7 @@ from lsi.progress import Progress
 from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.base import Task
 from lsi.tasks.labels import MultiLabelResult, columns, manifest
+from lsi.tasks.trained import fit_once
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -116,16 +117,17 @@ def run(run: Run, method: Method) -> Outcome:
     parts, weights, reports = [], [], []
     for label in range(heads.count):
         progress = _shifted(run.progress, label, heads.count)
+        part = run.work.within(f"head-{label}", progress)
         with run.clock("fit"):
-            model, curvature, report = fit(heads.untrained(label), progress)
+            model, curvature, report = fit_once(heads.untrained(label), part)
         weights.append(model.theta)
         reports.append(asdict(report))
         with run.clock("factor"):
             engine = heads.engine(model, curvature)
         with run.clock("leave-one-out"):
-            parts.append(engine.run(run.index, progress))
+            parts.append(engine.run(run.index, part))
     multilabel = bool(run.problem.outputs)
-    result = MultiLabelResult.of(parts) if multilabel else parts[0]
+    result = MultiLabelResult.summed(parts) if multilabel else parts[0]
     with run.clock("audit"):
         count = run.audit_count(weights[0].numel())
         audit = _audit(heads, weights, result, count) if count else None
@@ -179,12 +181,11 @@ class Heads:
 def _audit(heads: Heads, weights: list[Tensor], result: LooResult, count: int) -> Audit:
     """Leave a few samples out of every head again, to convergence in float64."""
     began, run = time.perf_counter(), heads.run
-    picks = choose(result.lsi, count, run.seed)
+    picks = choose_done(result, count, run.seed)
     exact = np.zeros(len(picks))
     for label, engine in enumerate(heads.trained(weights)):
-        exact += exact_scores(engine, run.index[torch.from_numpy(picks)])
-        if run.progress is not None:
-            run.progress("audit", label + 1, heads.count)
+        work = run.work.within(f"head-{label}", _shifted(run.progress, label, heads.count))
+        exact += exact_scores(engine, run.index[torch.from_numpy(picks)], work)
     return Audit.from_values(
         run.problem.subset[picks],
         exact,

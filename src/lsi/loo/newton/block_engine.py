@@ -16,7 +16,7 @@ from lsi.posterior.base import Posterior
 from lsi.posterior.sparse import SparseRemoval, sparse_scorer
 from lsi.probes.blocks import BlockCurvature
 from lsi.probes.model import SoftmaxModel
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 PILOTS = 24  # samples solved with all of the curvature to see what the class blocks miss
 # What solving one sample takes: sweeps over all rows and classes, and products with the sparse curvature.
@@ -67,19 +67,36 @@ class BlockEngine:
         c, d = self.model.n_classes, self.model.design.n_features
         return int(max(256, min(64 * c, self._block_bytes // (4 * (8 * d + 6 * c)))))
 
-    def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
-        """Return the leave-one-out result of the samples at `index`, in that order."""
-        result = LooResult.empty(len(index))
-        done = 0
-        for block in torch.arange(len(index)).split(self.block_size()):
-            removal, leverage = self.solver.sparse(index[block.to(index.device)])
-            result.put(block.numpy(), self._result(removal, leverage))
-            done += len(block)
-            if progress is not None:
-                progress("leave-one-out", done, len(index))
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
+        """Return the leave-one-out result of the samples at `index`, in that order.
+
+        Which samples are refined depends on all scores, so that shards share the refinement only.
+
+        Args:
+            index: Positions, `(n,)`.
+            work: Who works off the tasks; None: this process.
+        """
+        work, result, size = work or Work(), LooResult.empty(len(index)), self.block_size()
+        tasks = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
+        positions = [index[which].cpu().numpy() for which in tasks]
+        for place, arrays in work.map("leave-one-out", self, "score_task", positions, divided=False):
+            result.put(tasks[place], LooResult.of(arrays))
         if self.settings.tol is not None:
-            self._refine(index, result, progress)
+            self._refine(index, tasks, result, work)
+        own = [np.arange(len(index))[tasks[place]] for place in work.own(len(tasks))]
+        result.done[:] = False
+        result.done[np.concatenate(own) if own else []] = True
         return result
+
+    def score_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result from class blocks, for the samples at `positions`.
+
+        Args:
+            positions: Of the left-out samples, `(n,)`.
+            tick: Called with the number of samples that are done.
+        """
+        removal, leverage = self.solver.sparse(torch.from_numpy(positions).to(self.model.design.device))
+        return self._result(removal, leverage).arrays()
 
     def _result(self, removal: SparseRemoval, leverage: Tensor) -> LooResult:
         terms = self._scorer.divergence(removal)
@@ -103,51 +120,69 @@ class BlockEngine:
         sample = sweeps + 2.0 * products  # gathering rows takes about as long as the products
         return int(min(n_scored, REFINE_WORK / sample))
 
-    def _refine(self, index: Tensor, result: LooResult, progress: Progress | None) -> None:
+    def _refine(self, index: Tensor, tasks: list[slice], result: LooResult, work: Work) -> None:
         """Certify everything by pilots, and solve the highest scores with all of the curvature."""
         n = len(index)
         order = np.argsort(result.lsi, kind="stable")
         ranks = np.unique(np.linspace(0, n - 1, min(PILOTS, n)).astype(int))
         pilots, before = order[ranks], result.lsi.copy()
         top = np.setdiff1d(order[n - self.refined_count(n) :], pilots)
-        total = len(pilots) + len(top)
-        self._solve(index, result, pilots, progress, 0, total)
+        chunks = np.array_split(pilots, -(-len(pilots) // REFINE_BLOCK))
+        self._solve(index, result, chunks, work, "pilots", divided=False)
         exact = np.maximum(result.lsi[pilots], np.finfo(float).tiny)
         missed = np.abs(before[pilots] / exact - 1.0)
         certified = result.relative_error[pilots].copy()
         result.relative_error[order] = _nearest(ranks, missed, n)
         result.relative_error[pilots] = certified
-        self._solve(index, result, top, progress, len(pilots), total)
+        # By the tasks that they come from, which shards divide among themselves.
+        of_task = [top[(top >= task.start) & (top < task.stop)] for task in tasks]
+        self._solve(index, result, of_task, work, "refine", divided=True)
 
     def _solve(
         self,
         index: Tensor,
         result: LooResult,
-        which: np.ndarray,
-        progress: Progress | None,
-        done: int,
-        total: int,
+        parts: list[np.ndarray],
+        work: Work,
+        stage: str,
+        *,
+        divided: bool,
     ) -> None:
-        """Replace the entries `which` by values at their optima."""
-        for part in np.array_split(which, max(1, -(-len(which) // REFINE_BLOCK))) if len(which) else ():
-            where = index[torch.from_numpy(part).to(index.device)]
-            first = self.solver.first_order(where)
-            delta, error, terms = self._chord.score(first, first.delta)
-            probability, prediction = loo_prediction(self.model, where, delta)
-            known = torch.isfinite(error).cpu().numpy()
-            found = LooResult(
-                terms.mean.cpu().numpy(),
-                terms.covariance.cpu().numpy(),
-                probability.cpu().numpy(),
-                prediction.cpu().numpy(),
-                result.leverage[part],
-                (self.posterior.float32_floor + MARGIN * error).cpu().numpy(),
-            )
-            result.put(part[known], found.select(known))
+        """Replace the entries of each of `parts` by values at their optima."""
+        positions = [index[torch.from_numpy(part).to(index.device)].cpu().numpy() for part in parts]
+        for place, arrays in work.map(stage, self, "solve_task", positions, divided=divided):
+            part, known = parts[place], arrays.pop("known")
+            leverage = result.leverage[part]
+            result.put(part[known], LooResult.of({**arrays, "leverage": leverage}).select(known))
             result.relative_error[part[~known]] = np.inf
-            done += len(part)
-            if progress is not None:
-                progress("refine", done, total)
+
+    def solve_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result at the optima, and which of them were reached, as `known`.
+
+        Args:
+            positions: Of the left-out samples, `(n,)`.
+            tick: Called with the number of samples that are done.
+        """
+        parts = []
+        for part in np.array_split(positions, max(1, -(-len(positions) // REFINE_BLOCK))):
+            parts.append(self._solve_few(torch.from_numpy(part).to(self.model.design.device)))
+            tick(len(part))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _solve_few(self, where: Tensor) -> Arrays:
+        first = self.solver.first_order(where)
+        delta, error, terms = self._chord.score(first, first.delta)
+        probability, prediction = loo_prediction(self.model, where, delta)
+        columns = {
+            "mean_term": terms.mean,
+            "covariance_term": terms.covariance,
+            "loo_probability": probability,
+            "loo_prediction": prediction,
+            "leverage": torch.full_like(terms.mean, float("nan")),
+            "relative_error": self.posterior.float32_floor + MARGIN * error,
+            "known": torch.isfinite(error),
+        }
+        return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
 def _nearest(ranks: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:

@@ -13,6 +13,7 @@ with :math:`T_i = \bar H^{-1}E_i`, :math:`Q_i = E_i^\top T_i`, :math:`t = \bar H
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,11 @@ class DenseSolver:
         self._inverse = inverse.to(dtype)
         self._reach = torch.empty(0, dtype=dtype, device=inverse.device)
         self._reach_index: Tensor | None = None  # whose reach the buffer holds
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the scratch memory behind: workers make their own."""
+        empty = torch.empty(0, dtype=self._inverse.dtype, device=self._inverse.device)
+        return {**self.__dict__, "_reach": empty, "_reach_index": None}
 
     def first_order(self, index: Tensor) -> FirstOrder:
         """Return the exact-downdate Newton step of each sample at `index`."""

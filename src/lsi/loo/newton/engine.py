@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,10 +18,13 @@ from lsi.loo.result import LooResult
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.fit import Curvature
 from lsi.probes.model import SoftmaxModel
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 REFINE_BLOCK = 64  # samples swept together
+# A task is what a worker does at a time and what an interruption may lose: so many operations, and samples.
+TASK_WORK, TASK_SAMPLES = 6e11, 2048
+SWEPT = 0.1  # share of samples that are swept where corrections from sampled rows certify the others
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
 SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
 # Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
@@ -93,39 +95,64 @@ class NewtonEngine:
         k, d = self.model.theta.shape
         return int(max(1, min(512, self._block_bytes // (k * k * d * self.model.design.dtype.itemsize))))
 
-    def run(self, index: Tensor, progress: Progress | None = None) -> LooResult:
-        """Return the leave-one-out result of the samples at `index`, in that order."""
-        result = LooResult.empty(len(index))
-        everything = torch.arange(len(index))
+    def tasks(self, n_scored: int) -> list[slice]:
+        """Return the bounds of the tasks that so many samples are cut into, whoever does them."""
+        n, k = self.model.n_samples, float(self.model.theta.numel())
+        each = 2.0 * k**2
+        if self._refiner is not None:
+            share = 1.0 if self._corrector is None else SWEPT
+            each += share * 2 * 4.0 * n * k + 6.0 * SAMPLED_ROWS * k
+        size = min(TASK_SAMPLES, max(REFINE_BLOCK, int(TASK_WORK / each)))
+        block = self.block_size()
+        size = size - size % block if size > block else size
+        return [slice(low, min(low + size, n_scored)) for low in range(0, n_scored, size)]
+
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
+        """Return the leave-one-out result of the samples at `index`, in that order.
+
+        Args:
+            index: Positions, `(n,)`.
+            work: Who works off the tasks; None: this process.
+        """
+        work, result, tasks = work or Work(), LooResult.empty(len(index)), self.tasks(len(index))
         if self._corrector is not None:
-            self._calibrate(index)
-        first_pass = self._unrefined if self._refiner is None or self._corrector is not None else self._refine
-        self._pass("leave-one-out", index, everything, first_pass, result, progress)
-        if self._refiner is not None and self._corrector is not None and self._affordable:
-            left = torch.from_numpy(np.flatnonzero(~(result.relative_error <= self._refiner.tol)))
-            self._pass("refine", index, left, self._refine, result, progress)
+            extra = work.once("certificates", lambda: self._calibrate(index))
+            self._extra = torch.from_numpy(extra["extra"]).to(index.device)
+        positions = [index[which].cpu().numpy() for which in tasks]
+        for place, arrays in work.map("leave-one-out", self, "score_task", positions):
+            result.put(tasks[place], LooResult.of(arrays))
         return result
 
-    def _pass(
-        self,
-        stage: str,
-        index: Tensor,
-        which: Tensor,
-        step: Callable[[FirstOrder], Refined],
-        result: LooResult,
-        progress: Progress | None,
-    ) -> None:
-        """Apply `step` to the entries `which` of `index`, block by block."""
-        size, done = self.block_size() if stage == "leave-one-out" else REFINE_BLOCK, 0
-        for block in which.split(size) if len(which) else ():
-            first = self.solver.first_order(index[block.to(index.device)])
-            result.put(block.numpy(), self._result(first, step(first)))
-            done += len(block)
-            if progress is not None:
-                progress(stage, done, len(which))
+    def score_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result for the samples at `positions`.
 
-    def _calibrate(self, index: Tensor) -> None:
-        """Widen the certificates by what the sampled correction leaves out on a few swept samples.
+        Args:
+            positions: Of the left-out samples, `(n,)`.
+            tick: Called with the number of samples that are done for good.
+        """
+        index = torch.from_numpy(positions).to(self.model.design.device)
+        result = LooResult.empty(len(index))
+        one_pass = self._refiner is None or self._corrector is not None
+        for block in torch.arange(len(index)).split(self.block_size()):
+            first = self.solver.first_order(index[block.to(index.device)])
+            refined = self._unrefined(first) if one_pass else self._refine(first)
+            result.put(block.numpy(), self._result(first, refined))
+            tick(int(np.count_nonzero(~self._is_open(result, block.numpy()))))
+        left = np.flatnonzero(self._is_open(result, np.arange(len(index))))
+        for part in np.array_split(left, -(-len(left) // REFINE_BLOCK)) if len(left) else ():
+            first = self.solver.first_order(index[torch.from_numpy(part).to(index.device)])
+            result.put(part, self._result(first, self._refine(first)))
+            tick(len(part))
+        return result.arrays()
+
+    def _is_open(self, result: LooResult, which: np.ndarray) -> np.ndarray:
+        """Return which entries are to be refined after a first pass with sampled corrections."""
+        if self._refiner is None or self._corrector is None or not self._affordable:
+            return np.zeros(len(which), dtype=bool)
+        return np.asarray(~(result.relative_error[which] <= self._refiner.tol))
+
+    def _calibrate(self, index: Tensor) -> Arrays:
+        """Return how far to widen each certificate, `(N,)`, from what sampled corrections miss.
 
         Pilots from the hardest to the easiest sample are swept to a tenth of the tolerance. Where twice
         what their sampled values miss (third order, and the covariance term's change by the others'
@@ -133,6 +160,7 @@ class NewtonEngine:
         next to them: each gets the largest of the five nearest pilots.
         """
         assert self._refiner is not None
+        extra = torch.zeros_like(self._extra)
         x, target = self.model.design.take(index), self.model.target[index]
         order = self.model.probabilities(x).gather(1, target[:, None])[:, 0].argsort()
         count = min(PILOTS if self._affordable else FEW_PILOTS, len(index))
@@ -146,7 +174,8 @@ class NewtonEngine:
         excess = (2.0 * missed - sampled.certificate).clamp_min(0)
         around = torch.nn.functional.max_pool1d(excess[None], 5, stride=1, padding=2)[0]
         nearest = torch.searchsorted(picks, torch.arange(len(index), device=index.device))
-        self._extra[index[order]] = around[nearest]
+        extra[index[order]] = around[nearest]
+        return {"extra": extra.cpu().numpy()}
 
     def _refine(self, first: FirstOrder) -> Refined:
         assert self._refiner is not None

@@ -16,6 +16,7 @@ against brute force.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,10 @@ class Refiner:
         self.start, self.tol, self.max_passes = start, tol, max_passes
         self.floor = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
         self._exact: ExactScorer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the exact solver behind: it holds a second copy of the features."""
+        return {**self.__dict__, "_exact": None}
 
     def refine(self, first: FirstOrder) -> Refined:
         """Return the refined removals of the samples in `first`."""

@@ -1,0 +1,84 @@
+"""The fit of a probe as a step that is done once, however often its run is interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsi.probes.blocks import BlockCurvature
+from lsi.probes.fit import Curvature, FitReport, fit
+from lsi.probes.fit_blocks import fit_blocks
+from lsi.probes.model import SoftmaxModel
+from lsi.work import Arrays, Work
+
+Fitted = tuple[SoftmaxModel, Curvature, FitReport]
+FittedBlocks = tuple[SoftmaxModel, BlockCurvature, FitReport]
+
+
+def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
+    """Train a probe and factorise its curvature, or take its weights up and factorise alone.
+
+    The factor is not kept: it is rebuilt from the weights that it was built at, which gives the same bits.
+
+    Args:
+        untrained: The untrained model.
+        work: Keeps the fit.
+
+    Returns:
+        As `fit`.
+    """
+    fresh: list[Fitted] = []
+
+    def train() -> Arrays:
+        model, curvature, report = fit(untrained, work.progress)
+        fresh.append((model, curvature, report))
+        built = curvature.built_at.cpu().numpy()
+        return {**_arrays(model, report), "built_at": built, "drift": np.array(curvature.drift)}
+
+    kept = work.once("fit", train)
+    if fresh:
+        return fresh[0]
+    model = replace(untrained, theta=_theta(kept["theta"], untrained))
+    curvature = Curvature.of(replace(untrained, theta=_theta(kept["built_at"], untrained)))
+    curvature.drift = float(kept["drift"])
+    return model, curvature, _report(kept)
+
+
+def fit_blocks_once(untrained: SoftmaxModel, work: Work) -> FittedBlocks:
+    """Train a probe of many classes, or take its weights up.
+
+    Args:
+        untrained: The untrained model.
+        work: Keeps the fit.
+
+    Returns:
+        As `fit_blocks`.
+    """
+    fresh: list[FittedBlocks] = []
+
+    def train() -> Arrays:
+        fresh.append(fit_blocks(untrained, work.progress))
+        return _arrays(fresh[0][0], fresh[0][2])
+
+    kept = work.once("fit", train)
+    if fresh:
+        return fresh[0]
+    model = replace(untrained, theta=_theta(kept["theta"], untrained))
+    return model, BlockCurvature.of(model), _report(kept)
+
+
+def _theta(values: np.ndarray, model: SoftmaxModel) -> torch.Tensor:
+    return torch.from_numpy(values).to(model.theta.device)
+
+
+def _arrays(model: SoftmaxModel, report: FitReport) -> Arrays:
+    told = {name: np.array(value) for name, value in asdict(report).items()}
+    return {"theta": model.theta.cpu().numpy(), **told}
+
+
+def _report(kept: Arrays) -> FitReport:
+    values: dict[str, Any] = {name: kept[name].item() for name in FitReport.__dataclass_fields__}
+    return FitReport(**values)
