@@ -127,8 +127,18 @@ class Work:
         return replace(self, prefix=f"{self.prefix}{prefix}-", progress=progress or self.progress)
 
     def own(self, count: int) -> list[int]:
-        """Return which of `count` blocks are done in this run."""
-        return [place for place in range(count) if self.shard is None or self.shard.takes(place)]
+        """Return which of `count` blocks are done in this run.
+
+        Raises:
+            InputError: There are more shards than blocks.
+        """
+        if self.shard is None:
+            return list(range(count))
+        if self.shard.of > count:
+            raise InputError(
+                f"{self.shard.of} shards are too many for this run of {count} blocks. Use at most {count}."
+            )
+        return [place for place in range(count) if self.shard.takes(place)]
 
     def map(
         self,

@@ -22,8 +22,9 @@ from lsi.work import Arrays, Tick, Work
 
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 REFINE_BLOCK = 64  # samples swept together
-# A task is what a worker does at a time and what an interruption may lose: so many operations, and samples.
-TASK_WORK, TASK_SAMPLES = 6e11, 2048
+# A task is what a worker does at a time and what an interruption may lose: at most so many operations, and
+# at least so many tasks a run, unless they would be smaller than a block.
+TASK_WORK, TASKS = 6e11, 32
 SWEPT = 0.1  # share of samples that are swept where corrections from sampled rows certify the others
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
 SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
@@ -102,7 +103,7 @@ class NewtonEngine:
         if self._refiner is not None:
             share = 1.0 if self._corrector is None else SWEPT
             each += share * 2 * 4.0 * n * k + 6.0 * SAMPLED_ROWS * k
-        size = min(TASK_SAMPLES, max(REFINE_BLOCK, int(TASK_WORK / each)))
+        size = max(REFINE_BLOCK, min(n_scored // TASKS, int(TASK_WORK / each)))
         block = self.block_size()
         size = size - size % block if size > block else size
         return [slice(low, min(low + size, n_scored)) for low in range(0, n_scored, size)]
