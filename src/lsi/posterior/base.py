@@ -31,7 +31,8 @@ class Removal:
     Attributes:
         index: Positions of the left-out samples, `(B,)`.
         x: Their rows, `(B, D)`.
-        curvature: Their weighted curvature `w S'` at the full-data weights, `(B, C', C')`.
+        curvature: Their weighted curvature `w S'` at the full-data weights, `(B, C', C')`, or what
+            `Posterior.own_curvature` gives.
         delta: Change of the weights, `(B, C', D)`.
         shift: What the posterior accumulated of the other samples' change of curvature, or None
             for the approximation that keeps their curvature.
@@ -102,6 +103,10 @@ class Posterior(ABC):
             change: Change of the probabilities for each removal, `(n, C, B)`; zero where the row is
                 the left-out sample itself.
         """
+
+    def own_curvature(self, index: Tensor) -> Tensor:
+        """Return as much of the weighted curvature of the samples at `index` as `divergence` needs."""
+        return self.model.curvature_at(index)[2]
 
     @abstractmethod
     def divergence(self, removal: Removal) -> Terms:

@@ -53,10 +53,17 @@ class DiagPosterior(Posterior):
             variance *= weight[:, None, None]
         shift.transpose(0, 1).flatten(0, 1).addmm_(variance.flatten(1).T, self.lift(x).square())
 
+    def own_curvature(self, index: Tensor) -> Tensor:
+        """Return `w p (1 − p)` of each output, `(B, O)`: the whole would be `(B, C', C')`."""
+        x, _, p = self.model.residual_at(index)
+        p = p[:, self.model.observed]
+        return (self.model.weight[index][:, None] * p * (1.0 - p)).to(x.dtype)
+
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the diagonals."""
-        x, outputs = self.lift(removal.x), self.model.outputs.to(removal.x.dtype)
-        variance = torch.einsum("cr,brs,cs->bc", outputs, removal.curvature, outputs)
+        x, outputs, variance = self.lift(removal.x), self.model.outputs.to(removal.x.dtype), removal.curvature
+        if variance.dim() == 3:
+            variance = torch.einsum("cr,brs,cs->bc", outputs, variance, outputs)
         delta = outputs @ self.lift(removal.delta)
         if removal.shift is None:
             covariance = separable_excess(variance, x.square(), self.precision.reciprocal())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from lsi.probes.softmax import class_contrasts, contrast_curvature, probability_
 PANEL = 129  # features a panel of a symmetric product: small enough to skip most of its other half
 MANY = 64  # classes
 ROWS = 2048  # rows read at a time: large enough for matrix products, small enough for caches
+ClassWeights = Callable[[slice, int], Tensor]
+Panels = list[tuple[int, Tensor]]
 
 
 @dataclass
@@ -40,6 +43,7 @@ class SoftmaxModel:
     weight_decay: float
     contrasts: Tensor
     theta: Tensor
+    _last: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def start(
@@ -87,8 +91,18 @@ class SoftmaxModel:
 
     def probabilities(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
         """Return `softmax(V θ x)` for rows `x`, `(B, C)` in the type of `x`."""
-        weights = self.contrasts @ (self.theta if theta is None else theta)
+        weights = self._all_classes(self.theta) if theta is None else self.contrasts @ theta
         return torch.softmax(x @ weights.T.to(x.dtype), -1)
+
+    def _all_classes(self, theta: Tensor) -> Tensor:
+        """Return `V θ`, kept for the next call: where there are many classes it costs more than some rows."""
+        if self._last is None or self._last[0] is not theta:
+            self._last = theta, self.contrasts @ theta
+        return self._last[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what is kept between calls behind."""
+        return {**self.__dict__, "_last": None}
 
     def objective_and_gradient(
         self, theta: Tensor, dtype: torch.dtype = torch.float64
@@ -115,14 +129,18 @@ class SoftmaxModel:
         Returns:
             Float64 `(K', K')`, K' = (C − 1)·D, class-major.
         """
-        probabilities = torch.cat([self.probabilities(x) for _, x in self.design.blocks(ROWS)])
+        return self.assembled(self.class_rows(self.curvature_weights(self.theta)))
+
+    def curvature_weights(self, theta: Tensor) -> ClassWeights:
+        """Return what gives `S'_j[r, : r + 1]` of a slice of rows at the weights `theta`, `(n, r + 1)`."""
+        probabilities = torch.cat([self.probabilities(x, theta) for _, x in self.design.blocks(ROWS)])
 
         def weights(rows: slice, r: int) -> Tensor:
             p, v = probabilities[rows], self.contrasts.to(self.design.dtype)
             mean = p @ v[:, : r + 1]
             return p @ (v[:, r, None] * v[:, : r + 1]) - mean[:, r, None] * mean
 
-        return self._block_gram(weights)
+        return weights
 
     def hessian_change(self, delta: Tensor) -> Tensor:
         r"""Return `Σ_j w_j (S'_j(θ + δ) − S'_j(θ)) ⊗ x_j x_jᵀ`, summed as differences.
@@ -146,32 +164,23 @@ class SoftmaxModel:
             cross = mean[:, r, None] * moved + moved[:, r, None] * (mean + moved)
             return dp[rows] @ (v[:, r, None] * v[:, : r + 1]) - cross
 
-        return self._block_gram(weights)
+        return self.assembled(self.class_rows(weights))
 
-    def _block_gram(self, weights: Callable[[slice, int], Tensor]) -> Tensor:
-        """Return `Σ_j w_j M_j ⊗ x_j x_jᵀ` for symmetric `M_j`, forming the lower class blocks only.
+    def class_rows(self, weights: ClassWeights) -> Iterator[tuple[int, Panels]]:
+        """Yield every class row of `Σ_j w_j M_j ⊗ x_j x_jᵀ` with its number, one after the other.
 
         Args:
-            weights: Gives `M_j[r, : r + 1]` for a slice of rows, `(n, r + 1)`.
+            weights: Gives `M_j[r, : r + 1]` for a slice of rows, `(n, r + 1)`; `M_j` is symmetric.
         """
-        k, d = self.contrasts.shape[1], self.design.n_features
-        out = torch.empty((k, d, k, d), dtype=torch.float64, device=self.design.device)
-        for r in range(k):
-            for low, panel in self._class_row(r, weights):
-                high = low + len(panel)
-                out[r, low:high, : r + 1, low:] = panel.mT
-                # Every class block is symmetric in the features, and the whole in the classes.
-                out[r, low:, : r + 1, low:high] = panel.permute(1, 2, 0)
-                out[: r + 1, low:, r, low:high] = panel.permute(2, 1, 0)
-                out[: r + 1, low:high, r, low:] = panel.permute(2, 0, 1)
-        return out.view(k * d, k * d)
+        for r in range(self.contrasts.shape[1]):
+            yield r, self.class_row(r, weights)
 
-    def _class_row(self, r: int, weights: Callable[[slice, int], Tensor]) -> list[tuple[int, Tensor]]:
+    def class_row(self, r: int, weights: ClassWeights) -> Panels:
         """Return class blocks `(r, 0 … r)` by panels of features, upper triangle only.
 
         Args:
             r: Class row.
-            weights: As in `_block_gram`.
+            weights: As in `class_rows`.
 
         Returns:
             Pairs `low, panel`: features `low … low + PANEL` against features `low …`, the latter
@@ -190,18 +199,44 @@ class SoftmaxModel:
                 panel.addmm_(x[:, low : low + PANEL].T, weighted[:, low * (r + 1) :])
         return [(low, panel.view(len(panel), -1, r + 1)) for low, panel in zip(lows, panels, strict=True)]
 
+    def assembled(self, class_rows: Iterable[tuple[int, Panels]]) -> Tensor:
+        """Return the whole symmetric `(K', K')` matrix, float64, of its class rows.
+
+        Args:
+            class_rows: Each with its number, in any order.
+        """
+        k, d = self.contrasts.shape[1], self.design.n_features
+        out = torch.empty((k, d, k, d), dtype=torch.float64, device=self.design.device)
+        for r, panels in class_rows:
+            for low, panel in panels:
+                high = low + len(panel)
+                out[r, low:high, : r + 1, low:] = panel.mT
+                # Every class block is symmetric in the features, and the whole in the classes.
+                out[r, low:, : r + 1, low:high] = panel.permute(1, 2, 0)
+                out[: r + 1, low:, r, low:high] = panel.permute(2, 1, 0)
+                out[: r + 1, low:high, r, low:] = panel.permute(2, 0, 1)
+        return out.view(k * d, k * d)
+
     def curvature_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows, weighted residuals `w g'` and weighted curvatures `w S'` of some samples.
 
         Returns:
             `x (B, D)`, `residual (B, C − 1)`, `curvature (B, C − 1, C − 1)`, in the design's type.
         """
+        x, residual, p = self.residual_at(index)
+        curvature = contrast_curvature(p, self.contrasts) * self.weight[index][:, None, None]
+        return x, residual, curvature.to(x.dtype)
+
+    def residual_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows, weighted residuals and probabilities of some samples.
+
+        Returns:
+            `x (B, D)` and `residual (B, C − 1)` in the design's type, `p (B, C)` float64.
+        """
         x = self.design.take(index)
         p = self.probabilities(x.to(torch.float64))
-        w = self.weight[index]
-        residual = (residuals(p, self.target[index]) @ self.contrasts) * w[:, None]
-        curvature = contrast_curvature(p, self.contrasts) * w[:, None, None]
-        return x, residual.to(x.dtype), curvature.to(x.dtype)
+        residual = (residuals(p, self.target[index]) @ self.contrasts) * self.weight[index][:, None]
+        return x, residual.to(x.dtype), p
 
 
 def _losses(log_p: Tensor, residual: Tensor, target: Tensor) -> Tensor:

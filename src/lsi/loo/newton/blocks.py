@@ -32,7 +32,6 @@ class BlockRemoval:
         index: Positions, `(B,)`.
         x: Rows, `(B, D)`.
         residual: `w g'`, `(B, C')`.
-        curvature: `w S'`, `(B, C', C')`.
         downdate: `v_c / (1 − v_c x H_c⁻¹ x)`, `(B, C)`.
         delta: The step `δ_i`, `(B, C', D)`.
     """
@@ -40,7 +39,6 @@ class BlockRemoval:
     index: Tensor
     x: Tensor
     residual: Tensor
-    curvature: Tensor
     downdate: Tensor
     delta: Tensor
 
@@ -87,17 +85,18 @@ class BlockSolver:
 
     def first_order(self, index: Tensor) -> BlockRemoval:
         """Return the same steps for all classes, in class contrasts."""
-        x, residual, curvature = self.model.curvature_at(index)
-        p = self.model.probabilities(x.to(torch.float64)).to(x.dtype)
-        variance = p * (1.0 - p) * self.model.weight[index, None].to(x.dtype)
+        x, residual, exact = self.model.residual_at(index)
+        weight, p = self.model.weight[index, None].to(x.dtype), exact.to(x.dtype)
+        variance = p * (1.0 - p) * weight
         reach = self._reach(x)
         own = (reach @ x[:, :, None])[:, :, 0]
         left = (1.0 - variance * own).clamp_min(ALL_OWN)
         contrasts = self.curvature.contrasts
-        pulled = curvature @ (contrasts.T @ (self.decay_step @ x.T)).T[:, :, None]
-        right = (residual + pulled[:, :, 0]) @ contrasts.T
+        shift = x @ self.decay_step.T
+        pulled = weight * p * (shift - (p * shift).sum(1, keepdim=True))
+        right = residual @ contrasts.T + pulled
         delta = contrasts.T @ (self.decay_step + (right / left)[:, :, None] * reach)
-        return BlockRemoval(index, x, residual, curvature, variance / left, delta)
+        return BlockRemoval(index, x, residual, variance / left, delta)
 
     def solve(self, removal: BlockRemoval, right: Tensor) -> Tensor:
         """Return `H₋ᵢ⁻¹ v_i`, approximately, for `right` of shape `(B, C', D)`."""

@@ -57,7 +57,7 @@ class ChordScorer:
         model = self.solver.model
         swept = sweep(model, removal.index, delta, self.start, removal.residual, removal.x, self.posterior)
         terms = self.posterior.divergence(
-            Removal(removal.index, removal.x, removal.curvature, delta, swept.shift)
+            Removal(removal.index, removal.x, self.posterior.own_curvature(removal.index), delta, swept.shift)
         )
         hard = ~(error < SLOW)
         if bool(hard.any()) and self._affordable():

@@ -70,7 +70,7 @@ class ExactSolver:
         """
         delta = delta.to(torch.float64).clone()
         x = self.model.design.take(removal.index)
-        residual = self.model.curvature_at(removal.index)[1]
+        residual = self.model.residual_at(removal.index)[1]
         error = torch.full((len(delta),), float("inf"), dtype=torch.float64, device=delta.device)
         best, stalled = error.clone(), torch.zeros_like(error)
         active = torch.arange(len(delta), device=delta.device)
@@ -195,6 +195,7 @@ class ExactScorer:
         """
         delta, error = self.solver.solve(removal, delta)
         index = removal.index
-        x, residual, curvature = self.model.curvature_at(index)
+        x, residual, _ = self.model.residual_at(index)
         shift = sweep(self.model, index, delta, self.solver.start, residual, x, self.posterior).shift
+        curvature = self.posterior.own_curvature(index)
         return delta, error, self.posterior.divergence(Removal(index, x, curvature, delta, shift))
