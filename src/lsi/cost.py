@@ -12,12 +12,13 @@ import torch
 from lsi.errors import InputError
 from lsi.loo.audit import default_count
 from lsi.loo.newton import block_engine
-from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
+from lsi.loo.newton.engine import BLOCK_BYTES, PILOTS, REBUILD_LIMIT, samples_rows
 from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.newton.settings import Newton
 from lsi.loo.retrain import Retrain
 from lsi.probes.fit import DENSE_START
 from lsi.probes.fit_blocks import WARM_WORK
+from lsi.probes.model import ROWS
 
 TYPICAL_ENTRIES = 8  # classes that have a say in a row of a trained probe of many classes
 DOUBLE_LIMIT = 2e11  # N·K'² below which everything runs in float64: a few seconds at most
@@ -133,7 +134,11 @@ def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tu
     # A sweep spends about as long between its products as in them.
     refine = swept * (12.0 * n * k + (rebuilt if full else 0.0))
     audit = default_count(k, posterior) * (60 * 4.0 * n * k + (rebuilt if full else 0.0))
-    memory = n * d * item + (4 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + (320 << 20)
+    # Blocks of first-order steps, the rows of a Hessian's panels, and what the libraries take for themselves.
+    working = (
+        3 * min(BLOCK_BYTES, min(512, n) * k * (c - 1) * item) + 2 * min(n, ROWS) * k * item + (32 << 20)
+    )
+    memory = 2 * n * d * item + (6 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + working
     return 0.3 + (fit + leave + refine + audit) / (0.6 * rate), int(memory)
 
 

@@ -11,6 +11,7 @@ the two ways of seeing the features.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ LEAST_RIDGE, MOST_RIDGE = 0.3, 1.0
 RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 33  # at most so many random features, each for so many samples
 UNIT_RANGE = 10.0  # how far a column's spread may be from the middle one
 SHARP = 1.3
+BLOCK = 4096  # rows at a time
 ROUNDS = 7  # of EM in each view; later ones change little
 
 
@@ -63,14 +65,32 @@ def estimate_label_noise(
         The estimate. It does not depend on the probe's weight decay or on what is scored.
     """
     y = torch.from_numpy(target).to(device)
-    plain = scaled(torch.from_numpy(np.array(features)).to(device))
-    linear = NoisyProbe(SoftProbe(with_intercept(plain), n_classes, ridge(plain, LINEAR_RIDGE)), y)
+    plain = scaled(features, device)
+    linear = NoisyProbe(_probe(with_intercept(plain), n_classes, LINEAR_RIDGE), y)
     gain = flip_gain(linear.logits, y)
     seen = 0.5 * (linear.run(ROUNDS, SHARP) + linear.run(ROUNDS, 1.0))
     del linear  # its rows are as large as the features
-    rows = with_intercept(plain, random_features(plain))
-    kernel = NoisyProbe(SoftProbe(rows, n_classes, ridge(rows, KERNEL_RIDGE)), y)
+    rows = with_random_features(plain)
+    del plain
+    kernel = NoisyProbe(_probe(rows, n_classes, KERNEL_RIDGE), y)
     return _summarise(0.5 * (seen + kernel.run(ROUNDS, 1.0)), y, gain)
+
+
+def needed_bytes(n_samples: int, n_features: int, n_classes: int) -> int:
+    """Return the peak memory of the estimate.
+
+    Args:
+        n_samples: N.
+        n_features: D.
+        n_classes: C.
+    """
+    width = n_features + 1 + random_count(n_samples)
+    return 4 * n_samples * (width + n_features) + 48 * n_samples * n_classes + 24 * width**2 + (64 << 20)
+
+
+def _probe(rows: Tensor, n_classes: int, factor: float) -> SoftProbe:
+    """Return a head on `rows`, whose memory it takes over."""
+    return SoftProbe(rows, n_classes, ridge(rows, factor), overwrite=True)
 
 
 def ridge(x: Tensor, factor: float) -> float:
@@ -78,22 +98,45 @@ def ridge(x: Tensor, factor: float) -> float:
     return min(MOST_RIDGE, max(LEAST_RIDGE, factor * x.shape[1] / x.shape[0]))
 
 
-def scaled(x: Tensor) -> Tensor:
+def scaled(features: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Return the features centred and with a mean norm of one, float32.
 
     A column whose spread is more than ten times that of the middle one, or less than a tenth, is brought to
     that bound, so that no unit of measurement decides alone; within it, large components stay large.
+
+    Args:
+        features: `(N, D)`, finite; read in blocks.
+        device: Where the result lives.
     """
-    x = x.to(torch.float64)
-    x = x - x.mean(0)
-    spread = x.std(0, correction=0)
+    design, tiny = _Rows(features, device), torch.finfo(torch.float64).tiny
+    mean = sum((x.sum(0) for _, x in design), torch.zeros((), dtype=torch.float64, device=device))
+    mean = mean / len(features)
+    square = sum(((x - mean).square().sum(0) for _, x in design), torch.zeros_like(mean))
+    spread = (square / len(features)).sqrt()
     varies = spread > 1e-9 * spread.max()
+    unit = torch.ones_like(spread)
     if varies.any():
         middle = spread[varies].median()
         bounded = spread.clamp(middle / UNIT_RANGE, middle * UNIT_RANGE)
-        x = x * torch.where(varies, bounded / spread.clamp_min(torch.finfo(x.dtype).tiny), 0.0)
-    norm = x.norm(dim=1).mean()
-    return (x / norm.clamp_min(torch.finfo(x.dtype).tiny)).to(torch.float32)
+        unit = torch.where(varies, bounded / spread.clamp_min(tiny), 0.0)
+    norm = sum((((x - mean) * unit).norm(dim=1).sum() for _, x in design), torch.zeros_like(mean[0]))
+    unit = unit / (norm / len(features)).clamp_min(tiny)
+    out = torch.empty(features.shape, dtype=torch.float32, device=device)
+    for rows, x in design:
+        out[rows] = ((x - mean) * unit).to(torch.float32)
+    return out
+
+
+class _Rows:
+    """Features in blocks of rows, float64."""
+
+    def __init__(self, features: np.ndarray, device: torch.device | str) -> None:
+        self.features, self.device = features, device
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(self.features), BLOCK):
+            rows = slice(start, start + BLOCK)
+            yield rows, torch.from_numpy(np.array(self.features[rows], dtype=np.float64)).to(self.device)
 
 
 def random_count(n_samples: int) -> int:
@@ -101,8 +144,8 @@ def random_count(n_samples: int) -> int:
     return max(1, min(RANDOM_FEATURES, n_samples // ROWS_A_FEATURE))
 
 
-def random_features(x: Tensor) -> Tensor:
-    r"""Return `(N, M)` rectified random projections of the rows' directions.
+def with_random_features(x: Tensor) -> Tensor:
+    r"""Return the features, `(N, M)` rectified random projections of their directions, and a column of ones.
 
     .. math:: \sqrt{2/M}\, \max(0, R\, x / \|x\|),\quad R_{jk} \sim N(0, 1)
 
@@ -111,14 +154,19 @@ def random_features(x: Tensor) -> Tensor:
     """
     count = random_count(len(x))
     generator = torch.Generator().manual_seed(0)
-    projection = torch.randn(x.shape[1], count, generator=generator).to(x)
-    unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    return (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
+    d = x.shape[1]
+    projection = torch.randn(d, count, generator=generator).to(x)
+    out = torch.ones((len(x), d + count + 1), dtype=x.dtype, device=x.device)
+    for rows, part in zip(out.split(BLOCK), x.split(BLOCK), strict=True):
+        rows[:, :d] = part
+        unit = part / part.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        rows[:, d:-1] = (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
+    return out
 
 
-def with_intercept(*parts: Tensor) -> Tensor:
-    """Return the parts side by side with a column of ones."""
-    return torch.cat([*parts, torch.ones_like(parts[0][:, :1])], 1)
+def with_intercept(x: Tensor) -> Tensor:
+    """Return the features with a column of ones."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1)
 
 
 def flip_gain(logits: Tensor, target: Tensor) -> Tensor:

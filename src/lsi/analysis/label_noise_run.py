@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsi.analysis.label_noise import LabelNoise, estimate_label_noise, random_count
+from lsi.analysis.label_noise import LabelNoise, estimate_label_noise, needed_bytes, random_count
+from lsi.cost import size
 from lsi.errors import InputError
 from lsi.loo.result import LooResult
 from lsi.run import Run
+from lsi.work import Arrays
 
 MOST_WORK = 1e13  # operations: about a minute on a processor
 MOST_BYTES = 6e9
@@ -29,6 +31,26 @@ def check_label_noise(wanted: Any) -> None:
         raise InputError(f"label_noise must be True, False, or None (where it is quick), got {wanted!r}.")
 
 
+def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memory: int | None) -> None:
+    """Refuse, before any work, an estimate that was asked for and does not fit into the budget.
+
+    Args:
+        n_samples: N.
+        n_features: D.
+        n_classes: C.
+        memory: Bytes that the run may use; None: no limit.
+
+    Raises:
+        InputError: It does not fit.
+    """
+    need = needed_bytes(n_samples, n_features, n_classes)
+    if memory is not None and need > memory:
+        raise InputError(
+            f"label_noise=True needs about {size(need)} for these data, but memory allows {size(memory)}. "
+            "Leave label_noise out, or raise memory."
+        )
+
+
 def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
     """Estimate which labels are wrong, and add it to the result's columns and the manifest's notes.
 
@@ -39,10 +61,11 @@ def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
     """
     problem = run.problem
     shape = problem.n_samples, problem.n_features, problem.n_classes
-    if wanted is False or (wanted is None and not worthwhile(*shape, len(problem.subset))):
+    memory = run.machine.memory
+    if wanted is False or (wanted is None and not worthwhile(*shape, len(problem.subset), memory)):
         return
     with run.clock("label noise"):
-        found = estimate_label_noise(problem.features, problem.target, problem.n_classes, run.device)
+        found = _found_once(run)
     where = problem.subset
     labels = pd.Series(problem.classes).infer_objects().to_numpy()
     result.extra["wrong_probability"] = found.wrong_probability[where]
@@ -51,7 +74,19 @@ def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
     run.notes["label_noise"] = describe(found, where)
 
 
-def worthwhile(n_samples: int, n_features: int, n_classes: int, n_scored: int) -> bool:
+def _found_once(run: Run) -> LabelNoise:
+    """Return the estimate, made once however often the run is interrupted."""
+    problem = run.problem
+
+    def estimate() -> Arrays:
+        return vars(estimate_label_noise(problem.features, problem.target, problem.n_classes, run.device))
+
+    return LabelNoise(**run.work.once("label-noise", estimate))
+
+
+def worthwhile(
+    n_samples: int, n_features: int, n_classes: int, n_scored: int, memory: int | None = None
+) -> bool:
     """Return whether the estimate is small beside the scoring, so that it is made unasked.
 
     Args:
@@ -59,11 +94,13 @@ def worthwhile(n_samples: int, n_features: int, n_classes: int, n_scored: int) -
         n_features: D.
         n_classes: C.
         n_scored: Samples to score; the estimate always takes all N.
+        memory: Bytes that the run may use; None: no limit.
     """
     width = n_features + random_count(n_samples)
     work = 4.0 * n_samples * width**2 + width**3 + PASSES * n_samples * width * n_classes
     most = MOST_WORK if 2 * n_scored >= n_samples else LITTLE_WORK
-    return work <= most and 8.0 * n_samples * (width + 3 * n_classes) <= MOST_BYTES
+    room = MOST_BYTES if memory is None else min(MOST_BYTES, memory)
+    return work <= most and needed_bytes(n_samples, n_features, n_classes) <= room
 
 
 def describe(found: LabelNoise, where: np.ndarray) -> dict[str, Any]:

@@ -28,9 +28,10 @@ class SoftProbe:
         features: `(N, D)` float32; an intercept is one of its columns.
         n_classes: C.
         ridge: λ > 0, in sum form.
+        overwrite: Whether the memory of the features may be used for the rows in other coordinates.
     """
 
-    def __init__(self, features: Tensor, n_classes: int, ridge: float) -> None:
+    def __init__(self, features: Tensor, n_classes: int, ridge: float, *, overwrite: bool = False) -> None:
         d = features.shape[1]
         self.n_classes, self.ridge = n_classes, ridge
         gram = (features.T @ features).to(torch.float64) / n_classes
@@ -39,8 +40,10 @@ class SoftProbe:
         eye = torch.eye(d, dtype=torch.float64, device=features.device)
         inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
         self._to_weights = inverse.to(features.dtype)
-        self.rows = features @ self._to_weights.T
-        self._share = self.rows.square().sum(1).to(torch.float64) / n_classes
+        self.rows = features if overwrite else features.clone()
+        for part in self.rows.split(BLOCK):
+            part.copy_(part @ self._to_weights.T)
+        self._share = torch.linalg.vector_norm(self.rows, dim=1).square().to(torch.float64) / n_classes
         self._start = np.zeros(n_classes * d)
 
     def fit(self, labels: Tensor, iterations: int) -> Tensor:

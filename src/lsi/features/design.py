@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
+
+LOADED = 8192  # rows converted at a time
 
 
 class Design:
@@ -45,10 +48,12 @@ class Design:
             self._basis, self.n_features = basis.to(self.dtype), int(basis.shape[1])
 
     def _load(self, rows: np.ndarray | Tensor) -> Tensor:
-        tensor = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows, order="C"))
-        width = tensor.shape[1] + int(self.fit_intercept)
-        out = torch.empty((tensor.shape[0], width), dtype=self.dtype, device=self.device)
-        out[:, : tensor.shape[1]] = tensor
+        n, d = int(rows.shape[0]), int(rows.shape[1])
+        out = torch.empty((n, d + int(self.fit_intercept)), dtype=self.dtype, device=self.device)
+        for start in range(0, n, LOADED):  # one further copy of all rows may be too much
+            part = rows[start : start + LOADED]
+            tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, order="C"))
+            out[start : start + LOADED, :d] = tensor
         if self.fit_intercept:
             out[:, -1] = 1.0
         return out if self._basis is None else out @ self._basis
@@ -61,12 +66,12 @@ class Design:
     def rows(self, start: int, stop: int) -> Tensor:
         """Return rows `start … stop − 1` as a `(stop − start, D)` tensor."""
         block = self._source[start:stop]
-        return block if isinstance(block, Tensor) else self._load(block)
+        return block.to(self.dtype) if isinstance(block, Tensor) else self._load(block)
 
     def take(self, index: Tensor) -> Tensor:
         """Return the rows at the positions `index`, in that order."""
         if isinstance(self._source, Tensor):
-            return self._source[index.to(self.device)]
+            return self._source[index.to(self.device)].to(self.dtype)
         return self._load(self._source[index.cpu().numpy()])
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
@@ -90,10 +95,15 @@ class Design:
         return Design(out, dtype=self.dtype, device=self.device)
 
     def astype(self, dtype: torch.dtype) -> Design:
-        """Return the same design in another floating-point type."""
+        """Return the same design in another floating-point type, whose rows are converted as they are read.
+
+        A second copy of all features would be the largest thing in memory.
+        """
         if dtype == self.dtype:
             return self
-        return Design(self._source, self.fit_intercept, dtype, self.device, self._basis)
+        out = copy.copy(self)
+        out.dtype, out._basis = dtype, None if self._basis is None else self._basis.to(dtype)
+        return out
 
 
 def row_space(design: Design) -> Tensor:

@@ -168,7 +168,7 @@ class Heads:
     def engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
         """Return the engine of a trained head."""
         posterior = self.kind(model, self.run.prior_precision, self.basis)
-        return NewtonEngine(model, curvature, posterior, self.method)
+        return NewtonEngine(model, curvature, posterior, self.method, self.run.machine.memory)
 
     def trained(self, weights: list[Tensor]) -> Iterator[NewtonEngine]:
         """Yield the engine of each head again: all of them at once might not fit in memory."""
