@@ -50,13 +50,13 @@ def test_scores_with_a_foreign_file_among_them_are_never_touched(tmp_path):
 
 def test_a_file_that_appears_meanwhile_is_not_deleted(tmp_path, monkeypatch):
     folder = make().save(tmp_path / "scores")
-    flush = scores_folder._flush_folder
+    flush = scores_folder.flush_folder
 
     def flush_and_intrude(path):
         (folder / "notes.txt").write_text("mine")
         flush(path)
 
-    monkeypatch.setattr(scores_folder, "_flush_folder", flush_and_intrude)
+    monkeypatch.setattr(scores_folder, "flush_folder", flush_and_intrude)
     with pytest.raises(OutputError, match="meanwhile"):
         make().save(folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lsi.probes import LinearProbe, MLPProbe, ModuleProbe, RidgeProbe, SigmoidProbe
     from lsi.probes.contrastive import ContrastiveProbe
     from lsi.scores import Scores, load
+    from lsi.shards import merge
 
 _HOME = {
     "Adam": "lsi.loo.algorithms",
@@ -57,6 +58,7 @@ _HOME = {
     "extract_features": "lsi.features.modules",
     "load": "lsi.scores",
     "make_plan": "lsi.plan",
+    "merge": "lsi.shards",
     "redundancy": "lsi.analysis.redundancy",
     "score": "lsi.pipeline",
     "score_model": "lsi.network",
@@ -93,6 +95,7 @@ __all__ = [
     "extract_features",
     "load",
     "make_plan",
+    "merge",
     "redundancy",
     "score",
     "score_model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lsi.checkpoint import Checkpoint
 from lsi.errors import InputError
 from lsi.loo.contrastive.audit import audit_pairs
 from lsi.loo.contrastive.fit import fit
@@ -25,8 +27,10 @@ from lsi.manifest import versions
 from lsi.probes.contrastive import ContrastiveProbe
 from lsi.problem import Problem, check_choice, check_positive, check_problem
 from lsi.progress import Progress
-from lsi.run import Clock, as_method, check_audit
+from lsi.run import Clock, Machine, as_method, check_audit
 from lsi.scores import Scores
+from lsi.work import Arrays, Work
+from lsi.workplace import open_work, rows_key
 
 MIN_PAIRS = 4
 FULL_LIMIT = 2048
@@ -45,6 +49,7 @@ def score_pairs(
     sample_id: Any = None,
     audit: bool | int = True,
     seed: int = 0,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     r"""Return the Laplace Sample Information of pairs, in nats; no labels are needed.
@@ -69,6 +74,8 @@ def score_pairs(
         sample_id: `(N,)` unique ids; None: the index of `left` if it is a DataFrame, else `0 … N−1`.
         audit: Whether a few pairs are left out again by brute force, or how many.
         seed: Of the choice of audited pairs.
+        checkpoint: Folder for finished blocks. The same call, made again after any end of the process, goes
+            on from them to the same bytes. Remove it when the scores are saved; None: nothing is kept.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -79,6 +86,7 @@ def score_pairs(
     Raises:
         InputError: Data or settings cannot be used; the message names the cure.
         ConvergenceError: Training found no strict local optimum.
+        OutputError: The checkpoint cannot be written, or another run is at work in it.
 
     Source:
         Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025 (the quantity);
@@ -98,35 +106,9 @@ def score_pairs(
     shape = problem.n_features + other.shape[1]
     _check_heads(probe.dim * shape, posterior, settings)
     clock = Clock()
-    model = PairModel.build(problem.features, other, probe)
-    index = torch.from_numpy(problem.subset)
-
-    def build(theta: torch.Tensor) -> PairPrecision:
-        dtype = torch.float64 if len(theta) * len(model.x) < 1 << 22 else torch.float32
-        return PAIR_PRECISIONS[posterior](model, theta, float(prior_precision), dtype)
-
-    engine: PairNewton | PairRetrain
-    report: dict[str, Any] = {}
-    if isinstance(settings, Newton):
-        with clock("fit"):
-            theta, fitted = fit(model, _ticker(progress))
-            report = asdict(fitted)
-        with clock("posterior"):
-            precision = build(theta)
-        with clock("factor"):
-            engine = PairNewton(model, theta, precision, settings)
-        report["curvature"] = engine.curvature
-    else:
-        engine = PairRetrain(model, build, settings)
-    with clock("leave-one-out"):
-        result = engine.run(index, progress)
-    with clock("audit"):
-        count = min(_audit_count(audit, settings), len(index))
-        measured = audit_pairs(engine, index, result, count, seed, progress) if count else None
-    manifest = {
+    described = {
         "task": "contrastive",
         "versions": versions(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config": {
             "probe": probe.describe(),
             "posterior": posterior,
@@ -139,14 +121,61 @@ def score_pairs(
             "n_samples": problem.n_samples,
             "n_features": problem.n_features,
             "n_features_right": int(other.shape[1]),
-            "n_scored": len(index),
+            "n_scored": len(problem.subset),
             "fingerprint": _fingerprint(problem.features, other),
         },
+    }
+    machine = Machine(torch.device("cpu"))
+    key = {**described, **rows_key(problem, audit, machine)}
+    with open_work(key, checkpoint, None, None, machine, progress) as work:
+        model = PairModel.build(problem.features, other, probe)
+        engine, report = _engine(model, settings, posterior, float(prior_precision), clock, work)
+        index = torch.from_numpy(problem.subset)
+        with clock("leave-one-out"):
+            result = engine.run(index, work)
+        with clock("audit"):
+            count = min(_audit_count(audit, settings), len(index))
+            measured = audit_pairs(engine, index, result, count, seed, work) if count else None
+    manifest = {
+        **described,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "classes": [],
         "timings": clock.seconds,
         "fit": report,
     }
     return Scores(_table(problem, result), manifest, measured)
+
+
+def _engine(
+    model: PairModel,
+    settings: Newton | Retrain,
+    posterior: str,
+    prior_precision: float,
+    clock: Clock,
+    work: Work,
+) -> tuple[PairNewton | PairRetrain, dict[str, Any]]:
+    """Return what leaves pairs out, after the fit that it needs, and what to report of that."""
+
+    def build(theta: torch.Tensor) -> PairPrecision:
+        dtype = torch.float64 if len(theta) * len(model.x) < 1 << 22 else torch.float32
+        return PAIR_PRECISIONS[posterior](model, theta, prior_precision, dtype)
+
+    if isinstance(settings, Retrain):
+        return PairRetrain(model, build, settings), {}
+    with clock("fit"):
+        kept = work.once("fit", lambda: _fitted(model, work.progress))
+        theta = torch.from_numpy(kept["theta"])
+    with clock("posterior"):
+        precision = build(theta)
+    with clock("factor"):
+        engine = PairNewton(model, theta, precision, settings)
+    report = {name: value.item() for name, value in kept.items() if name != "theta"}
+    return engine, {**report, "curvature": engine.curvature}
+
+
+def _fitted(model: PairModel, progress: Progress | None) -> Arrays:
+    theta, fitted = fit(model, _ticker(progress))
+    return {"theta": theta.numpy(), **{name: np.array(value) for name, value in asdict(fitted).items()}}
 
 
 def check_pair_settings(

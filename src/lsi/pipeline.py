@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from lsi.analysis.label_noise_run import add_label_noise, check_label_noise
+from lsi.analysis.label_noise_run import add_label_noise, check_label_noise, check_label_noise_room
+from lsi.checkpoint import Checkpoint, digest_of
 from lsi.cost import parse_size
 from lsi.errors import InputError
 from lsi.loo.newton import Newton
@@ -20,9 +21,10 @@ from lsi.problem import check_choice, check_positive
 from lsi.progress import Progress
 from lsi.run import METHODS, Clock, Machine, Method, Run, as_method, check_audit
 from lsi.scores import Scores
+from lsi.shards import check_shard, describe_shard
 from lsi.tasks import task_of
 from lsi.work import Shard
-from lsi.workplace import digest_of, open_work, run_key
+from lsi.workplace import open_work, run_key
 
 __all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score"]
 
@@ -42,7 +44,7 @@ def score(
     device: str | torch.device | None = None,
     memory: int | str | None = None,
     label_noise: bool | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     cluster: str | None = None,
     shard: str | tuple[int, int] | None = None,
     progress: Progress | None = None,
@@ -74,7 +76,7 @@ def score(
         label_noise: Whether to estimate which labels are wrong (`Scores.mislabeled`) in the same run; for
             classification only. None: where it is quick beside the scoring.
         checkpoint: Folder for finished blocks. The same call, made again after any end of the process, goes
-            on from them to the same bytes. Remove it when the scores are saved.
+            on from them to the same bytes. Remove it when the scores are saved; None: nothing is kept.
         cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
             process.
         shard: Which part of the samples to score, as ``"3/16"``: the parts of runs with the same data and
@@ -88,6 +90,7 @@ def score(
         InputError: Data or settings cannot be used; the message names the cure. It is a ValueError too.
         ConvergenceError: The probe did not reach its optimum.
         OutputError: The checkpoint cannot be written, or another run is at work in it.
+        KeyboardInterrupt: The run was interrupted; with a checkpoint, it says how much is kept.
 
     Source:
         Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025.
@@ -104,10 +107,13 @@ def score(
     check_label_noise(label_noise)
     limit, part = parse_size(memory), None if shard is None else Shard.parse(shard)
     task = task_of(probe)
+    check_shard(part, task)
     problem = task.problem(X, y, subset=subset, sample_id=sample_id)
     where = check_device(device)
     machine = Machine(where, limit)
     task.plan(problem, posterior, settings, machine)
+    if label_noise and problem.n_classes:
+        check_label_noise_room(problem.n_samples, problem.n_features, problem.n_classes, limit)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, Clock())
     described = describe_run(task, run, settings)
     key = {**run_key(described, run), "label_noise": label_noise}
@@ -117,8 +123,9 @@ def score(
         if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
             add_label_noise(run, result, label_noise)
     if part is not None:
-        run.notes["shard"] = {"index": part.index, "of": part.of, "run": digest_of(key)}
+        run.notes["shard"] = describe_shard(part, digest_of(key), result.done)
         problem, result = replace(problem, subset=problem.subset[result.done]), result.select(result.done)
+        described["data"]["n_scored"] = len(problem.subset)
     table, manifest = build_table(task, problem, result), build_manifest(task, run, described, report)
     return Scores(table, manifest, measured)
 

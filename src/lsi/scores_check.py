@@ -103,6 +103,9 @@ _ENTRIES: dict[str, Check] = {
         _plain,
         _with(kind=_text, name=_text, path=_text, description=_text, options=lambda value: _options(value)),
     ),
+    "run": _text,
+    "shard": _with(index=_count, of=_count, n_scored=_count, run=_text, rows=_of(_of(_count))),
+    "merged": _with(shards=_count, longest=_by_name(_number)),
     "corruption": _both(_plain, _with(kind=_text, rate=_number, seed=_count, n_corrupted=_count)),
     "label_noise": _with(
         n_wrong=_number,

@@ -69,9 +69,9 @@ def replace_folder(target: Path, files: Mapping[str, bytes], is_ours: Recognise)
             staging.mkdir()
             for name, content in files.items():
                 _write_flushed(staging / name, content)
-            _flush_folder(staging)
+            flush_folder(staging)
             _move_into_place(staging, target, is_ours, files)
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # gone already where all went well
 
@@ -185,7 +185,12 @@ def _write_flushed(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """See a folder's entries onto the disk.
+
+    Args:
+        folder: Whose files were written, renamed or removed.
+    """
     if os.name == "nt":  # Windows cannot open folders; its renames are journaled
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -104,6 +104,22 @@ def read_scores(path: PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
 
 
+def written_run(path: PathLike) -> str | None:
+    """Return which run wrote the scores in a folder, by the digest of its data and settings.
+
+    Args:
+        path: Folder with the scores.
+
+    Returns:
+        The digest; None where the run kept no blocks, or there are no scores that can be read.
+    """
+    try:
+        run = _read_manifest(Path(path)).get("run")
+    except InputError:
+        return None
+    return run if isinstance(run, str) else None
+
+
 def _storable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     columns, repr_columns = {}, []
     for name, column in table.items():

@@ -16,6 +16,7 @@ from lsi.errors import InputError
 from lsi.progress import Progress
 
 Arrays = dict[str, np.ndarray]
+MOST_SHARDS = 1_000_000
 Tick = Callable[[int], None]
 """Called by a block that is under way, with the units that it has done since the last call."""
 
@@ -47,6 +48,9 @@ class Here:
 class Store(Protocol):
     """Keeps results by name."""
 
+    def begin(self, stage: str, names: Sequence[str]) -> None:
+        """Hear which results come next, and what they are called together."""
+
     def get(self, name: str) -> Arrays | None:
         """Return what is kept under a name; None: nothing."""
 
@@ -56,6 +60,9 @@ class Store(Protocol):
 
 class Nowhere:
     """Keeps nothing."""
+
+    def begin(self, stage: str, names: Sequence[str]) -> None:
+        """Do nothing."""
 
     def get(self, name: str) -> Arrays | None:
         """Return None."""
@@ -90,7 +97,7 @@ class Shard:
             index, of = (int(part) for part in parts)
         except (TypeError, ValueError) as error:
             raise InputError(f"shard must be like '3/16', the third of sixteen; got {text!r}.") from error
-        if not 1 <= index <= of <= 1_000_000:
+        if not 1 <= index <= of <= MOST_SHARDS:
             raise InputError(f"shard {index}/{of} does not exist: the first is 1/{max(of, 1)}.")
         return cls(index, of)
 
@@ -125,6 +132,10 @@ class Work:
             progress: Of the part; None: as before.
         """
         return replace(self, prefix=f"{self.prefix}{prefix}-", progress=progress or self.progress)
+
+    def aside(self) -> Work:
+        """Return the same for results in between: not kept, not told of, and whole in every shard."""
+        return replace(self, store=Nowhere(), shard=None, progress=None)
 
     def own(self, count: int) -> list[int]:
         """Return which of `count` blocks are done in this run.
@@ -164,6 +175,7 @@ class Work:
         places = self.own(len(blocks)) if divided else range(len(blocks))
         places = [place for place in places if size[place]]
         counter = _Counter(self.progress, stage, sum(size[place] for place in places))
+        self.store.begin(self.prefix + stage, [self._name(stage, place) for place in places])
         left = []
         for place in places:
             kept = self.store.get(self._name(stage, place))

@@ -22,6 +22,7 @@ from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.merge import merge
 from lsi.cli.mislabeled import mislabeled
 from lsi.cli.plan import plan
 from lsi.cli.saved import report, show
@@ -58,6 +59,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(compute)
+app.command(merge)
 app.command(plan)
 app.command(show)
 app.command(report)
@@ -120,7 +122,7 @@ def _named(error: BaseException) -> BaseException:
 def _tell(error: BaseException, debug: bool) -> int:
     """Print an error as one line and return its exit code."""
     if isinstance(error, KeyboardInterrupt):
-        _say("interrupted")
+        _say(f"interrupted: {error}" if error.args else "interrupted")
         return INTERRUPTED
     hint = "" if debug else " (--debug shows the traceback)"
     if isinstance(error, CycloptsError):

@@ -11,6 +11,7 @@ from lsi.cli.options import (
     CorruptionOptions,
     DataOptions,
     EncoderOptions,
+    LongRunOptions,
     MachineOptions,
     MethodOptions,
     OutputOptions,
@@ -22,13 +23,14 @@ from lsi.cli.targets import as_column, build_probe, named
 from lsi.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from lsi.checkpoint import Checkpoint
     from lsi.data import Corruption, Samples
     from lsi.problem import Problem
     from lsi.scores import Scores
 
 _CHECKED = ("probe", "posterior", "method", "prior_precision", "audit")
 _PROBE, _METHOD, _OUTPUT, _MACHINE = ProbeOptions(), MethodOptions(), OutputOptions(), MachineOptions()
-_ENCODER, _CORRUPTION, _PAIRS = EncoderOptions(), CorruptionOptions(), PairOptions()
+_ENCODER, _CORRUPTION, _PAIRS, _LONG = EncoderOptions(), CorruptionOptions(), PairOptions(), LongRunOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ def compute(
     pairs: PairOptions = _PAIRS,
     method: MethodOptions = _METHOD,
     output: OutputOptions = _OUTPUT,
+    long: LongRunOptions = _LONG,
     machine: MachineOptions = _MACHINE,
 ) -> None:
     """Score every sample of a dataset, and show the most and the least informative.
@@ -82,40 +85,81 @@ def compute(
         pairs: Pairs without labels, and the heads that are trained on them.
         method: How a model without a sample is found.
         output: Where results go.
+        long: How the run survives its end, and how it is divided.
         machine: What the computation runs on.
 
     Raises:
         InputError: If something that was asked for does not go with the data.
     """
-    from lsi.analysis.view import need_classes
-    from lsi.cli.display import announce, show_result
-    from lsi.cli.pairs import score_the_pairs, wants_pairs
-    from lsi.tasks import task_of
+    from lsi.cli.display import say, show_result
+    from lsi.cli.pairs import wants_pairs
+    from lsi.cli.resume import keeping
 
-    check_places(output)
-    if output.redundancy and wants_pairs(data, pairs):
-        raise InputError("--redundancy is for samples with class labels, not for pairs. Leave it out.")
-    if wants_pairs(data, pairs):
-        scores, samples = score_the_pairs(data, encoder, corruption, probe, pairs, method, machine, output)
-    else:
-        job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
-        if output.redundancy:
-            need_classes({"task": task_of(job.settings["probe"]).name}, "--redundancy")
-        if not output.quiet:
-            announce(job)
-        scores, samples = run(job, quiet=output.quiet), job.samples
-        if output.redundancy:
-            scores = scores.with_redundancy(samples.features, job.labels)
-    written = write(scores, samples, output)
+    in_pairs = wants_pairs(data, pairs)
+    check_long(output, long, in_pairs)
+    check_places(output, again=True)
+    with keeping(output, long, (lambda text: None) if output.quiet else say) as kept:
+        check_places(output, again=kept.replaces)
+        if in_pairs:
+            from lsi.cli.pairs import score_the_pairs
+
+            options = data, encoder, corruption, probe, pairs, method, machine, output
+            scores, samples = score_the_pairs(*options, kept.checkpoint)
+        else:
+            job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
+            scores, samples = _score(job, output, long, kept.checkpoint), job.samples
+        written = write(scores, samples, output, again=kept.replaces)
+        kept.finish()
     if output.json or not output.quiet:
         show_result(scores, as_json=output.json, written=written)
 
 
-def check_places(output: OutputOptions) -> None:
+def check_long(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
+    """Refuse options that do not go together, before any work.
+
+    Args:
+        output: Where results go, and whether redundancy is asked for.
+        long: How the run is divided.
+        in_pairs: Whether pairs are scored.
+
+    Raises:
+        InputError: There is no such shard, or not of what is asked for.
+    """
+    from lsi.work import Shard
+
+    if output.redundancy and in_pairs:
+        raise InputError("--redundancy is for samples with class labels, not for pairs. Leave it out.")
+    if long.shard is None:
+        return
+    Shard.parse(long.shard)
+    if in_pairs:
+        raise InputError("--shard is for samples with labels: pairs are scored as one piece. Leave it out.")
+    if output.redundancy:
+        raise InputError("--redundancy needs all scores, and --shard gives a part of them. Leave one out.")
+    if output.report is not None:
+        raise InputError("--report needs all scores: give it to `lsi merge`, which takes all parts.")
+
+
+def _score(job: Job, output: OutputOptions, long: LongRunOptions, checkpoint: Checkpoint | None) -> Scores:
+    """Announce a job, score it, and add what was asked for besides."""
+    from lsi.analysis.view import need_classes
+    from lsi.cli.display import announce
+    from lsi.tasks import task_of
+
+    if output.redundancy:
+        need_classes({"task": task_of(job.settings["probe"]).name}, "--redundancy")
+    if not output.quiet:
+        announce(job)
+    scores = run(job, quiet=output.quiet, checkpoint=checkpoint, shard=long.shard)
+    return scores.with_redundancy(job.samples.features, job.labels) if output.redundancy else scores
+
+
+def check_places(output: OutputOptions, again: bool = False) -> None:
     """Check before any work that results can be written.
 
     Args:
         output: Where results go.
+        again: Whether scores that are there may be replaced unasked.
 
     Raises:
         InputError: If packages for the report are missing.
@@ -124,7 +168,7 @@ def check_places(output: OutputOptions) -> None:
     if output.output is not None:
         from lsi.scores import check_output
 
-        check_output(output.output, output.overwrite)
+        check_output(output.output, output.overwrite or again)
     if output.report is not None:
         from lsi.report import check_report
 
@@ -226,12 +270,14 @@ def prepare(
     return Job(gathered, problem, {**settings, "subset": subset})
 
 
-def run(job: Job, *, quiet: bool) -> Scores:
+def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: str | None = None) -> Scores:
     """Score, and add what only the command knows: the source, and the truth about changed labels.
 
     Args:
         job: A checked job.
         quiet: Whether to leave out the progress bar.
+        checkpoint: Keeps finished blocks.
+        shard: Which part to score; None: all.
 
     Returns:
         The scores.
@@ -242,11 +288,17 @@ def run(job: Job, *, quiet: bool) -> Scores:
 
     with progress_bar(quiet) as progress:
         scores = lsi.score(
-            job.samples.features, job.labels, sample_id=job.samples.ids, progress=progress, **job.settings
+            job.samples.features,
+            job.labels,
+            sample_id=job.samples.ids,
+            progress=progress,
+            checkpoint=checkpoint,
+            shard=shard,
+            **job.settings,
         )
     table, manifest, samples = scores.to_frame(), dict(scores.manifest), job.samples
     manifest["source"] = {**samples.source, "description": samples.description}
-    manifest |= job.data.extra
+    manifest |= job.data.extra | ({} if checkpoint is None else {"run": checkpoint.run})
     if "encoder" in job.data.extra:
         manifest["timings"] = {"encode": job.data.extra["encoder"]["seconds"], **manifest["timings"]}
     if samples.class_names:
@@ -260,20 +312,23 @@ def run(job: Job, *, quiet: bool) -> Scores:
     return Scores(table, manifest, scores.audit)
 
 
-def write(scores: Scores, samples: Samples, output: OutputOptions) -> dict[str, Path]:
+def write(
+    scores: Scores, samples: Samples | None, output: OutputOptions, again: bool = False
+) -> dict[str, Path]:
     """Write scores and page where they were asked for.
 
     Args:
         scores: The result.
         samples: The data, for the page's pictures.
         output: Where results go.
+        again: Whether scores that are there may be replaced unasked.
 
     Returns:
         The places written to, under ``output`` and ``report``.
     """
     written = {}
     if output.output is not None:
-        scores.save(output.output, overwrite=output.overwrite)
+        scores.save(output.output, overwrite=output.overwrite or again)
         written["output"] = output.output
     if output.report is not None:
         from lsi.report import write_report

@@ -250,7 +250,24 @@ class OutputOptions:
     redundancy: Annotated[bool, Parameter(negative="")] = False
 
 
-@Parameter(name="*", group=Group("Machine", sort_key=7))
+@Parameter(name="*", group=Group("Long runs", sort_key=7))
+@dataclass(frozen=True, kw_only=True)
+class LongRunOptions:
+    """How a run survives its end, and how it is divided.
+
+    Attributes:
+        checkpoint: Folder for finished blocks: the same command, started again after any end, goes on from
+            them. Default: `OUTPUT.unfinished`, removed once the scores are written.
+        no_checkpoint: Keep no finished blocks.
+        shard: Score one of several parts, as `3/16`, the third of sixteen; `lsi merge` puts them together.
+    """
+
+    checkpoint: Path | None = None
+    no_checkpoint: Annotated[bool, Parameter(negative="")] = False
+    shard: str | None = None
+
+
+@Parameter(name="*", group=Group("Machine", sort_key=8))
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
     """What the computation runs on.

@@ -23,6 +23,7 @@ from lsi.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
+    from lsi.checkpoint import Checkpoint
     from lsi.data import Samples
     from lsi.data.pairs import PairSource
     from lsi.scores import Scores
@@ -51,6 +52,7 @@ def score_the_pairs(
     method: MethodOptions,
     machine: MachineOptions,
     output: OutputOptions,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Scores, Samples]:
     """Check, load, encode and score pairs.
 
@@ -63,6 +65,7 @@ def score_the_pairs(
         method: How a model without a pair is found.
         machine: What the computation runs on.
         output: Whether to be quiet.
+        checkpoint: Keeps finished blocks.
 
     Returns:
         The scores, and the left side for pictures.
@@ -94,8 +97,16 @@ def score_the_pairs(
         check_pairs(left, right, subset=subset, sample_id=samples.ids)
         tell(f"{samples.name}: {len(left):,} pairs, {left.shape[1]} and {right.shape[1]} features, no labels")
         scores = lsi.score_pairs(
-            left, right, **settings, subset=subset, sample_id=samples.ids, progress=progress
+            left,
+            right,
+            **settings,
+            subset=subset,
+            sample_id=samples.ids,
+            checkpoint=checkpoint,
+            progress=progress,
         )
+    if checkpoint is not None:
+        extra = {**extra, "run": checkpoint.run}
     return _annotated(scores, samples, moved, extra), samples
 
 
@@ -228,7 +239,7 @@ def _annotated(scores: Scores, samples: Samples, origin: np.ndarray | None, extr
 
     table, manifest = scores.to_frame(), {**scores.manifest, **extra}
     manifest["source"] = {**samples.source, "description": samples.description}
-    if extra:
+    if "encoder" in extra:
         seconds = extra["encoder"]["seconds"] + extra["encoder_right"]["seconds"]
         manifest["timings"] = {"encode": seconds, **manifest["timings"]}
     if origin is not None:

@@ -106,10 +106,10 @@ class CopiesEngine(ABC):
         return mean
 
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
-        wholes = work.once(f"seed-{seed}", lambda: self._train_whole(seed))
+        wholes = work.once(f"seed-{seed}", lambda: self.train_whole(seed, index))
         end, size = self.settings.epochs, self.block_size()
         task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
-        recorded = [epoch for epoch in task.wholes if self.settings.records(epoch)]
+        recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
         run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
         bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
         blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
@@ -120,8 +120,27 @@ class CopiesEngine(ABC):
             run.result.put(bounds[place], LooResult.of(arrays))
         return run
 
-    def _train_whole(self, seed: int) -> Arrays:
-        """Return the weights of the model of all samples, by the epoch after which they are needed."""
+    def train_along(
+        self, wholes: dict[int, np.ndarray], index: Tensor, seed: int, tick: Tick, record: Record | None
+    ) -> Tensor:
+        """Return trained copies `(B, …)`, knowing how the model of all samples was trained.
+
+        Args:
+            wholes: What `train_whole` returned, by epoch.
+            index: Left-out position of each copy, `(B,)`.
+            seed: Of the initial weights, and of what the algorithm draws.
+            tick: Called with the number of epochs done.
+            record: As in `train`.
+        """
+        return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
+
+    def train_whole(self, seed: int, index: Tensor) -> Arrays:
+        """Return the weights of the model of all samples, by the epoch after which they are needed.
+
+        Args:
+            seed: Of the initial weights, and of what the algorithm draws.
+            index: Positions that will be left out, `(n_scored,)`.
+        """
         nothing = torch.tensor([-1], device=self.device)
         wholes: Arrays = {}
 
@@ -133,16 +152,16 @@ class CopiesEngine(ABC):
 
     def _describe(self, runs: list[SeedRun], mean: LooResult) -> dict[str, Any]:
         """Return what is worth knowing about the training, as JSON values."""
-        s = self.settings
+        s, done = self.settings, mean.done
         out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
         if len(runs) > 1:
-            pairs = [spearman(a.result.lsi, b.result.lsi) for a, b in combinations(runs, 2)]
+            pairs = [spearman(a.result.lsi[done], b.result.lsi[done]) for a, b in combinations(runs, 2)]
             out["rank_correlation_between_seeds"] = float(np.mean(pairs))
         if runs[0].recorded:
             epochs = list(runs[0].recorded)
             out["recorded_epochs"] = epochs
             out["rank_correlation_with_end"] = [
-                spearman(mean.lsi, mean.extra[f"lsi_epoch_{epoch}"]) for epoch in epochs
+                spearman(mean.lsi[done], mean.extra[f"lsi_epoch_{epoch}"][done]) for epoch in epochs
             ]
         if isinstance(s.algorithm, DPSGD):
             out["privacy"] = {"delta": 1e-5, "epsilon": s.algorithm.epsilon(s.epochs, 1e-5)}
@@ -177,8 +196,7 @@ class CopiesTask:
             if epoch < end:
                 recorded[str(epoch)] = self._scorers[epoch](index, copies).lsi
 
-        start = engine.start(self.seed).to(engine.device)
-        copies = engine.train(start, index, self.seed, lambda: tick(1), record)
+        copies = engine.train_along(self.wholes, index, self.seed, tick, record)
         result = self._scorers[end](index, copies)
         if engine.settings.records(end):
             recorded[str(end)] = result.lsi
@@ -186,10 +204,11 @@ class CopiesTask:
 
     @cached_property
     def _scorers(self) -> dict[int, Scorer]:
-        device = self.engine.device
+        device, settings = self.engine.device, self.engine.settings
         return {
             epoch: self.engine.scorer(torch.from_numpy(whole).to(device))
             for epoch, whole in self.wholes.items()
+            if epoch == settings.epochs or (epoch and settings.records(epoch))
         }
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lsi.problem import Problem
 from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.base import Task
 from lsi.tasks.copies import retrain
-from lsi.tasks.trained import fit_blocks_once, fit_once
+from lsi.tasks.trained import fit_blocks_once, fit_once, solver_once
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -87,10 +87,9 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
     d = problem.n_features + int(run.probe.fit_intercept)
-    chosen = choose_solver(
-        problem.n_samples, d, problem.n_classes, run.posterior, settings, run.machine.memory
-    )
-    dtype = working_dtype(problem.n_samples, d, problem.n_classes) if chosen == "dense" else torch.float32
+    shape = problem.n_samples, d, problem.n_classes
+    chosen = solver_once(run.work, lambda: choose_solver(*shape, run.posterior, settings, run.machine.memory))
+    dtype = working_dtype(*shape) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
         # A diagonal posterior belongs to the original features, where class blocks are as cheap as anywhere.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,8 @@ def _last_layer(run: Run, settings: Newton) -> Outcome:
     """Train the network once, then leave samples out of its last layer only."""
     engine = build_engine(run, run.probe.training or Retrain())
     with run.clock("train"):
-        features, has_bias = _last_features(run, engine)
+        trained = run.work.once("network", lambda: {"weights": _trained(run, engine)})
+        features, has_bias = _last_features(run, engine, torch.from_numpy(trained["weights"]).to(run.device))
     problem = replace(run.problem, features=features.cpu().numpy())
     probe = LinearProbe(weight_decay=run.probe.weight_decay, fit_intercept=has_bias)
     outcome = classification.run(replace(run, problem=problem, probe=probe), settings)
@@ -84,11 +86,15 @@ def _last_layer(run: Run, settings: Newton) -> Outcome:
     return outcome
 
 
-def _last_features(run: Run, engine: NetworkEngine) -> tuple[Tensor, bool]:
+def _trained(run: Run, engine: NetworkEngine) -> np.ndarray:
+    """Return the weights of the network trained on all samples, a single copy."""
+    seed, nothing = engine.settings.seed, torch.tensor([-1], device=run.device)
+    return engine.train(engine.start(seed), nothing, seed, None, None).cpu().numpy()
+
+
+def _last_features(run: Run, engine: NetworkEngine, copy: Tensor) -> tuple[Tensor, bool]:
     """Return what goes into the last layer of the trained network, and whether that has a bias."""
-    start, seed = engine.start(engine.settings.seed), engine.settings.seed
-    nothing = torch.tensor([-1], device=run.device)
-    copy = engine.train(start, nothing, seed, None, None).to(torch.float64)
+    copy, nothing = copy.to(torch.float64), torch.tensor([-1], device=run.device)
     has_bias = len(engine.stack.last) == 2
     batch = engine.posterior.batch(nothing)
     parts = [

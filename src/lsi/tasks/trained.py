@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from lsi.probes.blocks import BlockCurvature
+from lsi.probes.class_rows import ClassRows
 from lsi.probes.fit import Curvature, FitReport, fit
 from lsi.probes.fit_blocks import fit_blocks
 from lsi.probes.model import SoftmaxModel
@@ -31,9 +33,13 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
         As `fit`.
     """
     fresh: list[Fitted] = []
+    rows = ClassRows(untrained)
+
+    def hessian(model: SoftmaxModel) -> torch.Tensor:
+        return rows.hessian(model.theta, work)
 
     def train() -> Arrays:
-        model, curvature, report = fit(untrained, work.progress)
+        model, curvature, report = fit(untrained, work.progress, hessian=hessian)
         fresh.append((model, curvature, report))
         built = curvature.built_at.cpu().numpy()
         return {**_arrays(model, report), "built_at": built, "drift": np.array(curvature.drift)}
@@ -42,7 +48,7 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
     if fresh:
         return fresh[0]
     model = replace(untrained, theta=_theta(kept["theta"], untrained))
-    curvature = Curvature.of(replace(untrained, theta=_theta(kept["built_at"], untrained)))
+    curvature = Curvature.of(replace(untrained, theta=_theta(kept["built_at"], untrained)), hessian)
     curvature.drift = float(kept["drift"])
     return model, curvature, _report(kept)
 
@@ -68,6 +74,17 @@ def fit_blocks_once(untrained: SoftmaxModel, work: Work) -> FittedBlocks:
         return fresh[0]
     model = replace(untrained, theta=_theta(kept["theta"], untrained))
     return model, BlockCurvature.of(model), _report(kept)
+
+
+def solver_once(work: Work, choose: Callable[[], str]) -> str:
+    """Return the solver of a run: chosen once, since what the machine has left may change the choice.
+
+    Args:
+        work: Keeps the choice.
+        choose: Returns ``"dense"`` or ``"blocks"``.
+    """
+    kept = work.once("solver", lambda: {"blocks": np.array(choose() == "blocks")})
+    return "blocks" if bool(kept["blocks"]) else "dense"
 
 
 def _theta(values: np.ndarray, model: SoftmaxModel) -> torch.Tensor:

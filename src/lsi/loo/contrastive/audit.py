@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from lsi.loo.contrastive.newton import PairNewton
 from lsi.loo.contrastive.precision import PairPrecision
 from lsi.loo.contrastive.result import PairResult
 from lsi.loo.contrastive.retrain import PairRetrain, train_plainly
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 _TOLERANCE = 1e-6
 
@@ -26,7 +27,7 @@ def audit_pairs(
     result: PairResult,
     count: int,
     seed: int,
-    progress: Progress | None = None,
+    work: Work | None = None,
 ) -> Audit:
     """Return the audit of a run.
 
@@ -39,33 +40,46 @@ def audit_pairs(
         result: What the run reports.
         count: How many pairs to leave out again.
         seed: Of the choice.
-        progress: Called as ``progress("audit", done, total)``.
+        work: Who works off the pairs; None: this process.
     """
     began = time.perf_counter()
     picks = choose(result.lsi, count, seed)
-    score = _newton(engine) if isinstance(engine, PairNewton) else _retrain(engine)
-    exact = []
-    for done, pick in enumerate(picks):
-        exact.append(score(int(index[pick])))
-        if progress is not None:
-            progress("audit", done + 1, len(picks))
+    blocks = list(index.numpy()[picks][:, None])
+    found = dict((work or Work()).map("audit", PairsAgain(engine), "solve", blocks))
+    exact = np.concatenate([found[place]["exact"] for place in range(len(blocks))])
     certificate = None if np.isnan(result.relative_error).all() else result.relative_error[picks]
     seconds = time.perf_counter() - began
     return Audit.from_values(index.numpy()[picks], exact, result.lsi[picks], certificate, seconds)
 
 
-def _newton(engine: PairNewton) -> Callable[[int], float]:
-    def score(position: int) -> float:
-        delta = engine.solve(position, tolerance=_TOLERANCE)
-        return _total(engine.precision, position, engine.theta + delta)
+@dataclass(frozen=True)
+class PairsAgain:
+    """What the blocks of an audit need: who made the result."""
 
-    return score
+    engine: PairNewton | PairRetrain
 
+    def solve(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI of one pair that is left out again.
 
-def _retrain(engine: PairRetrain) -> Callable[[int], float]:
-    model, settings = engine.trainer.model, engine.trainer.settings
-    precision = engine.build(train_plainly(model, settings, None))
-    return lambda position: _total(precision, position, train_plainly(model, settings, position))
+        Args:
+            positions: The pair, `(1,)`.
+            tick: Called with the number of pairs that are done.
+        """
+        engine, position = self.engine, int(positions[0])
+        if isinstance(engine, PairNewton):
+            delta = engine.solve(position, tolerance=_TOLERANCE)
+            exact = _total(engine.precision, position, engine.theta + delta)
+        else:
+            theta = train_plainly(engine.trainer.model, engine.trainer.settings, position)
+            exact = _total(self._plain, position, theta)
+        return {"exact": np.array([exact])}
+
+    @cached_property
+    def _plain(self) -> PairPrecision:
+        """Return the posterior of all pairs at heads trained plainly."""
+        assert isinstance(self.engine, PairRetrain)
+        trainer = self.engine.trainer
+        return self.engine.build(train_plainly(trainer.model, trainer.settings, None))
 
 
 def _total(precision: PairPrecision, position: int, theta: Tensor) -> float:

@@ -13,7 +13,7 @@ left to refinement: preconditioned L-BFGS on the objective without the pair itse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from lsi.loo.contrastive.removal import gradient_change
 from lsi.loo.contrastive.result import PairResult
 from lsi.loo.contrastive.state import Side, both_sides
 from lsi.loo.newton import Newton
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 DOUBLE_LIMIT = 4096
 """Up to so many weights, and pairs in a batch, products are in float64."""
@@ -42,6 +42,8 @@ REBUILD_OPERATIONS = 4e12
 """Where building the precision again for every pair costs less, it is."""
 BLOCK_NUMBERS = 1 << 25
 """Numbers in the largest array of one block of left-out pairs."""
+TASK_PAIRS = 64
+"""Pairs that are worked off together, and that an interruption may lose."""
 CALIBRATION = 24
 """Pairs whose error is measured where not all are refined."""
 SAFETY = 3.0
@@ -80,6 +82,7 @@ class PairNewton:
     def __init__(self, model: PairModel, theta: Tensor, precision: PairPrecision, settings: Newton) -> None:
         self.model, self.theta, self.precision, self.settings = model, theta, precision, settings
         size, n = len(theta), max(len(batch) for batch in model.batches)
+        self._last: tuple[int, tuple[tuple[Side, Side], tuple[Tensor, Tensor]]] | None = None
         self.dtype = torch.float64 if size <= DOUBLE_LIMIT and n <= DOUBLE_PAIRS else torch.float32
         self.curvature, self.factor = self._factor()
         self.inverse = torch.cholesky_inverse(self.factor)
@@ -108,30 +111,50 @@ class PairNewton:
             "Raise weight_decay, norm_floor or temperature of the ContrastiveProbe."
         )
 
-    def run(self, index: Tensor, progress: Progress | None = None) -> PairResult:
-        """Return the result of the pairs at `index`."""
-        result, steps = (
-            PairResult.empty(len(index)),
-            torch.zeros(len(index), len(self.theta), dtype=self.dtype),
-        )
-        rebuild = not self.precision.has_frozen
+    def run(self, index: Tensor, work: Work | None = None) -> PairResult:
+        """Return the result of the pairs at `index`.
+
+        Args:
+            index: Positions, `(n,)`.
+            work: Who works off the tasks; None: this process.
+        """
+        work, result, tasks = work or Work(), PairResult.empty(len(index)), self._tasks(index)
         refine = len(index) * self.solve_operations <= REFINE_OPERATIONS and self.settings.tol is not None
-        rebuild = rebuild or (refine and len(index) * self.rebuild_operations <= REBUILD_OPERATIONS)
-        done = 0
-        for where, block, sides in self._blocks(index):
-            delta, result.leverage[where] = self.step(sides, block)
-            if refine:
-                for row, position in enumerate(block.positions.tolist()):
-                    delta[row] = self.solve(position, delta[row])
-                result.relative_error[where] = self.settings.tol if rebuild else np.nan
-            steps[torch.from_numpy(where)] = delta.to(self.dtype)
-            self._put(result, where, block, sides, delta, rebuild)
-            done += len(where)
-            if progress is not None:
-                progress("leave-one-out", done, len(index))
+        rebuild = refine and len(index) * self.rebuild_operations <= REBUILD_OPERATIONS
+        rebuild = rebuild or not self.precision.has_frozen
+        positions = [index[torch.from_numpy(where)].numpy() for where in tasks]
+        owner = PairTask(self, refine, rebuild)
+        for place, arrays in work.map("leave-one-out", owner, "score", positions):
+            result.put(tasks[place], arrays)
         if self.settings.tol is not None and not (refine and rebuild):
-            self._calibrate(result, index, steps, refine)
+            found = work.once("certificates", lambda: self._calibrate(result, index, refine))
+            result.relative_error[:] = found["relative_error"]
         return result
+
+    def _tasks(self, index: Tensor) -> list[np.ndarray]:
+        """Return the places in the result that are worked off together: pairs of one batch."""
+        size = max(16, min(TASK_PAIRS, BLOCK_NUMBERS // len(self.theta)))
+        found = [torch.isin(index, batch).nonzero()[:, 0] for batch in self.model.batches]
+        return [part.numpy() for where in found if len(where) for part in where.split(size)]
+
+    def first(self, positions: Tensor) -> tuple[Block, tuple[Side, Side], Tensor, np.ndarray]:
+        """Return pairs of one batch as a block, the batch's sides, and as `step` does.
+
+        Args:
+            positions: The pairs, `(B,)`.
+        """
+        rows = self.model.batch_of(int(positions[0]))
+        sides, candidates = self._sides(int(rows[0]))
+        block = Block(positions, torch.searchsorted(rows, positions), candidates)
+        return block, sides, *self.step(sides, block)
+
+    def _sides(self, position: int) -> tuple[tuple[Side, Side], tuple[Tensor, Tensor]]:
+        """Return both sides of a pair's batch, and their candidates' means; the last one is kept."""
+        if self._last is None or self._last[0] != position:
+            rows = self.model.batch_of(position)
+            sides = both_sides(self.model, self.theta, rows, self.dtype)
+            self._last = position, (sides, (sides[0].candidate_means(), sides[1].candidate_means()))
+        return self._last[1]
 
     def solve(self, position: int, delta: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
         """Return `θ₋ᵢ − θ` of one pair, iterated until the gradient without it is gone, `(K,)` float64.
@@ -192,38 +215,8 @@ class PairNewton:
             [(w[:, :, None] * s[:, None, :]).flatten(1) for w, s in zip(halves, x, strict=True)], 1
         )
 
-    def _blocks(self, index: Tensor) -> Iterator[tuple[np.ndarray, Block, tuple[Side, Side]]]:
-        """Yield the scored pairs batch by batch: places in the result, the pairs, the batch's sides."""
-        size = max(16, BLOCK_NUMBERS // len(self.theta))
-        for batch in self.model.batches:
-            where = torch.isin(index, batch).nonzero()[:, 0]
-            if not len(where):
-                continue
-            sides = both_sides(self.model, self.theta, batch, self.dtype)
-            candidates = sides[0].candidate_means(), sides[1].candidate_means()
-            for part in where.split(size):
-                positions = index[part]
-                block = Block(positions, torch.searchsorted(batch, positions), candidates)
-                yield part.numpy(), block, sides
-
-    def _put(
-        self, result: PairResult, where: np.ndarray, block: Block, sides: tuple[Side, Side],
-        delta: Tensor, rebuild: bool,
-    ) -> None:  # fmt: skip
-        if rebuild:
-            for row, position in enumerate(block.positions.tolist()):
-                divergences = self.precision.exact(position, self.theta + delta[row])
-                result.put_terms(where[row : row + 1], divergences)
-        else:
-            k = self.model.n_left
-            left = self.precision.frozen(sides[0], block, delta[:, :k], False)
-            result.put_terms(
-                where, add_terms(left, self.precision.frozen(sides[1], block, delta[:, k:], True))
-            )
-        result.put_match(where, self.model, block.positions, self.theta + delta)
-
-    def _calibrate(self, result: PairResult, index: Tensor, steps: Tensor, refined: bool) -> None:
-        """Measure the error of a few pairs, from the highest score to the lowest, and lend it to the others.
+    def _calibrate(self, result: PairResult, index: Tensor, refined: bool) -> Arrays:
+        """Return `relative_error` of all pairs: a few are measured, from the highest score to the lowest.
 
         Where pairs are not refined one more step is taken; the precision is built again there.
         """
@@ -231,18 +224,59 @@ class PairNewton:
         picks = choose(result.lsi, min(CALIBRATION, affordable, len(index)), seed=0)
         errors = []
         for pick in picks:
-            position, delta = int(index[pick]), steps[pick].to(torch.float64)
-            target = delta if refined else delta + self._correction(position, delta)
+            position, delta = int(index[pick]), self.first(index[pick : pick + 1])[2][0]
+            target = self.solve(position, delta) if refined else delta + self._correction(position, delta)
             value = float(self.precision.exact(position, self.theta + target)[2].total)
             errors.append(abs(value - result.lsi[pick]) / value if value > 0 else np.inf)
         ranks = np.argsort(np.argsort(result.lsi, kind="stable"), kind="stable")
         distance = np.abs(ranks[:, None] - ranks[picks][None, :])
         near = np.argsort(distance, axis=1, kind="stable")[:, :3]
-        result.relative_error[:] = SAFETY * np.asarray(errors)[near].max(1)
+        return {"relative_error": SAFETY * np.asarray(errors)[near].max(1)}
 
     def _correction(self, position: int, delta: Tensor) -> Tensor:
         gradient = self.model.without(position).value_gradient(self.theta + delta)[1]
         return -(self.inverse @ gradient.to(self.dtype)).to(torch.float64)
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """What the blocks of a run need.
+
+    Attributes:
+        engine: Steps and solves.
+        refine: Whether every pair is solved to its optimum.
+        rebuild: Whether the precision is built again for every pair.
+    """
+
+    engine: PairNewton
+    refine: bool
+    rebuild: bool
+
+    def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result for pairs of one batch.
+
+        Args:
+            positions: The pairs, `(n,)`.
+            tick: Called with the number of pairs that are done.
+        """
+        engine, result = self.engine, PairResult.empty(len(positions))
+        block, sides, delta, result.leverage = engine.first(torch.from_numpy(positions))
+        for row, position in enumerate(positions.tolist()):
+            if self.refine:
+                delta[row] = engine.solve(position, delta[row])
+            if self.rebuild:
+                terms = engine.precision.exact(position, engine.theta + delta[row])
+                result.put_terms(slice(row, row + 1), terms)
+            tick(1)
+        if self.refine and self.rebuild:
+            result.relative_error[:] = engine.settings.tol
+        if not self.rebuild:
+            k, precision = engine.model.n_left, engine.precision
+            left = precision.frozen(sides[0], block, delta[:, :k], False)
+            terms = add_terms(left, precision.frozen(sides[1], block, delta[:, k:], True))
+            result.put_terms(slice(None), terms)
+        result.put_match(slice(None), engine.model, block.positions, engine.theta + delta)
+        return result.arrays()
 
 
 def own_block(sides: tuple[Side, Side], at: Tensor) -> Tensor:

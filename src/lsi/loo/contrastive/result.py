@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -49,6 +50,15 @@ class PairResult:
         values = {field.name: np.full(n, np.nan) for field in fields(cls)}
         values["loo_prediction"] = np.full(n, -1, dtype=np.int64)
         return cls(**values)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the columns by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def put(self, where: np.ndarray | slice, columns: Mapping[str, np.ndarray]) -> None:
+        """Write the columns of a block."""
+        for name, column in columns.items():
+            getattr(self, name)[where] = column
 
     @property
     def lsi(self) -> np.ndarray:

@@ -9,8 +9,9 @@ left-out pair is one shorter. Copies are kept as `(B, d, D)`, so that a step is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from lsi.loo.contrastive.model import Embeddings, PairModel
 from lsi.loo.contrastive.precision import PairPrecision
 from lsi.loo.contrastive.result import PairResult
 from lsi.loo.retrain import Retrain
-from lsi.progress import Progress
+from lsi.work import Arrays, Tick, Work
 
 _CACHE_ELEMENTS = 1 << 18
 """Logits of all copies together stay about this many: more are paged in anew in every step."""
@@ -119,27 +120,49 @@ class PairRetrain:
     def __init__(self, model: PairModel, build: Callable[[Tensor], PairPrecision], settings: Retrain) -> None:
         self.trainer, self.build = PairTrainer(model, settings), build
 
-    def run(self, index: Tensor, progress: Progress | None = None) -> PairResult:
-        """Return the result of the pairs at `index`."""
-        model, epochs = self.trainer.model, self.trainer.settings.epochs
+    def run(self, index: Tensor, work: Work | None = None) -> PairResult:
+        """Return the result of the pairs at `index`.
+
+        Args:
+            index: Positions, `(n,)`.
+            work: Who works off the blocks; None: this process.
+        """
+        work, model = work or Work(), self.trainer.model
         size = max(1, min(64, _CACHE_ELEMENTS // max(len(batch) for batch in model.batches) ** 2))
-        parts = [torch.tensor([-1]), *index.split(size)]
-        done = 0
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress("leave-one-out", done, epochs * len(parts))
-
-        whole = self.trainer.train(parts[0], tick)[0]
-        precision, result, first = self.build(whole), PairResult.empty(len(index)), 0
-        for part in parts[1:]:
-            heads = self.trainer.train(part, tick)
-            for row, position in enumerate(part.tolist()):
-                put(result, first + row, precision, position, heads[row])
-            first += len(part)
+        nothing = torch.tensor([-1])
+        whole = work.once("whole", lambda: {"theta": self.trainer.train(nothing)[0].numpy()})
+        task = PairCopies(self, self.build(torch.from_numpy(whole["theta"])))
+        blocks, result = [part.numpy() for part in index.split(size)], PairResult.empty(len(index))
+        units = [self.trainer.settings.epochs] * len(blocks)
+        for place, arrays in work.map("leave-one-out", task, "score", blocks, units):
+            result.put(slice(place * size, place * size + len(blocks[place])), arrays)
         return result
+
+
+@dataclass(frozen=True)
+class PairCopies:
+    """What the blocks of a run need.
+
+    Attributes:
+        engine: Trains.
+        precision: Posterior of the full data.
+    """
+
+    engine: PairRetrain
+    precision: PairPrecision
+
+    def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result.
+
+        Args:
+            positions: To leave out, `(n,)`.
+            tick: Called with 1 after every epoch.
+        """
+        result = PairResult.empty(len(positions))
+        heads = self.engine.trainer.train(torch.from_numpy(positions), lambda: tick(1))
+        for row, position in enumerate(positions.tolist()):
+            put(result, row, self.precision, position, heads[row])
+        return result.arrays()
 
 
 def put(result: PairResult, where: int, precision: PairPrecision, position: int, theta: Tensor) -> None:

@@ -1,0 +1,52 @@
+"""``lsi merge``: the parts of one run put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lsi.cli.compute import check_places, write
+from lsi.cli.options import OutputOptions
+from lsi.errors import InputError
+
+
+def merge(
+    parts: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    report: Path | None = None,
+    dataset: Annotated[str | None, Parameter(name=["--dataset", "-d"])] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
+) -> None:
+    """Put the parts of a run together that `lsi compute --shard` scored, and show the result.
+
+    Args:
+        parts: Folders of all parts, in any order.
+        output: Folder for the scores of the whole run.
+        report: HTML page to write; it needs no network.
+        dataset: The data that were scored, for pictures; default: where the scores say they came from.
+        overwrite: Replace scores, or a foreign page, that are already there.
+        json: Print one JSON object on stdout and nothing else there.
+        quiet: Print errors only.
+
+    Raises:
+        InputError: If parts are missing, or do not belong together.
+    """
+    from lsi.cli.display import show_result
+    from lsi.cli.saved import find_samples
+    from lsi.shards import merge as put_together
+
+    places = OutputOptions(output=output, report=report, overwrite=overwrite, json=json, quiet=quiet)
+    check_places(places)
+    if output is not None and output.resolve() in [part.resolve() for part in parts]:
+        raise InputError(f"--output {output} is one of the parts. Choose another folder.")
+    scores = put_together(parts)
+    samples = None if report is None else find_samples(scores, dataset)
+    written = write(scores, samples, places)
+    if json or not quiet:
+        show_result(scores, as_json=json, written=written)

@@ -1,0 +1,162 @@
+"""What survives the end of a command: finished blocks beside the output, and how to go on from them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from lsi.cli.options import LongRunOptions, OutputOptions
+from lsi.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from lsi.checkpoint import Checkpoint, Say
+
+UNFINISHED = ".unfinished"
+"""What the folder of finished blocks is called after the name of the output."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a command keeps while it runs.
+
+    Attributes:
+        checkpoint: For finished blocks; None: they are not kept.
+        replaces: Whether the scores at the output are of this very run, which ended before it had removed
+            its blocks: they are written once more.
+        goes: Whether the blocks go once the output is written.
+    """
+
+    checkpoint: Checkpoint | None = None
+    replaces: bool = False
+    goes: bool = False
+
+    def finish(self) -> None:
+        """Remove the blocks: what they led to is written."""
+        if self.checkpoint is not None and self.goes:
+            self.checkpoint.remove()
+
+
+def blocks_folder(output: OutputOptions, long: LongRunOptions) -> Path | None:
+    """Return where finished blocks are kept; None: nowhere.
+
+    Args:
+        output: Where results go.
+        long: What was asked for.
+
+    Raises:
+        InputError: Both a folder and none was asked for.
+        OutputError: The folder would lie in that of the scores, or the other way round.
+    """
+    if long.no_checkpoint:
+        if long.checkpoint is not None:
+            raise InputError("--checkpoint and --no-checkpoint: choose one of them.")
+        return None
+    if long.checkpoint is None:
+        place = output.output
+        return None if place is None else place.with_name(place.name + UNFINISHED)
+    if output.output is not None:
+        here, there = long.checkpoint.resolve(), output.output.resolve()
+        if here == there or here in there.parents or there in here.parents:
+            raise OutputError(
+                f"the finished blocks in {long.checkpoint} and the scores in {output.output} need folders of "
+                f"their own. Leave --checkpoint out: they are then kept in {output.output}{UNFINISHED}."
+            )
+    return long.checkpoint
+
+
+@contextmanager
+def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[Kept]:
+    """Keep finished blocks while the context lasts, and other runs away from blocks and output.
+
+    SIGTERM ends the command as Ctrl-C does.
+
+    Args:
+        output: Where results go.
+        long: What was asked for.
+        say: Called with a sentence where the run goes on from blocks that are there.
+
+    Yields:
+        What is kept.
+
+    Raises:
+        OutputError: Another run is at work on the same blocks or the same output.
+        KeyboardInterrupt: The command was interrupted; says what is kept.
+    """
+    from lsi.checkpoint import Checkpoint
+
+    folder = blocks_folder(output, long)
+    lock = None if output.output is None else _locked(output.output)
+    checkpoint = None if folder is None else Checkpoint(folder, say)
+    try:
+        with _terminated():
+            if checkpoint is not None:
+                checkpoint.take()
+            yield Kept(checkpoint, _was_written(output.output, folder), output.output is not None)
+    except KeyboardInterrupt as error:
+        if error.args or checkpoint is None or not checkpoint.run:
+            raise
+        raise KeyboardInterrupt(checkpoint.summary()) from error
+    finally:
+        if checkpoint is not None:
+            checkpoint.close()
+        if lock is not None:
+            _release(lock)
+
+
+def _was_written(output: Path | None, folder: Path | None) -> bool:
+    """Tell whether the scores at the output are those that the kept blocks led to."""
+    from lsi.checkpoint import run_of
+    from lsi.scores_io import written_run
+
+    run = None if output is None or folder is None else run_of(folder)
+    return run is not None and output is not None and written_run(output) == run
+
+
+def _locked(output: Path) -> FileLock:
+    """Keep other runs away from an output."""
+    from filelock import FileLock, Timeout
+
+    from lsi.scores_folder import explained
+
+    target = Path(os.path.realpath(output))
+    with explained(output):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.parent / f".{target.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"another run is about to write {os.fspath(output)!r}. Wait for it, or choose another folder."
+            ) from error
+    return lock
+
+
+def _release(lock: FileLock) -> None:
+    Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: no one else removes a lock of theirs
+    lock.release()
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
