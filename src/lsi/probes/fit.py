@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 from lsi.errors import ConvergenceError, InputError
 from lsi.probes.model import ROWS, SoftmaxModel
 from lsi.progress import Progress
+
+Hessian = Callable[[SoftmaxModel], Tensor]
 
 # Squared Newton decrement at which the fit counts as converged, in nats and relative to an objective below
 # one: the error that it leaves in any loss is below it, and so far below the smallest score of interest.
@@ -44,11 +47,12 @@ class Curvature:
     drift: float = 0.0
 
     @classmethod
-    def of(cls, model: SoftmaxModel) -> Curvature:
+    def of(cls, model: SoftmaxModel, hessian: Hessian = SoftmaxModel.hessian) -> Curvature:
         """Accumulate and factorise the curvature of `model` at its current weights.
 
         Args:
             model: Data and weights.
+            hessian: Accumulates it.
 
         Returns:
             The factorised curvature.
@@ -56,7 +60,7 @@ class Curvature:
         Raises:
             InputError: If the matrix is not positive definite in float64.
         """
-        matrix = model.hessian()
+        matrix = hessian(model)
         matrix.diagonal().add_(model.loo_ridge)
         failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
         factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
@@ -124,7 +128,10 @@ def warm_start(model: SoftmaxModel, iterations: int = 100) -> Tensor:
 
 
 def fit(
-    model: SoftmaxModel, progress: Progress | None = None, max_iterations: int = 200
+    model: SoftmaxModel,
+    progress: Progress | None = None,
+    max_iterations: int = 200,
+    hessian: Hessian = SoftmaxModel.hessian,
 ) -> tuple[SoftmaxModel, Curvature, FitReport]:
     """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts.
 
@@ -132,6 +139,7 @@ def fit(
         model: The untrained model; its `design` type decides the type of the large products.
         progress: Called as `progress("fit", done, total)`.
         max_iterations: Limit of Newton steps.
+        hessian: Accumulates the curvature of a model.
 
     Returns:
         The trained model, the factorised curvature at its weights and a report.
@@ -142,7 +150,7 @@ def fit(
     """
     if model.theta.numel() > DENSE_START:
         model = replace(model, theta=warm_start(model))
-    curvature, rate, stalled = Curvature.of(model), 1.0, 0
+    curvature, rate, stalled = Curvature.of(model, hessian), 1.0, 0
     objective, gradient = model.objective_and_gradient(model.theta)
     step = curvature.solve(gradient)
     decrement = float((step * gradient).sum())
@@ -158,7 +166,7 @@ def fit(
             curvature.drift = max(curvature.drift, rate**0.5)
         stalled = stalled + 1 if rate > 0.25 else 0
         if rate > REUSE_RATE and decrement > ACCEPTED_DECREMENT * unit:
-            curvature, rate = Curvature.of(model), 1.0
+            curvature, rate = Curvature.of(model, hessian), 1.0
             step = curvature.solve(gradient)
             decrement = float((step * gradient).sum())
         if progress is not None:
@@ -169,7 +177,7 @@ def fit(
             " nats). Standardise the features or raise weight_decay."
         )
     if curvature.drift > 1e-6 and model.theta.numel() <= DENSE_START:
-        curvature = Curvature.of(model)
+        curvature = Curvature.of(model, hessian)
     return model, curvature, fit_report(model, objective, gradient, decrement, iteration)
 
 

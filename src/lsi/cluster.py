@@ -1,0 +1,308 @@
+"""Blocks of work on a Ray cluster: what they all need is sent once to a node, lost workers are replaced.
+
+Ray is an optional package: nothing here is imported before a cluster is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsi.errors import InputError, LsiError
+from lsi.machine import available_memory
+from lsi.manifest import versions
+from lsi.shipping import Part, pack, unpack
+from lsi.work import Arrays, Tick
+
+LOCAL = "local"
+STORE_BYTES = 2 << 30  # most memory that a local cluster shares among its workers
+# How often a block is tried whose worker died. A block that kills each of its workers has to end at last.
+ATTEMPTS = 100
+REACH_SECONDS, ANSWER_SECONDS, PATIENCE = 3.0, 60.0, 60.0
+
+
+class RayExecutor:
+    """Does blocks in the workers of the Ray cluster that this process is connected to.
+
+    Args:
+        device: Where a worker computes.
+
+    Raises:
+        InputError: No node of the cluster can hold a worker, or its software is another.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.threads = torch.get_num_threads()
+        self._gpus = 1 if device.type == "cuda" else 0
+        self._held: dict[tuple[Any, ...], tuple[Part, Any]] = {}
+        self.workers = count_workers(self.threads, self._gpus)
+        _check_nodes()
+
+    def run(self, owner: Any, method: str, blocks: Sequence[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
+        """Yield the place of each block and what `owner.method(block, tick)` returned, as they are done.
+
+        Args:
+            owner: Holds what all blocks need; its large arrays are sent once, and again only if they change.
+            method: Name of its method.
+            blocks: What is to be done.
+            tick: Not called: blocks under way elsewhere do not tell.
+
+        Yields:
+            Place and result.
+
+        Raises:
+            LsiError: What a block raised.
+        """
+        import ray
+
+        if not blocks:
+            return
+        sent, todo = self._send(owner), iter(enumerate(blocks))
+        under_way: dict[Any, int] = {}
+        do = ray.remote(_do).options(
+            num_cpus=self.threads, num_gpus=self._gpus, max_retries=ATTEMPTS, name=f"lsi {method}"
+        )
+        limit = 2 * self.workers + 2  # the next ones wait beside a worker, and results do not pile up
+        try:
+            while True:
+                while len(under_way) < limit and (item := next(todo, None)) is not None:
+                    under_way[do.remote(self.threads, method, item[1], *sent)] = item[0]
+                if not under_way:
+                    return
+                ref = self._first_done(list(under_way))
+                place = under_way.pop(ref)
+                yield place, _result(ref)
+        finally:
+            for ref in under_way:
+                ray.cancel(ref)
+
+    def _send(self, owner: Any) -> tuple[Any, ...]:
+        """Return what tells the owner apart, its payload and its parts; the same part is sent once."""
+        import ray
+
+        payload, parts = pack(owner)
+        old, self._held = self._held, {}
+        for part in parts:
+            self._held[part.key] = old.get(part.key) or (part, ray.put(part.read()))
+        refs = [self._held[part.key][1] for part in parts]
+        digest = hashlib.sha256(payload + "".join(ref.hex() for ref in refs).encode()).hexdigest()
+        return digest, ray.put(payload), *refs
+
+    def _first_done(self, refs: list[Any]) -> Any:
+        import ray
+
+        while True:
+            done, _ = ray.wait(refs, num_returns=1, timeout=PATIENCE)
+            if done:
+                return done[0]
+            if not _slots(self.threads, self._gpus):
+                warnings.warn("no worker is left in the cluster: waiting for one to join.", stacklevel=2)
+
+
+@contextmanager
+def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
+    """Yield who does blocks on a cluster.
+
+    Args:
+        address: ``"local"``: start one on this machine and end it; ``"auto"``, ``"host:port"`` or
+            ``"ray://host:port"``: one that runs. A connection that is there already is used, and left.
+        device: Where workers compute.
+
+    Yields:
+        The executor.
+
+    Raises:
+        InputError: Ray is missing, there is no such cluster, or it cannot do the work.
+    """
+    check_cluster(address)
+    if device.type == "cuda" and device.index:
+        raise InputError(f"device={str(device)!r}: workers of a cluster choose their GPUs. Use 'cuda'.")
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(address)
+    try:
+        yield RayExecutor(device)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def check_cluster(address: Any) -> None:
+    """Refuse within seconds what cannot be connected to.
+
+    Args:
+        address: As in `open_cluster`.
+
+    Raises:
+        InputError: Ray is missing, the address is none, or nothing answers there.
+    """
+    if not isinstance(address, str) or not address:
+        raise InputError(
+            f"cluster must be 'local', 'auto' or an address such as 'host:6379', got {address!r}."
+        )
+    # Nothing is reported to anyone, and nothing is served but the cluster itself.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            "a cluster needs the package ray: pip install 'laplace-sample-information[ray]'."
+        ) from error
+    if ray.is_initialized() or address in (LOCAL, "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InputError(
+            f"cluster {address!r} is no address. Use 'local', 'auto', 'host:6379' or 'ray://host:10001'."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"nothing answers at {address!r} ({error}). Start the cluster with `ray start --head`, or use "
+            "cluster='local'."
+        ) from error
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == LOCAL:
+            have = available_memory() or 4 * STORE_BYTES
+            ray.init(
+                address=LOCAL,
+                num_cpus=max(os.cpu_count() or 1, torch.get_num_threads()),
+                object_store_memory=int(max(128 << 20, min(STORE_BYTES, have // 4))),
+                include_dashboard=False,
+                **quiet,
+            )
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the cluster {address!r} cannot be used: {reason}. Start one with `ray start --head`, or use "
+            "cluster='local'."
+        ) from error
+
+
+def count_workers(threads: int, gpus: int = 0) -> int:
+    """Return how many workers the cluster can hold at a time.
+
+    Args:
+        threads: Of each.
+        gpus: Of each.
+
+    Returns:
+        The number, at least one.
+
+    Raises:
+        InputError: There is no room for any.
+    """
+    found = _slots(threads, gpus)
+    if not found:
+        what = f"{threads} processor{'s' if threads > 1 else ''}" + (" and a GPU" if gpus else "")
+        raise InputError(
+            f"no node of the cluster has {what} for a worker. Use fewer threads (--threads, or "
+            "torch.set_num_threads), or start nodes that have them."
+        )
+    return found
+
+
+def _slots(threads: int, gpus: int) -> int:
+    import ray
+
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            room = int(has.get("CPU", 0) // threads)
+            total += min(room, int(has.get("GPU", 0))) if gpus else room
+    return total
+
+
+def _check_nodes() -> None:
+    """Refuse nodes whose software would not give the same bits."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            ask = ray.remote(_versions).options(num_cpus=0, scheduling_strategy=there)
+            asked[node["NodeManagerAddress"]] = ask.remote()
+    for address, ref in asked.items():
+        try:
+            found = ray.get(ref, timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, ImportError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"the node {address} of the cluster cannot work ({reason}). Install the same version of this "
+                "library there."
+            ) from error
+        _check_versions(found, address)
+
+
+def _check_versions(found: dict[str, str], address: str) -> None:
+    mine = versions()
+    other = [
+        f"{name} {found.get(name)} instead of {mine[name]}" for name in mine if found.get(name) != mine[name]
+    ]
+    if other:
+        raise InputError(
+            f"the node {address} of the cluster has {', '.join(other)}. Install the same versions "
+            "everywhere, or results would differ."
+        )
+
+
+def _versions() -> dict[str, str]:
+    return versions()
+
+
+def _result(ref: Any) -> Arrays:
+    """Return a result as arrays of its own; errors of the library come back as themselves."""
+    import ray
+
+    try:
+        arrays = ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise
+    except ray.exceptions.WorkerCrashedError as error:
+        raise LsiError(
+            f"a block of work ended each of its {ATTEMPTS} workers: they may lack memory. Use a smaller "
+            "memory=…, or fewer workers on a node."
+        ) from error
+    return {name: array if array.flags.writeable else array.copy() for name, array in arrays.items()}
+
+
+_owners: dict[str, Any] = {}
+"""In a worker: the owner of the blocks that it does, by what tells it apart; one at a time."""
+
+
+def _do(threads: int, method: str, block: Any, digest: str, payload: bytes, *parts: np.ndarray) -> Arrays:
+    """Do one block in a worker."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    if digest not in _owners:
+        _owners.clear()
+        _owners[digest] = unpack(payload, parts)
+    return getattr(_owners[digest], method)(block, _tell_nobody)
+
+
+def _tell_nobody(units: int) -> None:
+    """Take a tick."""
