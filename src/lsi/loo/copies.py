@@ -29,10 +29,14 @@ _MEANS = ("mean_term", "covariance_term", "loo_probability")
 
 @dataclass
 class SeedRun:
-    """What one seed gave: the result at the end, and LSI after recorded epochs, `(n_scored,)` each."""
+    """What one seed gave: the result at the end, and LSI after recorded epochs, `(n_scored,)` each.
+
+    `strides` says in how many the copies were trained, 0 where every epoch was computed.
+    """
 
     result: LooResult
     recorded: dict[int, np.ndarray] = field(default_factory=dict)
+    strides: int = 0
 
 
 class CopiesEngine(ABC):
@@ -111,6 +115,7 @@ class CopiesEngine(ABC):
         task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
         recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
         run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
+        run.strides = len(task.wholes) - 1 if 0 in task.wholes else 0
         bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
         blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
         within = work.within(f"seed-{seed}")
@@ -154,6 +159,8 @@ class CopiesEngine(ABC):
         """Return what is worth knowing about the training, as JSON values."""
         s, done = self.settings, mean.done
         out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
+        if any(run.strides for run in runs):
+            out["strides"] = [run.strides for run in runs]
         if len(runs) > 1:
             pairs = [spearman(a.result.lsi[done], b.result.lsi[done]) for a, b in combinations(runs, 2)]
             out["rank_correlation_between_seeds"] = float(np.mean(pairs))

@@ -18,15 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.errors import ConvergenceError, InputError
+from lsi.errors import InputError
 from lsi.loo.algorithms import SGD, Algorithm, Schedule, as_algorithm, as_schedule, describe_settings
 from lsi.loo.copies import CopiesEngine, Record, Scorer
+from lsi.loo.heads import HeadTrainer, initial_weights
 from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.sweep import row_blocks
 from lsi.loo.plain import train_plainly
 from lsi.loo.result import LooResult
+from lsi.loo.strides.choice import Strides, Wholes
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
+from lsi.problem import check_positive
+from lsi.work import Arrays, Tick
+
+MOST_WORK = 1e14  # operations of a block
+FEWEST = 32  # heads of a block, whatever their work
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,9 @@ class Retrain:
         batch_size: Samples a step, in the order of the data; None: all.
         record_every: Score after every so many epochs too, in columns `lsi_epoch_…`; None: at the end
             only.
+        tol: Relative error of LSI up to which heads may be followed in strides of many epochs; None: every
+            epoch of every head is computed. Only linear probes go in strides, and only by plain SGD in full
+            batches.
 
     Raises:
         InputError: Settings outside their range.
@@ -67,6 +77,7 @@ class Retrain:
     schedule: str | Schedule = "constant"
     batch_size: int | None = None
     record_every: int | None = None
+    tol: float | None = 1e-3
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.n_seeds < 1:
@@ -81,6 +92,8 @@ class Retrain:
             raise InputError("Nesterov needs a momentum above 0; set nesterov=False or raise momentum.")
         as_algorithm(self.optimizer)
         as_schedule(self.schedule)
+        if self.tol is not None:
+            check_positive("tol", self.tol)
         if self.batch_size is not None and self.batch_size < 2:
             raise InputError(f"batch_size must be at least 2, got {self.batch_size!r}; None: all samples.")
         if self.record_every is not None and not 1 <= self.record_every <= self.epochs:
@@ -118,99 +131,6 @@ class Retrain:
         return {"kind": "retrain", **values}
 
 
-def initial_weights(seed: int, n_inputs: int, n_classes: int, fit_intercept: bool) -> Tensor:
-    """Return the weights of a fresh ``torch.nn.Linear``, `(C, D)` with the intercept last, float32.
-
-    Args:
-        seed: Given to ``torch.manual_seed``; the global generator is left as it was.
-        n_inputs: Features without the intercept.
-        n_classes: C.
-        fit_intercept: Whether the layer has a bias.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layer = torch.nn.Linear(n_inputs, n_classes, bias=fit_intercept)
-    weight = layer.weight.detach()
-    return torch.cat([weight, layer.bias.detach()[:, None]], 1) if fit_intercept else weight.clone()
-
-
-class HeadTrainer:
-    """Trains B heads at a time, each on all samples but one (or on all).
-
-    Heads are kept as one `(D, C·B)` matrix, so that an epoch is two matrix products and a softmax.
-
-    Args:
-        model: Data and objective; its design must be float32 or float64 and in original coordinates.
-        settings: The protocol.
-    """
-
-    def __init__(self, model: SoftmaxModel, settings: Retrain) -> None:
-        self.model, self.settings = model, settings
-
-    def train(
-        self,
-        start: Tensor,
-        index: Tensor,
-        tick: Callable[[], None] | None = None,
-        record: Record | None = None,
-    ) -> Tensor:
-        """Return the trained heads `(B, C, D)`.
-
-        Args:
-            start: Initial weights `(C, D)`.
-            index: Left-out position of each head, −1 for none, `(B,)`.
-            tick: Called after every epoch.
-            record: As in `CopiesEngine.train`.
-
-        Returns:
-            The heads.
-
-        Raises:
-            ConvergenceError: Weights are no longer finite.
-        """
-        model, s = self.model, self.settings
-        c, b = model.n_classes, len(index)
-        dtype = model.design.dtype
-        weights = start.to(dtype).T[:, :, None].expand(-1, -1, b).reshape(-1, c * b).contiguous()
-        velocity = torch.zeros_like(weights)
-        removed = (index >= 0).to(dtype)
-        scale = (1.0 / (model.n_samples - removed)).repeat(c)
-        for epoch in range(s.epochs):
-            gradient = (
-                self._gradient(weights, index, c, b).mul_(scale).add_(weights, alpha=model.weight_decay)
-            )
-            velocity = gradient.clone() if epoch == 0 else velocity.mul_(s.momentum).add_(gradient)
-            if s.nesterov:
-                gradient.add_(velocity, alpha=s.momentum)
-            weights.sub_(gradient if s.nesterov else velocity, alpha=s.lr)
-            if tick is not None:
-                tick()
-            if record is not None and s.records(epoch + 1):
-                record(epoch + 1, weights.view(-1, c, b).permute(2, 1, 0).contiguous())
-        if not bool(weights.isfinite().all()):
-            raise ConvergenceError(
-                f"Training diverged within {s.epochs} epochs at lr={s.lr}: lower it, or standardise X."
-            )
-        return weights.view(-1, c, b).permute(2, 1, 0).contiguous()
-
-    def _gradient(self, weights: Tensor, index: Tensor, c: int, b: int) -> Tensor:
-        """Return the gradient of the summed loss of every head, `(D, C·B)`."""
-        model = self.model
-        gradient = torch.zeros_like(weights)
-        # A block of logits that stays in cache: larger ones are paged in anew at every epoch.
-        rows_at_once = max(64, (1 << 20) // (c * b))
-        for rows, x in model.design.blocks(rows_at_once):
-            p = torch.softmax((x @ weights).view(len(x), c, b), 1)
-            labels = model.target[rows]
-            p[torch.arange(len(x), device=x.device), labels] -= 1.0
-            inside = (index >= rows.start) & (index < rows.stop)
-            p[index[inside] - rows.start, :, inside.nonzero()[:, 0]] = 0.0
-            if not model.unweighted:
-                p.mul_(model.weight[rows, None, None].to(p.dtype))
-            gradient.addmm_(x.T, p.view(len(x), c * b))
-        return gradient
-
-
 class RetrainEngine(CopiesEngine):
     """Leave-one-out scores of a linear probe by the published protocol.
 
@@ -233,7 +153,7 @@ class RetrainEngine(CopiesEngine):
     ) -> None:
         super().__init__(settings, model.design.device)
         self.model, self.build, self.fit_intercept = model, build, fit_intercept
-        self.trainer = HeadTrainer(model, settings)
+        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings)
 
     def start(self, seed: int) -> Tensor:
         """Return the initial head `(C, D)`."""
@@ -241,9 +161,14 @@ class RetrainEngine(CopiesEngine):
         return initial_weights(seed, d, self.model.n_classes, self.fit_intercept)
 
     def block_size(self) -> int:
-        """Return how many heads are trained together: enough to fill the products, bounded in memory."""
+        """Return how many heads are trained together: enough to fill the products.
+
+        Bounded in memory, and in the work that an interruption would lose.
+        """
         c, d = self.model.n_classes, self.model.design.n_features
-        return int(max(1, min(256, (256 << 20) // (4 * c * max(4 * d, 1024)))))
+        room = (256 << 20) // (4 * c * max(4 * d, 1024))
+        bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
+        return max(1, min(256, room, max(FEWEST, bearable)))
 
     def train(
         self,
@@ -253,8 +178,31 @@ class RetrainEngine(CopiesEngine):
         tick: Callable[[], None] | None,
         record: Record | None,
     ) -> Tensor:
-        """Return trained heads `(B, C, D)`."""
+        """Return trained heads `(B, C, D)`, every epoch of each computed."""
         return self.trainer.train(start, index, tick, record)
+
+    def train_along(
+        self, wholes: Wholes, index: Tensor, seed: int, tick: Tick, record: Record | None
+    ) -> Tensor:
+        """Return trained heads `(B, C, D)`: in strides where `train_whole` kept the initial weights."""
+        if 0 not in wholes:
+            return super().train_along(wholes, index, seed, tick, record)
+        heads, doubtful = self.strides.train(wholes, index, tick, record)
+        again = doubtful.nonzero()[:, 0]
+        if len(again) and self.settings.record_every is not None:
+            return self.train(self.start(seed).to(self.device), index, seed, None, record)
+        if len(again):
+            exact = self.train(self.start(seed).to(self.device), index[again], seed, None, None)
+            heads[again] = exact.to(heads.dtype)
+        return heads
+
+    def train_whole(self, seed: int, index: Tensor) -> Arrays:
+        """Return the weights of the full-data head by epoch, at every node where strides will do."""
+        if not self.strides.grids(len(index)):
+            return super().train_whole(seed, index)
+        start = self.start(seed).to(self.device)
+        wholes = self.strides.choose(start, index, seed, self.trainer, self.scorer)
+        return {str(epoch): whole for epoch, whole in wholes.items()}
 
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
         """Return one head `(C, D)`."""
