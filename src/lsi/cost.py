@@ -138,7 +138,7 @@ def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tu
     working = (
         3 * min(BLOCK_BYTES, min(512, n) * k * (c - 1) * item) + 2 * min(n, ROWS) * k * item + (32 << 20)
     )
-    memory = 2 * n * d * item + (6 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + working
+    memory = 2 * n * d * item + (7 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + working
     return 0.3 + (fit + leave + refine + audit) / (0.6 * rate), int(memory)
 
 

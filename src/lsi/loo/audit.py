@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lsi.audit import Audit
+from lsi.halving import halving
 from lsi.loo.copies import CopiesEngine, Scorer
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.engine import REBUILD_LIMIT, NewtonEngine
@@ -83,8 +84,12 @@ class Optima:
         """
         scorer: Any = self.engine.exact_scorer(AUDIT_TOLERANCE)
         device = self.engine.model.design.device
-        first = self.engine.solver.first_order(torch.from_numpy(positions).to(device))
-        return {"exact": scorer.score(first, first.delta)[2].total.cpu().numpy()}
+
+        def solve(part: np.ndarray) -> np.ndarray:
+            first = self.engine.solver.first_order(torch.from_numpy(part).to(device))
+            return np.asarray(scorer.score(first, first.delta)[2].total.cpu().numpy())
+
+        return {"exact": np.concatenate(list(halving(positions, len(positions), solve)))}
 
 
 def exact_scores(engine: NewtonEngine | BlockEngine, index: Tensor, work: Work | None = None) -> np.ndarray:

@@ -15,12 +15,14 @@ def conjugate_gradients(
 ) -> Tensor:
     """Return `H⁻¹ right` for symmetric positive definite H, to a share `goal` of the squared residual.
 
+    Each right-hand side stops where it has arrived, so that its solution does not depend on the others.
+
     Args:
         operator: Product with H, `(B, C, D) → (B, C, D)`.
         precondition: Product with an approximation of `H⁻¹`, symmetric positive definite.
         right: Right-hand sides, `(B, C, D)`.
-        goal: Squared residual in the preconditioned norm, relative to that of `right`, at which all
-            right-hand sides must have arrived.
+        goal: Squared residual in the preconditioned norm, relative to that of `right`, at which a
+            right-hand side has arrived.
         limit: Limit of iterations.
     """
     solution, remainder = torch.zeros_like(right), right.clone()
@@ -28,16 +30,18 @@ def conjugate_gradients(
     direction = z.clone()
     energy = (remainder * z).sum((1, 2))
     aim = energy * goal
+    under_way = torch.ones_like(energy, dtype=torch.bool)
     for _ in range(limit):
         image = operator(direction)
         curvature = (direction * image).sum((1, 2))
         tiny = torch.finfo(right.dtype).tiny
-        alpha = torch.where(curvature > 0, energy / curvature.clamp_min(tiny), 0.0)
+        alpha = torch.where(under_way & (curvature > 0), energy / curvature.clamp_min(tiny), 0.0)
         solution += alpha[:, None, None] * direction
         remainder -= alpha[:, None, None] * image
         z = precondition(remainder)
         updated = (remainder * z).sum((1, 2))
-        if bool((updated <= aim).all()):
+        under_way &= ~(updated <= aim)
+        if not bool(under_way.any()):
             break
         beta = torch.where(energy > 0, updated / energy.clamp_min(tiny), 0.0)
         direction = z + beta[:, None, None] * direction

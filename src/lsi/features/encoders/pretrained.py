@@ -20,6 +20,7 @@ from lsi.data.decode import Audio
 from lsi.errors import InputError, nearest
 from lsi.features.encoders.base import Batches, Encoder
 from lsi.features.encoders.pooling import POOLINGS, pool
+from lsi.halving import halving
 
 DEFAULTS = {
     "image": "microsoft/resnet-18",
@@ -157,7 +158,16 @@ class PretrainedEncoder(Encoder):
         return batches
 
     def forward(self, inputs: Any) -> Tensor:
-        """Return the features of one batch, `(b, D)` float32 on the processor."""
+        """Return the features of one batch, `(b, D)` float32 on the processor, in parts if need be."""
+        count = len(next(iter(inputs.values())))
+
+        def encode(part: np.ndarray) -> Tensor:
+            whole = len(part) == count
+            return self._encode(inputs if whole else {name: value[part] for name, value in inputs.items()})
+
+        return torch.cat(list(halving(np.arange(count), max(1, count), encode)))
+
+    def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         dtype = getattr(torch, self.precision)
         with (

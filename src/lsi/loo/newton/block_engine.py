@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.halving import halving
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.chord import EXACT_BYTES, MARGIN, ChordScorer
 from lsi.loo.newton.engine import loo_prediction
@@ -95,6 +98,9 @@ class BlockEngine:
             positions: Of the left-out samples, `(n,)`.
             tick: Called with the number of samples that are done.
         """
+        return _joined(halving(positions, max(1, len(positions)), self._score_few))
+
+    def _score_few(self, positions: np.ndarray) -> Arrays:
         removal, leverage = self.solver.sparse(torch.from_numpy(positions).to(self.model.design.device))
         return self._result(removal, leverage).arrays()
 
@@ -132,6 +138,7 @@ class BlockEngine:
         exact = np.maximum(result.lsi[pilots], np.finfo(float).tiny)
         missed = np.abs(before[pilots] / exact - 1.0)
         certified = result.relative_error[pilots].copy()
+        missed[np.isinf(certified)] = np.inf  # its optimum was not found, so that nothing is known of it
         result.relative_error[order] = _nearest(ranks, missed, n)
         result.relative_error[pilots] = certified
         # By the tasks that they come from, which shards divide among themselves.
@@ -163,13 +170,15 @@ class BlockEngine:
             positions: Of the left-out samples, `(n,)`.
             tick: Called with the number of samples that are done.
         """
+        even = -(-len(positions) // max(1, -(-len(positions) // REFINE_BLOCK)))
         parts = []
-        for part in np.array_split(positions, max(1, -(-len(positions) // REFINE_BLOCK))):
-            parts.append(self._solve_few(torch.from_numpy(part).to(self.model.design.device)))
-            tick(len(part))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for part in halving(positions, even, self._solve_few):
+            parts.append(part)
+            tick(len(part["known"]))
+        return _joined(parts)
 
-    def _solve_few(self, where: Tensor) -> Arrays:
+    def _solve_few(self, positions: np.ndarray) -> Arrays:
+        where = torch.from_numpy(positions).to(self.model.design.device)
         first = self.solver.first_order(where)
         delta, error, terms = self._chord.score(first, first.delta)
         probability, prediction = loo_prediction(self.model, where, delta)
@@ -183,6 +192,12 @@ class BlockEngine:
             "known": torch.isfinite(error),
         }
         return {name: column.cpu().numpy() for name, column in columns.items()}
+
+
+def _joined(parts: Iterable[Arrays]) -> Arrays:
+    """Return the columns of several blocks, one after the other."""
+    found = list(parts)
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
 def _nearest(ranks: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:

@@ -100,8 +100,10 @@ class DenseSolver:
         """Return `T_i = H̄⁻¹E_i` as `(C', B, K')`, the input class first, in a buffer that is reused."""
         b, d = x.shape
         k = len(self._inverse) // d
+        self._reach_index = None
         # A fresh tensor of this size would be paged in anew for every block.
         if self._reach.shape[1:2] != (b,):
+            self._reach = self._reach.new_empty(0)  # given back before the other is asked for
             self._reach = torch.empty((k, b, k * d), dtype=x.dtype, device=x.device)
         for c in range(k):
             torch.mm(x, self._inverse[c * d : (c + 1) * d], out=self._reach[c])

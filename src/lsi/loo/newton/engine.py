@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
+from lsi.halving import halving
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.refine import Refined, Refiner
@@ -134,17 +136,31 @@ class NewtonEngine:
         index = torch.from_numpy(positions).to(self.model.design.device)
         result = LooResult.empty(len(index))
         one_pass = self._refiner is None or self._corrector is not None
-        for block in torch.arange(len(index)).split(self.block_size()):
-            first = self.solver.first_order(index[block.to(index.device)])
-            refined = self._unrefined(first) if one_pass else self._refine(first)
-            result.put(block.numpy(), self._result(first, refined))
-            tick(int(np.count_nonzero(~self._is_open(result, block.numpy()))))
+        score = self._unrefined if one_pass else self._refine
+        for part in self._scored(index, np.arange(len(index)), self.block_size(), score, result):
+            tick(int(np.count_nonzero(~self._is_open(result, part))))
         left = np.flatnonzero(self._is_open(result, np.arange(len(index))))
-        for part in np.array_split(left, -(-len(left) // REFINE_BLOCK)) if len(left) else ():
-            first = self.solver.first_order(index[torch.from_numpy(part).to(index.device)])
-            result.put(part, self._result(first, self._refine(first)))
+        even = -(-len(left) // max(1, -(-len(left) // REFINE_BLOCK)))  # parts of about the same size
+        for part in self._scored(index, left, even, self._refine, result):
             tick(len(part))
         return result.arrays()
+
+    def _scored(
+        self,
+        index: Tensor,
+        order: np.ndarray,
+        size: int,
+        score: Callable[[FirstOrder], Refined],
+        result: LooResult,
+    ) -> Iterator[np.ndarray]:
+        """Put the samples `order` of `index` into `result`, block by block, and yield which are there."""
+
+        def do(part: np.ndarray) -> np.ndarray:
+            first = self.solver.first_order(index[torch.from_numpy(part).to(index.device)])
+            result.put(part, self._result(first, score(first)))
+            return part
+
+        return halving(order, size, do)
 
     def _is_open(self, result: LooResult, which: np.ndarray) -> np.ndarray:
         """Return which entries are to be refined after a first pass with sampled corrections."""
@@ -166,13 +182,16 @@ class NewtonEngine:
         order = self.model.probabilities(x).gather(1, target[:, None])[:, 0].argsort()
         count = min(PILOTS if self._affordable else FEW_PILOTS, len(index))
         picks = torch.linspace(0, len(index) - 1, count, device=index.device).long()
-        first = self.solver.first_order(index[order[picks]])
-        sampled = self._unrefined(first)
         pilot = copy.copy(self._refiner)
         pilot.tol = 0.1 * self._refiner.tol
-        exact = pilot.refine(first).terms.total
-        missed = (sampled.terms.total - exact).abs() / exact.clamp_min(torch.finfo(exact.dtype).tiny)
-        excess = (2.0 * missed - sampled.certificate).clamp_min(0)
+
+        def excess_of(part: np.ndarray) -> Tensor:
+            first = self.solver.first_order(index[order[picks[torch.from_numpy(part).to(index.device)]]])
+            sampled, exact = self._unrefined(first), pilot.refine(first).terms.total
+            missed = (sampled.terms.total - exact).abs() / exact.clamp_min(torch.finfo(exact.dtype).tiny)
+            return (2.0 * missed - sampled.certificate).clamp_min(0)
+
+        excess = torch.cat(list(halving(np.arange(count), count, excess_of)))
         around = torch.nn.functional.max_pool1d(excess[None], 5, stride=1, padding=2)[0]
         nearest = torch.searchsorted(picks, torch.arange(len(index), device=index.device))
         extra[index[order]] = around[nearest]

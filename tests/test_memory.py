@@ -1,0 +1,164 @@
+"""Budgets are kept, and blocks that a device has no room for are halved."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from tests.cases import clusters
+
+import lsi
+from lsi.analysis.label_noise import needed_bytes
+from lsi.errors import InputError
+from lsi.halving import halving
+from lsi.loo.newton import engine
+from lsi.loo.newton.blocks import BlockSolver
+from lsi.loo.newton.dense import DenseSolver
+
+X, Y = clusters(3, (40, 35, 25), 5)
+MANY = clusters(7, (9,) * 12, 6)
+
+
+def full(limit, calls):
+    """Return a wrapper of a solver's method for a device with room for `limit` samples at a time."""
+
+    def wrapped(method):
+        def solve(self, index):
+            calls.append(len(index))
+            if len(index) > limit:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            return method(self, index)
+
+        return solve
+
+    return wrapped
+
+
+def restrict(monkeypatch, limit, *methods):
+    calls = []
+    for owner, name in methods:
+        monkeypatch.setattr(owner, name, full(limit, calls)(getattr(owner, name)))
+    return calls
+
+
+def assert_same(scores, expected, rtol=1e-6):
+    assert_allclose(scores.lsi, expected.lsi, rtol=rtol)
+    for name in ("loo_probability", "leverage"):
+        assert_allclose(scores.to_frame()[name], expected.to_frame()[name], rtol=rtol, atol=1e-12)
+    assert_allclose(scores.audit.max_relative_error, expected.audit.max_relative_error, atol=rtol)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "tol"), [("diag", None), ("diag", 1e-2), ("kron", 1e-2), ("full", 1e-2)]
+)
+def test_dense_blocks_are_halved(monkeypatch, posterior, tol):
+    settings = {"posterior": posterior, "method": lsi.Newton(tol=tol), "audit": 4}
+    expected = lsi.score(X, Y, **settings)
+    calls = restrict(monkeypatch, 20, (DenseSolver, "first_order"))
+    assert_same(lsi.score(X, Y, **settings), expected)
+    assert max(calls) > 20 >= calls[-1]
+
+
+def test_pilots_of_sampled_corrections_are_halved(monkeypatch):
+    monkeypatch.setattr(engine, "SAMPLED_WORK", 0.0)
+    settings = {"subset": range(0, 100, 4), "audit": 2, "label_noise": False}
+    expected = lsi.score(X, Y, **settings)
+    calls = restrict(monkeypatch, 3, (DenseSolver, "first_order"))
+    assert_same(lsi.score(X, Y, **settings), expected)
+    assert max(calls) > 3
+
+
+# Optima of class blocks are iterated in float32, whose rounding depends on what is multiplied together.
+@pytest.mark.parametrize(("tol", "rtol"), [(None, 1e-6), (1e-2, 5e-5)])
+@pytest.mark.parametrize("posterior", ["diag", "kron"])
+def test_class_blocks_are_halved(monkeypatch, posterior, tol, rtol):
+    method = lsi.Newton(solver="blocks", tol=tol)
+    settings = {"posterior": posterior, "method": method, "audit": 2, "subset": range(0, 108, 3)}
+    expected = lsi.score(*MANY, **settings)
+    calls = restrict(monkeypatch, 9, (BlockSolver, "first_order"), (BlockSolver, "sparse"))
+    assert_same(lsi.score(*MANY, **settings), expected, rtol)
+    assert max(calls) > 9
+
+
+def test_no_room_for_one_sample_is_refused_with_the_cure(monkeypatch):
+    restrict(monkeypatch, 0, (DenseSolver, "first_order"))
+    with pytest.raises(InputError, match="even a single sample.*Use fewer features"):
+        lsi.score(X, Y)
+
+
+def test_a_size_that_fits_is_kept_and_each_entry_is_done_once():
+    seen = []
+
+    def do(part):
+        seen.append(len(part))
+        if len(part) > 3:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return part.tolist()
+
+    parts = list(halving(np.arange(11), 8, do))
+    assert sum(parts, []) == list(range(11))
+    assert seen == [8, 4, 2, 2, 2, 2, 2, 1]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def do(part):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        list(halving(np.arange(4), 4, do))
+
+
+@pytest.mark.parametrize("posterior", ["diag", "kron", "full"])
+def test_budgets_move_values_by_rounding_only(posterior):
+    expected = lsi.score(X, Y, posterior=posterior, audit=False).lsi
+    for memory in ("40MiB", "64MiB", "1GiB"):
+        assert_allclose(
+            lsi.score(X, Y, posterior=posterior, audit=False, memory=memory).lsi, expected, rtol=1e-6
+        )
+
+
+def test_what_does_not_fit_is_refused_before_any_work():
+    with pytest.raises(InputError, match="are available"):
+        lsi.score(X, Y, memory="1MiB")
+
+
+def test_an_estimate_of_label_noise_that_does_not_fit_is_refused_or_left_out():
+    x, y = np.zeros((30_000, 40), dtype=np.float32), np.arange(30_000) % 2
+    x[:, 0] = y
+    memory = needed_bytes(30_000, 40, 2) - 1
+    with pytest.raises(InputError, match="label_noise=True needs about"):
+        lsi.score(x, y, memory=memory, label_noise=True)
+
+
+MEASURED = """
+import json, resource, sys, numpy as np, lsi
+random = np.random.default_rng(0)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+lsi.score(random.normal(size=(60, 3)), np.arange(60) % 3, audit=2, label_noise=True)
+X, y = random.normal(size=(6000, 160)).astype(np.float32), random.integers(0, 8, 6000)
+base = peak() - X.nbytes
+scores = lsi.score(X, y, memory=sys.argv[1], subset=range(0, 6000, 60), audit=1, label_noise=False)
+print(json.dumps([scores.manifest["fit"]["solver"], peak() - base, scores.lsi.tolist()]))
+"""
+
+
+def test_the_peak_stays_within_the_budget():
+    solvers, values = [], []
+    for mebibytes in (220, 300):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, f"{mebibytes}MiB"],
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            text=True,
+            check=True,
+        )
+        solver, beyond, lsi_values = json.loads(done.stdout)
+        assert beyond < mebibytes << 20
+        solvers.append(solver)
+        values.append(lsi_values)
+    assert solvers == ["dense", "dense"]
+    assert_allclose(values[0], values[1], rtol=1e-6)
