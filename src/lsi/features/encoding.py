@@ -24,6 +24,7 @@ from lsi.progress import Progress
 
 _KEEP_EVERY = 0.5
 _IN_MEMORY = 1 << 30
+_KEPT = "what was encoded so far is kept. Start the same again to go on from there."
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +146,12 @@ def _fill(
             if progress is not None:
                 progress("encode", growing.rows, len(items))
         growing.finish(manifest)
-    except BaseException:
+    except BaseException as error:
         # What is written so far serves the next run, whatever ended this one.
         if growing.dim:
             growing.keep()
+        if isinstance(error, KeyboardInterrupt) and not error.args:
+            raise KeyboardInterrupt(_KEPT) from error
         raise
     finally:
         growing.close()
