@@ -15,7 +15,9 @@ from lsi.loo.newton import block_engine
 from lsi.loo.newton.engine import BLOCK_BYTES, PILOTS, REBUILD_LIMIT, samples_rows
 from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.newton.settings import Newton
-from lsi.loo.retrain import Retrain
+from lsi.loo.retrain import TENSORS, Retrain
+from lsi.loo.strides.choice import PILOTS as PILOT_HEADS
+from lsi.loo.strides.choice import grids_to_try
 from lsi.probes.fit import DENSE_START
 from lsi.probes.fit_blocks import WARM_WORK
 from lsi.probes.model import ROWS
@@ -112,10 +114,13 @@ def cost(shape: Shape, posterior: str, method: Newton | Retrain, solver: str, ra
 
 def _retrain_cost(shape: Shape, method: Retrain, rate: float) -> tuple[float, int]:
     n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
+    grids = grids_to_try(method, n, d, c, n_scored) if method.is_plain else []
+    every = PILOT_HEADS + 1 if grids else n_scored + 1
+    epochs = every * method.epochs + (n_scored * len(grids[0]) if grids else 0)
     # Half of the product rate: the softmax in between takes as long as the products.
-    work = 4.0 * n * d * c * method.epochs * method.n_seeds * (n_scored + 1)
-    heads = min(256, n_scored)
-    return work / (0.5 * rate), 4 * n * d * 2 + 4 * heads * c * (4 * d + 2 * n)
+    work, heads = 4.0 * n * d * c * epochs * method.n_seeds, min(256, n_scored)
+    tensors = TENSORS * min(n, d) if grids else 4 * d
+    return work / (0.5 * rate), 4 * n * d * (3 if grids else 2) + 4 * heads * c * (tensors + 2 * n)
 
 
 def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tuple[float, int]:

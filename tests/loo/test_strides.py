@@ -11,15 +11,24 @@ from tests.cases import CASES, POSTERIORS, Case, clusters
 from tests.oracles import plain_sgd
 
 import lsi
+from lsi.features.design import Design
+from lsi.loo.retrain import RetrainEngine
 from lsi.loo.strides import choice
 from lsi.loo.strides.filters import Responses
 from lsi.loo.strides.grid import GRIDS, Grid, worthwhile
 from lsi.loo.strides.modes import TOP, curvature_modes, principal_axes
 from lsi.loo.strides.trainer import StrideTrainer
+from lsi.probes.model import SoftmaxModel
 
 LONG = lsi.Retrain(epochs=500, lr=0.02)
 HEAVY = lsi.Retrain(epochs=500, lr=0.1, momentum=0.5, nesterov=False)
 FLOAT32 = 1e-4  # what 500 epochs in float32 leave in a difference of two heads
+
+
+@pytest.fixture(autouse=True)
+def whatever_the_size(monkeypatch):
+    """Let datasets go in strides that are too small for them to pay."""
+    monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
 
 
 def medium(**settings):
@@ -199,6 +208,24 @@ def test_strides_too_long_for_the_training_are_noticed():
     wild = lsi.Retrain(epochs=300, lr=0.8, momentum=0.9)
     fast, every = (case.score("diag", replace(wild, tol=tol)) for tol in (1e-3, None))
     assert_allclose(fast.lsi, every.lsi, rtol=2e-3)
+
+
+def test_small_runs_compute_every_epoch(monkeypatch):
+    monkeypatch.setattr(choice, "LEAST_WORK", 2e10)
+    assert "strides" not in medium().score("diag", LONG).manifest["training"]
+    assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 10, 256) == worthwhile(1000, None)
+    assert choice.grids_to_try(lsi.Retrain(tol=None), 5000, 513, 10, 256) == []
+    assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 10, 4) == []
+    assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 200, 256) == []
+
+
+@pytest.mark.parametrize("n_samples, heads", [(200, 256), (20_000, 244), (100_000, 48), (250_000, 32)])
+def test_an_interruption_loses_little(n_samples, heads):
+    model = SoftmaxModel.start(
+        Design(torch.empty(1, 512).expand(n_samples, 512), dtype=torch.float32), None, None, 0.0, 10
+    )
+    engine = RetrainEngine(model, None, lsi.Retrain(), False)
+    assert engine.block_size() == heads
 
 
 @pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), True])

@@ -34,6 +34,7 @@ from lsi.work import Arrays, Tick
 
 MOST_WORK = 1e14  # operations of a block
 FEWEST = 32  # heads of a block, whatever their work
+TENSORS = 20  # of the size of all heads, in strides
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class RetrainEngine(CopiesEngine):
         Bounded in memory, and in the work that an interruption would lose.
         """
         c, d = self.model.n_classes, self.model.design.n_features
-        room = (256 << 20) // (4 * c * max(4 * d, 1024))
+        room = (256 << 20) // (4 * c * max(TENSORS * d, 1024))
         bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
         return max(1, min(256, room, max(FEWEST, bearable)))
 

@@ -23,11 +23,30 @@ Wholes = dict[int, np.ndarray]
 """Weights of the full-data head `(C, D)`, by epoch."""
 
 FEWEST_SCORED = 16  # samples for which trying strides pays
+LEAST_WORK = 2e10  # operations of a run of every epoch, below which it takes a fraction of a second anyway
 MOST_CLASSES = 64  # whose curvature is held for every sample
 PILOTS = 3
 PILOT_SHARE = 0.5  # of the tolerance, for pilots
 DOUBT = 2.0  # corrections that are trusted, in units of the tolerance
 ROUNDING = 1e-10  # nats
+
+
+def grids_to_try(
+    settings: Retrain, n_samples: int, n_features: int, n_classes: int, n_scored: int
+) -> list[list[int]]:
+    """Return the nodes of the grids that a run may try, the fastest first; none: no strides.
+
+    Args:
+        settings: The protocol.
+        n_samples: N.
+        n_features: D, with the intercept.
+        n_classes: C.
+        n_scored: Heads.
+    """
+    work = 4.0 * n_samples * n_features * n_classes * settings.epochs * n_scored
+    if settings.tol is None or n_scored < FEWEST_SCORED or n_classes > MOST_CLASSES or work < LEAST_WORK:
+        return []
+    return worthwhile(settings.epochs, settings.record_every)
 
 
 class Strides:
@@ -46,10 +65,8 @@ class Strides:
 
     def grids(self, n_scored: int) -> list[list[int]]:
         """Return the nodes of the grids that may be tried, the fastest first; none: no strides."""
-        s = self.settings
-        if not self.tol or n_scored < FEWEST_SCORED or self.model.n_classes > MOST_CLASSES:
-            return []
-        return worthwhile(s.epochs, s.record_every)
+        n, d = self.model.n_samples, self.model.design.n_features
+        return grids_to_try(self.settings, n, d, self.model.n_classes, n_scored)
 
     def choose(
         self,
