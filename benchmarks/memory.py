@@ -1,75 +1,146 @@
-"""Peak memory of a run against the budget it was given."""
+"""Peak memory of a run against the budget it was given, for every kind of features.
 
+`python -m benchmarks.memory --data DIR --budgets 1GiB 2GiB 4GiB none --kinds array map frame npz`: each run
+is in a process of its own. "interpreter" is that process after importing numpy, pandas, torch and lsi;
+everything beyond it, the features included, counts against the budget. The largest difference is that to
+the first run.
+"""
+
+import json
 import multiprocessing
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.common import cifar_features, parser, peak_memory, write
 
-BUDGETS = ("1GiB", "2GiB", "4GiB", None)
 COLUMNS = [
-    "case",
+    "features",
     "budget",
     "solver",
-    "interpreter GB",
-    "peak GB",
-    "beyond interpreter GB",
+    "interpreter MiB",
+    "beyond it MiB",
+    "of budget",
     "seconds",
     "largest difference",
 ]
 
 
-def run(budget, data, label, n_samples, threads, mapped):
+def run(kind, budget, folder, given):
     """Score in a process of its own; return the row and the scores."""
-    import lsi
+    import pandas as pd
+    import torch
 
-    torch.set_num_threads(threads)
-    X, y, _ = cifar_features(data, n_samples, label)
-    if mapped:
-        X = np.load(mapped, mmap_mode="r")
-    warm_up(lsi)
-    base = peak_memory() - (0 if mapped else X.nbytes)
-    scores = lsi.score(X, y, method=lsi.Newton(tol=None), audit=False, label_noise=False, memory=budget)
+    import lsi
+    from lsi.cost import parse_size
+
+    torch.set_num_threads(given.threads)
+    lsi.score  # noqa: B018  (the pipeline is imported with its first use)
+    base = peak_memory()
+    scores = from_command_line(budget, folder, given) if kind == "npz" else None
+    if scores is None:
+        X = np.load(folder / "X.npy", mmap_mode="r" if kind == "map" else None)
+        X = pd.DataFrame(X, copy=False) if kind == "frame" else X
+        scores = lsi.score(
+            X,
+            np.load(folder / "y.npy"),
+            posterior=given.posterior,
+            method=lsi.Newton(tol=given.tol),
+            subset=subset(given),
+            audit=given.audit,
+            label_noise=given.label_noise,
+            memory=budget,
+        )
+    beyond = peak_memory() - base
     row = {
-        "case": "memory map" if mapped else "in memory",
+        "features": kind,
         "budget": budget or "none",
         "solver": scores.manifest["fit"]["solver"],
-        "interpreter GB": base / 1e9,
-        "peak GB": peak_memory() / 1e9,
-        "beyond interpreter GB": (peak_memory() - base) / 1e9,
+        "interpreter MiB": base / (1 << 20),
+        "beyond it MiB": beyond / (1 << 20),
+        "of budget": beyond / parse_size(budget) if budget else None,
         "seconds": sum(scores.manifest["timings"].values()),
     }
     return row, scores.lsi
 
 
-def warm_up(lsi):
-    """Load every library that a run needs: they belong to the interpreter, not to the run."""
-    random = np.random.default_rng(0)
-    lsi.score(random.normal(size=(60, 3)), np.arange(60) % 3, audit=False, label_noise=False)
+def subset(given):
+    """Return the positions to score, None for all."""
+    return None if given.scored is None else np.linspace(0, given.samples - 1, given.scored).astype(int)
+
+
+def from_command_line(budget, folder, given):
+    """Run `lsi compute` on an .npz file in this process; return the scores."""
+    import lsi
+    from lsi.cli.app import main
+
+    out = folder / f"scores-{budget}"
+    words = [
+        "compute",
+        "--dataset",
+        str(folder / "data.npz"),
+        "--output",
+        str(out),
+        "--posterior",
+        given.posterior,
+    ]
+    words += [
+        "--tol",
+        "none" if given.tol is None else str(given.tol),
+        "--audit",
+        str(given.audit),
+        "--quiet",
+    ]
+    words += ["--memory", budget] if budget else []
+    words += ["--subset", str(given.scored)] if given.scored else []
+    words += ["--label-noise"] if given.label_noise else ["--no-label-noise"]
+    if main(words):
+        sys.exit(f"lsi {' '.join(words)} failed")
+    return lsi.load(out)
+
+
+def arguments():
+    """Return the options."""
+    options = parser(__doc__.partition("\n")[0])
+    options.add_argument("--samples", type=int, default=50_000)
+    options.add_argument("--label", default="aggre")
+    options.add_argument("--budgets", nargs="+", default=["1GiB", "2GiB", "4GiB", "none"])
+    options.add_argument("--kinds", nargs="+", default=["array"], choices=["array", "map", "frame", "npz"])
+    options.add_argument("--posterior", default="diag")
+    options.add_argument("--tol", type=lambda text: None if text == "none" else float(text), default=None)
+    options.add_argument("--scored", type=int, default=None, help="samples to score; default: all")
+    options.add_argument("--audit", type=int, default=4)
+    options.add_argument("--label-noise", action="store_true")
+    return options.parse_args()
 
 
 def main():
-    options = parser(__doc__)
-    options.add_argument("--samples", type=int, default=50_000)
-    options.add_argument("--label", default="aggre")
-    given = options.parse_args()
-    context, rows, values = multiprocessing.get_context("spawn"), [], []
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "features.npy"
-        np.save(file, cifar_features(given.data, given.samples, given.label)[0])
-        for budget, mapped in [*((budget, None) for budget in BUDGETS), ("1GiB", str(file))]:
-            with context.Pool(1) as pool:
-                arguments = (budget, given.data, given.label, given.samples, given.threads, mapped)
-                row, scores = pool.apply(run, arguments)
-            rows.append(row)
-            values.append(scores)
+    """Run every case, and compare the scores with those of the first."""
+    given, rows, values = arguments(), [], []
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        X, y, source = cifar_features(given.data, given.samples, given.label)
+        np.save(folder / "X.npy", X)
+        np.save(folder / "y.npy", y)
+        np.savez(folder / "data.npz", X=X, y=y)
+        del X
+        for kind in given.kinds:
+            for budget in given.budgets:
+                with context.Pool(1) as pool:
+                    row, scores = pool.apply(run, (kind, None if budget == "none" else budget, folder, given))
+                rows.append(row)
+                values.append(scores)
+                print(json.dumps(row), flush=True)
     for row, scores in zip(rows, values, strict=True):
-        row["largest difference"] = float(np.max(np.abs(scores / values[3] - 1.0)))
-    facts = {"data": cifar_features(given.data, 8, given.label)[2], "samples": given.samples}
-    write("Memory", rows, COLUMNS, {**facts, "threads": given.threads}, given.output)
+        row["largest difference"] = float(np.max(np.abs(scores / values[0] - 1.0)))
+    settings = {
+        name: getattr(given, name)
+        for name in ("posterior", "tol", "scored", "audit", "label_noise", "threads")
+    }
+    write("Memory", rows, COLUMNS, {"data": source, "samples": given.samples, **settings}, given.output)
 
 
 if __name__ == "__main__":
