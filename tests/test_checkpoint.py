@@ -41,7 +41,7 @@ def pairs(**settings):
 
 KINDS = {
     "newton": lambda **more: score(**more),
-    "named": lambda **more: score(y=NAMES, label_noise=True, **more),
+    "named": lambda **more: score(y=NAMES, label_noise=True, posterior="kron", **more),
     "full": lambda **more: score(posterior="full", **more),
     "blocks": lambda **more: score(method=lsi.Newton(solver="blocks"), **more),
     "retrain": lambda **more: score(method=STOPPED, **more),

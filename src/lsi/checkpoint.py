@@ -10,6 +10,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,27 +151,26 @@ class Checkpoint:
         """Let another run have the folder; one that no run was opened in goes."""
         if self._lock is None:
             return
-        if {entry.name for entry in self.folder.iterdir()} <= {LOCK_FILE}:
-            self._clear()
+        if self.folder.is_dir() and {entry.name for entry in self.folder.iterdir()} <= {LOCK_FILE}:
+            self._leave(self._lock)
         self._lock.release()
         self._lock = None
 
     def remove(self) -> None:
         """Remove the folder: its run is complete, and its result is safe elsewhere."""
-        if self._lock is not None:
-            self._clear()
-            self._lock.release()
-            self._lock = None
-
-    def _clear(self) -> None:
-        """Remove what a run wrote, the key last but for the lock: what is left at any time fits together."""
+        if self._lock is None:
+            return
         with explained(self.folder):
-            for path in self.folder.glob(f"*{SUFFIX}"):
+            # The key last: what is left at any time fits together.
+            for path in [*self.folder.glob(f"*{SUFFIX}"), self.folder / RUN_FILE]:
                 path.unlink(missing_ok=True)
-            (self.folder / RUN_FILE).unlink(missing_ok=True)
-            (self.folder / LOCK_FILE).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):  # else someone has put something there meanwhile
-                self.folder.rmdir()
+        self._leave(self._lock)
+        self._lock = None
+
+    def _leave(self, lock: FileLock) -> None:
+        drop_lock(lock)
+        with suppress(OSError):  # someone has put something there meanwhile
+            self.folder.rmdir()
 
     def _there(self) -> int:
         return sum((self.folder / (name + SUFFIX)).exists() for name in self._names)
@@ -179,6 +179,20 @@ class Checkpoint:
         digest = hashlib.sha256(f"{self.run}/{name}/".encode())
         digest.update(payload)
         return _HEAD + digest.hexdigest().encode() + b"\n"
+
+
+def drop_lock(lock: FileLock) -> None:
+    """Release a lock and remove its file.
+
+    Args:
+        lock: Held by this process.
+    """
+    path = Path(lock.lock_file)
+    if os.name == "nt":  # Windows keeps files that are open
+        lock.release()
+    with suppress(OSError):  # elsewhere it goes while it is held: no one else removes a lock of theirs
+        path.unlink()
+    lock.release()
 
 
 def digest_of(key: Mapping[str, Any]) -> str:

@@ -276,6 +276,8 @@ def test_locks_of_a_killed_run_do_not_stay_in_the_way(tmp_path):
 def test_parts_are_merged_to_the_whole(tmp_path, capsys, whole):
     for k in (1, 2, 3):
         assert main([*WINE, "-q", "--shard", f"{k}/3", "--output", str(tmp_path / f"part{k}")]) == 0
+    assert main([*WINE, "--shard", "3/3", "--output", str(tmp_path / "part3"), "--overwrite"]) == 0
+    assert "part 3/3 of it" in capsys.readouterr().err
     parts = [str(tmp_path / f"part{k}") for k in (1, 2, 3)]
     assert main(["merge", *parts[:2], "--output", str(tmp_path / "scores")]) == 2
     assert "3 is missing" in capsys.readouterr().err

@@ -1,12 +1,14 @@
 """Targets: every loader, on files that start as small valid ones."""
 
 import gzip
+import hashlib
 import io
 import json
 import pickle
 import shutil
 import struct
 import tarfile
+import warnings
 import wave
 import zipfile
 
@@ -19,6 +21,7 @@ from tests.fuzzing.engine import Target
 from tests.fuzzing.mutate import mutate_json
 
 from lsi.analysis.decisions import by_row, read_decisions
+from lsi.checkpoint import Checkpoint
 from lsi.cli.choose import with_labels
 from lsi.cli.options import ProbeOptions
 from lsi.cli.targets import build_probe, choose_task, with_targets
@@ -323,6 +326,7 @@ def _others(folder):
     yield Target("transition, csv", [b"0.9,0.1\n0.2,0.8\n"], lambda c: transition(c, ".csv"))
     yield Target("transition, npy", [npy_bytes(np.eye(2))], lambda c: transition(c, ".npy"))
     yield from _cache(folder / "cache")
+    yield from _blocks(folder / "blocks")
     yield from _decisions(folder)
 
 
@@ -365,6 +369,31 @@ def _cache(folder):
                        ("features.npy.part", files)):  # fmt: skip
         changed = {"mutate": mutate_json} if name.endswith("json") else {}
         yield Target(f"cache, {name}", [good[name]], lambda c, n=name, g=good: read(c, n, g), **changed)
+
+
+def _blocks(folder):
+    store = Checkpoint(folder)
+    store.open({"data": {"fingerprint": "x"}, "threads": 1})
+    store.put("fit", {"theta": X, "name": Y})
+    good = {name: (folder / name).read_bytes() for name in ("run.json", "fit.block")}
+    payload = npz_bytes(theta=X, name=Y)
+
+    def read(content, name):
+        for file, value in {**good, name: content}.items():
+            (folder / file).write_bytes(value)
+        store.open({"data": {"fingerprint": "x"}, "threads": 1})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            store.get("fit")
+
+    def signed(content):
+        """Read a block whose sum is right."""
+        digest = hashlib.sha256(f"{store.run}/fit/".encode() + content).hexdigest()
+        read(b"lsi-block 1 " + digest.encode() + b"\n" + content, "fit.block")
+
+    yield Target("blocks, key", [good["run.json"]], lambda c: read(c, "run.json"), mutate=mutate_json)
+    yield Target("blocks, one", [good["fit.block"]], lambda c: read(c, "fit.block"))
+    yield Target("blocks, one with its sum", [payload], signed)
 
 
 def _decisions(folder):

@@ -143,13 +143,15 @@ def check_long(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> N
 def _score(job: Job, output: OutputOptions, long: LongRunOptions, checkpoint: Checkpoint | None) -> Scores:
     """Announce a job, score it, and add what was asked for besides."""
     from lsi.analysis.view import need_classes
-    from lsi.cli.display import announce
+    from lsi.cli.display import announce, say
     from lsi.tasks import task_of
 
     if output.redundancy:
         need_classes({"task": task_of(job.settings["probe"]).name}, "--redundancy")
     if not output.quiet:
         announce(job)
+        if long.shard is not None:
+            say(f"part {long.shard} of it; `lsi merge` puts all parts together")
     scores = run(job, quiet=output.quiet, checkpoint=checkpoint, shard=long.shard)
     return scores.with_redundancy(job.samples.features, job.labels) if output.redundancy else scores
 

@@ -91,7 +91,7 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
         OutputError: Another run is at work on the same blocks or the same output.
         KeyboardInterrupt: The command was interrupted; says what is kept.
     """
-    from lsi.checkpoint import Checkpoint
+    from lsi.checkpoint import Checkpoint, drop_lock
 
     folder = blocks_folder(output, long)
     lock = None if output.output is None else _locked(output.output)
@@ -109,7 +109,7 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
         if checkpoint is not None:
             checkpoint.close()
         if lock is not None:
-            _release(lock)
+            drop_lock(lock)
 
 
 def _was_written(output: Path | None, folder: Path | None) -> bool:
@@ -138,11 +138,6 @@ def _locked(output: Path) -> FileLock:
                 f"another run is about to write {os.fspath(output)!r}. Wait for it, or choose another folder."
             ) from error
     return lock
-
-
-def _release(lock: FileLock) -> None:
-    Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: no one else removes a lock of theirs
-    lock.release()
 
 
 @contextmanager
