@@ -7,7 +7,15 @@ import torch
 
 from benchmarks.common import cifar_features, parser, write
 
-COLUMNS = ["samples", "batched s/sample", "plain s/sample", "times faster", "max difference"]
+COLUMNS = [
+    "samples",
+    "scored",
+    "strides",
+    "batched s/sample",
+    "plain s/sample",
+    "times faster",
+    "max difference",
+]
 
 
 def plain_head(X, y, left_out, settings, weight_decay, n_classes):
@@ -59,10 +67,11 @@ def main():
     options = parser(__doc__)
     options.add_argument("--samples", type=int, nargs="+", default=[200, 5000])
     options.add_argument("--scored", type=int, default=256, help="left-out samples of the batched run")
+    options.add_argument("--every", action="store_true", help="compute every epoch of every head")
     options.add_argument("--plain", type=int, default=4, help="left-out samples of the plain loop")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    settings, rows = lsi.Retrain(), []
+    settings, rows = lsi.Retrain(tol=None if given.every else 1e-3), []
     for n in given.samples:
         X, y, source = cifar_features(given.data, n)
         scored = np.arange(min(given.scored, n))
@@ -73,7 +82,9 @@ def main():
             X, y.astype(np.int64), scored[: given.plain], settings, 1e-4, int(y.max()) + 1
         )
         difference = float(np.abs(scores.lsi[: given.plain] / values - 1).max())
-        rows.append(dict(zip(COLUMNS, [n, batched, plain, plain / batched, difference], strict=True)))
+        strides = scores.manifest["training"].get("strides", [settings.epochs])[0]
+        row = [n, len(scored), strides, batched, plain, plain / batched, difference]
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
     write("Retrain", rows, COLUMNS, {"data": source, "threads": given.threads}, given.output)
 
 

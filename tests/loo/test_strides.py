@@ -1,5 +1,6 @@
 """Heads trained in strides against the protocol run plainly in double precision, and against every epoch."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -171,6 +172,20 @@ def test_block_size(size, monkeypatch):
     whole = case.score("diag", LONG)
     monkeypatch.setattr("lsi.loo.retrain.RetrainEngine.block_size", lambda self: size)
     assert_allclose(case.score("diag", LONG).lsi, whole.lsi, rtol=1e-5)
+
+
+def test_a_copy_elsewhere_trains_to_the_same_bits():
+    case = medium()
+    nodes = GRIDS[0].nodes(LONG.epochs)
+    wholes = {node: plain(case, LONG, epochs=node).astype(np.float32) for node in nodes}
+    here = choice.Strides(untrained(case, torch.float32), LONG)
+    index, ticks = torch.tensor([2, 30, 31]), []
+    first, _ = here.train(wholes, index, ticks.append, None)
+    assert sum(ticks) == LONG.epochs
+    elsewhere, _ = copy.deepcopy(here).train(copy.deepcopy(wholes), index, None, None)
+    assert_array_equal(elsewhere, first)
+    assert_array_equal(here.train(wholes, index, None, None)[0], first)
+    assert first.dtype == torch.float64
 
 
 def test_pilots_can_refuse(monkeypatch):

@@ -121,7 +121,7 @@ class Strides:
         """
 
         def at(epoch: int, change: Tensor) -> Tensor:
-            return torch.from_numpy(wholes[epoch]).to(change.device, torch.float64) + change
+            return torch.tensor(wholes[epoch], dtype=torch.float64, device=change.device) + change
 
         def put(epoch: int, change: Tensor) -> None:
             if record is not None:

@@ -106,9 +106,9 @@ class StrideTrainer:
     def path(self, wholes: Mapping[int, np.ndarray]) -> Path:
         """Return the training of the full-data head from its weights `(C, D)` by epoch."""
         axes = self._axes.to(torch.float64)
-        device = self._model.design.device
+        device, dtype = self._model.design.device, self._model.design.dtype
         weights = {
-            epoch: (torch.from_numpy(whole).to(device, torch.float64) @ axes).T.to(self._model.design.dtype)
+            epoch: (torch.tensor(whole, dtype=torch.float64, device=device) @ axes).T.to(dtype)
             for epoch, whole in sorted(wholes.items())
         }
         return Path(self._model, {epoch: each.contiguous() for epoch, each in weights.items()})
