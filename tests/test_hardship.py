@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.cases import clusters
 from tests.oracles.brute_force import LeaveOneOut
+from tests.oracles.exact_logistic import ExactLogistic
 
 import lsi
 from lsi.errors import InputError, LsiError
@@ -61,6 +62,29 @@ def test_hardship(name, posterior):
     )
     positions = np.unique(np.linspace(0, len(y) - 1, 4).astype(int)).tolist()
     assert_right_or_flagged(scores, oracle_of(x, y, decay), posterior, positions)
+
+
+# Probabilities round to one here, so that double precision cannot tell what is right.
+BEYOND_DOUBLE = {
+    "scale 1e4": case(1e4 * X, Y),
+    "scale 1e5": case(1e5 * X, Y),
+    "one feature of scale 1e6": case(X * [1, 1, 1, 1e6], Y),
+    "separable, decay of 1e-12": case(*SPLIT, 1e-12),
+    "separable, decay of 1e-15": case(*SPLIT, 1e-15),
+}
+EXACT = {name: ExactLogistic(*BEYOND_DOUBLE[name]) for name in BEYOND_DOUBLE}
+
+
+@pytest.mark.parametrize("posterior", ["diag", "kron", "full"])
+@pytest.mark.parametrize("name", BEYOND_DOUBLE)
+def test_certificates_hold_where_double_precision_does_not(name, posterior):
+    x, y, decay = BEYOND_DOUBLE[name]
+    probe, method = lsi.LinearProbe(decay), lsi.Newton(tol=1e-3)
+    scores = lsi.score(x, y, probe=probe, posterior=posterior, method=method, subset=[0, 11], audit=False)
+    exact = np.array([EXACT[name].lsi(posterior, position) for position in (0, 11)])
+    error = np.abs(scores.lsi / exact - 1)
+    assert (error <= scores.to_frame()["relative_error"]).all()
+    assert (error < 1e-3).all()
 
 
 @pytest.mark.parametrize("posterior", ["diag", "kron", "full"])

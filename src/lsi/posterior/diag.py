@@ -9,6 +9,7 @@ from lsi.divergence import Terms, diag_divergence, separable_excess
 from lsi.features.design import Design, row_space
 from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.model import ROWS, SoftmaxModel
+from lsi.probes.softmax import variances
 
 
 class DiagPosterior(Posterior):
@@ -27,8 +28,8 @@ class DiagPosterior(Posterior):
             (len(model.outputs), n_features), prior_precision, dtype=torch.float64, device=model.design.device
         )
         for rows, x in model.design.blocks(ROWS):
-            p = model.probabilities(x.to(torch.float64))[:, model.observed]
-            variance = model.weight[rows, None] * p * (1.0 - p)
+            p = model.probabilities(x.to(torch.float64))
+            variance = model.weight[rows, None] * variances(p)[:, model.observed]
             self.precision += variance.T @ self.lift(x.to(torch.float64)).square()
 
     @classmethod
@@ -56,8 +57,7 @@ class DiagPosterior(Posterior):
     def own_curvature(self, index: Tensor) -> Tensor:
         """Return `w p (1 − p)` of each output, `(B, O)`: the whole would be `(B, C', C')`."""
         x, _, p = self.model.residual_at(index)
-        p = p[:, self.model.observed]
-        return (self.model.weight[index][:, None] * p * (1.0 - p)).to(x.dtype)
+        return (self.model.weight[index][:, None] * variances(p)[:, self.model.observed]).to(x.dtype)
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the diagonals."""

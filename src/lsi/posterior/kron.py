@@ -9,6 +9,7 @@ from lsi.divergence import KronPrecision, Terms, kron_divergence
 from lsi.features.design import Design
 from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.model import ROWS, SoftmaxModel
+from lsi.probes.softmax import Others
 
 
 class KronPosterior(Posterior):
@@ -32,8 +33,7 @@ class KronPosterior(Posterior):
         spread = torch.zeros(d, dtype=torch.float64, device=device)
         for rows, x in model.design.blocks(ROWS):
             p = model.probabilities(x.to(torch.float64))
-            projected, w = p @ contrasts, model.weight[rows]
-            mean_curvature += (contrasts.T * (w @ p)) @ contrasts - (projected.T * w) @ projected
+            mean_curvature += Others.of(p, contrasts).weighted_curvature(contrasts, model.weight[rows])
             spread += x.to(torch.float64).square().sum(0)
         values, self.class_basis = torch.linalg.eigh(mean_curvature / model.n_samples)
         self.precision = KronPrecision(values.clamp_min(0), spread, prior_precision)

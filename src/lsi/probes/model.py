@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lsi.features.design import Design
-from lsi.probes.softmax import class_contrasts, contrast_curvature, probability_shift, residuals
+from lsi.probes.softmax import Others, class_contrasts, contrast_curvature, probability_shift, residuals
 
 PANEL = 129  # features a panel of a symmetric product: small enough to skip most of its other half
 MANY = 64  # classes
@@ -135,10 +135,13 @@ class SoftmaxModel:
         """Return what gives `S'_j[r, : r + 1]` of a slice of rows at the weights `theta`, `(n, r + 1)`."""
         probabilities = torch.cat([self.probabilities(x, theta) for _, x in self.design.blocks(ROWS)])
 
-        def weights(rows: slice, r: int) -> Tensor:
-            p, v = probabilities[rows], self.contrasts.to(self.design.dtype)
-            mean = p @ v[:, : r + 1]
-            return p @ (v[:, r, None] * v[:, : r + 1]) - mean[:, r, None] * mean
+        def weights(rows: slice, r: int) -> Tensor:  # as in `contrast_curvature`
+            v = self.contrasts.to(self.design.dtype)
+            others = Others.of(probabilities[rows], v[:, : r + 1])
+            own, at = others.likeliest, others.likeliest[:, r, None]
+            weighted = others.rest @ (v[:, r, None] * v[:, : r + 1]) + others.share * at * own
+            cross = at * others.lean + others.lean[:, r, None] * own
+            return weighted - cross - others.apart[:, r, None] * others.apart
 
         return weights
 

@@ -12,6 +12,8 @@ is written in that basis: :math:`g' = V^\top g`, :math:`S' = V^\top S V`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -46,10 +48,61 @@ def residuals(probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def contrast_curvature(probabilities: Tensor, contrasts: Tensor) -> Tensor:
-    """Return `S' = Vᵀ(diag(p) − p pᵀ)V` of shape `(B, C − 1, C − 1)`."""
-    projected = probabilities @ contrasts
-    weighted = torch.einsum("cr,bc,cs->brs", contrasts, probabilities, contrasts)
-    return weighted - projected[:, :, None] * projected[:, None, :]
+    r"""Return `S' = Vᵀ(diag(p) − p pᵀ)V` of shape `(B, C − 1, C − 1)`.
+
+    Relative to the likeliest class m, since the difference loses all digits where :math:`p_m` nears one:
+
+    .. math:: S' = \sum_{c \ne m} p_c\, u_c u_c^\top - a a^\top, \qquad u_c = v_c - v_m,\quad
+              a = \sum_{c \ne m} p_c\, u_c
+    """
+    others = Others.of(probabilities, contrasts)
+    weighted = torch.einsum("cr,bc,cs->brs", contrasts, others.rest, contrasts)
+    cross = others.lean[:, :, None] * others.likeliest[:, None, :]
+    square = others.likeliest[:, :, None] * (others.share * others.likeliest)[:, None, :]
+    return weighted - cross - cross.mT + square - others.apart[:, :, None] * others.apart[:, None, :]
+
+
+@dataclass(frozen=True)
+class Others:
+    """The probabilities of all classes but the likeliest, m.
+
+    Attributes:
+        rest: p with zero in the place of m, `(n, C)`.
+        share: Their sum, `(n, 1)`: `1 − p_m` with all its digits.
+        likeliest: `v_m`, `(n, C − 1)`.
+        lean: `Σ_{c≠m} p_c v_c`, `(n, C − 1)`.
+    """
+
+    rest: Tensor
+    share: Tensor
+    likeliest: Tensor
+    lean: Tensor
+
+    @classmethod
+    def of(cls, probabilities: Tensor, contrasts: Tensor) -> Others:
+        """Return them for rows of probabilities `(n, C)`."""
+        contrasts, largest = contrasts.to(probabilities.dtype), probabilities.argmax(1)
+        rest = probabilities.scatter(1, largest[:, None], 0.0)
+        return cls(rest, rest.sum(1, keepdim=True), contrasts[largest], rest @ contrasts)
+
+    @property
+    def apart(self) -> Tensor:
+        """`Σ_{c≠m} p_c (v_c − v_m)`, `(n, C − 1)`."""
+        return self.lean - self.share * self.likeliest
+
+    def weighted_curvature(self, contrasts: Tensor, weight: Tensor) -> Tensor:
+        """Return `Σ_j w_j S'_j`, `(C − 1, C − 1)`."""
+        scaled, apart = self.likeliest * weight[:, None], self.apart
+        cross = self.lean.T @ scaled
+        square = (scaled * self.share).T @ self.likeliest - (apart * weight[:, None]).T @ apart
+        return (contrasts.T * (weight @ self.rest)) @ contrasts - cross - cross.T + square
+
+
+def variances(probabilities: Tensor) -> Tensor:
+    """Return `p (1 − p)`, `(n, C)`, exact also where a probability rounds to one."""
+    largest = probabilities.argmax(1, keepdim=True)
+    others = probabilities.scatter(1, largest, 0.0).sum(1, keepdim=True)
+    return probabilities * (1.0 - probabilities).scatter(1, largest, others)
 
 
 def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
@@ -66,6 +119,10 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
         The change, `(n, C, B)`.
     """
     p = probabilities[:, :, None]
+    if logit_shift.dtype == torch.float64:
+        # Relative to the likeliest class, whose own change keeps its digits where its p rounds to one.
+        likeliest = probabilities.argmax(1)[:, None, None].expand(-1, 1, logit_shift.shape[2])
+        logit_shift = logit_shift - logit_shift.gather(1, likeliest)
     if float(logit_shift.amax()) > LARGE_SHIFT:
         logit_shift = logit_shift - logit_shift.amax(1, keepdim=True)
     growth = logit_shift.expm1()

@@ -20,6 +20,7 @@ from torch import Tensor
 from lsi.posterior.sparse import SparseRemoval
 from lsi.probes.blocks import BlockCurvature
 from lsi.probes.entries import entries_of
+from lsi.probes.softmax import variances
 
 ALL_OWN = 1e-6  # least share of a class block that is left without the sample: float32 has no less
 
@@ -87,7 +88,7 @@ class BlockSolver:
         """Return the same steps for all classes, in class contrasts."""
         x, residual, exact = self.model.residual_at(index)
         weight, p = self.model.weight[index, None].to(x.dtype), exact.to(x.dtype)
-        variance = p * (1.0 - p) * weight
+        variance = variances(exact).to(x.dtype) * weight
         reach = self._reach(x)
         own = (reach @ x[:, :, None])[:, :, 0]
         left = (1.0 - variance * own).clamp_min(ALL_OWN)
