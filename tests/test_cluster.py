@@ -81,6 +81,16 @@ def test_a_cluster_gives_the_bytes_of_a_local_run(cluster, name):
     assert here.manifest["data"] == there.manifest["data"]
 
 
+def test_pairs_too(cluster):
+    random = np.random.default_rng(0)
+    left = random.normal(size=(40, 6))
+    right = left @ random.normal(size=(6, 5)) + 0.1 * random.normal(size=(40, 5))
+    here = lsi.score_pairs(left, right, probe=lsi.ContrastiveProbe(dim=3), audit=2)
+    there = lsi.score_pairs(left, right, probe=lsi.ContrastiveProbe(dim=3), audit=2, cluster=cluster)
+    pd.testing.assert_frame_equal(here.to_frame(), there.to_frame(), check_exact=True)
+    assert here.audit.exact == there.audit.exact
+
+
 def test_progress_counts_every_sample(cluster):
     seen = []
     X, y = clusters()
@@ -188,6 +198,15 @@ def test_other_versions_are_refused(cluster, monkeypatch):
     monkeypatch.setattr(lsi.cluster, "versions", lambda: {**mine, "torch": "1.0"})
     with pytest.raises(InputError, match=r"torch .* instead of 1\.0"):
         RayExecutor(torch.device("cpu"))
+
+
+def test_the_command_tells_how_many_workers_share_the_work(cluster, capsys):
+    from lsi.cli import main
+
+    assert main(["compute", "--dataset", "digits", "--first", "200", "--ray", cluster, "--no-audit"]) == 0
+    assert "cluster auto: 2 workers of 1 thread" in capsys.readouterr().err
+    assert main(["plan", "digits", "--ray", cluster]) == 0
+    assert "2 workers on the cluster" in capsys.readouterr().out
 
 
 class TestPacking:

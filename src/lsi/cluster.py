@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from lsi.shipping import Part, pack, unpack
 from lsi.work import Arrays, Tick
 
 LOCAL = "local"
+_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 STORE_BYTES = 2 << 30  # most memory that a local cluster shares among its workers
 # How often a block is tried whose worker died. A block that kills each of its workers has to end at last.
 ATTEMPTS = 100
@@ -152,6 +155,9 @@ def check_cluster(address: Any) -> None:
         )
     # Nothing is reported to anyone, and nothing is served but the cluster itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == LOCAL and "ray" not in sys.modules and not _AUTHENTICATION & os.environ.keys():
+        # Ray listens on every network of the machine: nobody but this process and its workers gets in.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
     except ImportError as error:
@@ -183,7 +189,7 @@ def _connect(address: str) -> None:
             have = available_memory() or 4 * STORE_BYTES
             ray.init(
                 address=LOCAL,
-                num_cpus=max(os.cpu_count() or 1, torch.get_num_threads()),
+                num_cpus=_processors(),
                 object_store_memory=int(max(128 << 20, min(STORE_BYTES, have // 4))),
                 include_dashboard=False,
                 **quiet,
@@ -191,11 +197,46 @@ def _connect(address: str) -> None:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        if "InvalidAuthToken" in f"{error} {error.__cause__}":
+            raise InputError(
+                f"the cluster {address!r} asks for its token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH, as on its head."
+            ) from error
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the cluster {address!r} cannot be used: {reason}. Start one with `ray start --head`, or use "
             "cluster='local'."
         ) from error
+
+
+def room_for(address: str, device: str | None = None) -> int:
+    """Return how many workers a cluster has room for; a local one is not started for it.
+
+    Args:
+        address: As in `open_cluster`.
+        device: Where workers would compute.
+
+    Raises:
+        InputError: The cluster cannot be used, or has no room for a worker.
+    """
+    check_cluster(address)
+    import ray
+
+    threads, gpus = torch.get_num_threads(), int(str(device or "").startswith("cuda"))
+    if ray.is_initialized():
+        return count_workers(threads, gpus)
+    if address == LOCAL:
+        return min(_processors() // threads, torch.cuda.device_count() if gpus else _processors())
+    _connect(address)
+    try:
+        return count_workers(threads, gpus)
+    finally:
+        ray.shutdown()
+
+
+def _processors() -> int:
+    """Return how many processors a local cluster has: enough for one worker at least."""
+    return max(os.cpu_count() or 1, torch.get_num_threads())
 
 
 def count_workers(threads: int, gpus: int = 0) -> int:

@@ -50,6 +50,7 @@ def score_pairs(
     audit: bool | int = True,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     r"""Return the Laplace Sample Information of pairs, in nats; no labels are needed.
@@ -76,6 +77,8 @@ def score_pairs(
         seed: Of the choice of audited pairs.
         checkpoint: Folder for finished blocks. The same call, made again after any end of the process, goes
             on from them to the same bytes. Remove it when the scores are saved; None: nothing is kept.
+        cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
+            process.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -127,7 +130,7 @@ def score_pairs(
     }
     machine = Machine(torch.device("cpu"))
     key = {**described, **rows_key(problem, audit, machine)}
-    with open_work(key, checkpoint, None, None, machine, progress) as work:
+    with open_work(key, checkpoint, cluster, None, machine, progress) as work:
         model = PairModel.build(problem.features, other, probe)
         engine, report = _engine(model, settings, posterior, float(prior_precision), clock, work)
         index = torch.from_numpy(problem.subset)

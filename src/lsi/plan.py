@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from lsi.machine import available_memory
 from lsi.posterior import POSTERIORS
 from lsi.problem import check_choice
 from lsi.run import as_method
+
+WORKER_START = 5.0  # seconds until workers of a cluster have the library loaded
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def make_plan(
     method: str | Newton | Retrain = "newton",
     n_scored: int | None = None,
     memory: int | None = None,
+    workers: int = 1,
 ) -> Plan:
     """Predict what `lsi.score` would do with a linear probe, from a quick calibration of this machine.
 
@@ -100,6 +103,7 @@ def make_plan(
         method: As in `lsi.score`.
         n_scored: Samples to score; None: all.
         memory: Bytes that a run may use; None: what the machine has left.
+        workers: Workers of a cluster, each with the threads of this process.
 
     Returns:
         The chosen way and the alternatives.
@@ -111,8 +115,10 @@ def make_plan(
         >>> make_plan(1000, 64, 10).chosen.solver
         'dense'
     """
-    if min(n_samples, n_classes) < 2 or n_features < 1 or (n_scored or 1) < 1:
-        raise InputError("A plan needs at least 2 samples, 2 classes, 1 feature and 1 scored sample.")
+    if min(n_samples, n_classes) < 2 or n_features < 1 or (n_scored or 1) < 1 or workers < 1:
+        raise InputError(
+            "A plan needs at least 2 samples, 2 classes, 1 feature, 1 scored sample and 1 worker."
+        )
     check_choice("posterior", posterior, POSTERIORS)
     method = as_method(method)
     have = budget(memory)
@@ -125,7 +131,9 @@ def make_plan(
     if isinstance(method, Retrain):
         ways = [ways[2], ways[0], ways[1]]
     first, *others = [
-        _way(shape, posterior, *way, have) for way in ways if (posterior, way[1]) != ("full", "blocks")
+        _way(shape, posterior, *way, have, workers)
+        for way in ways
+        if (posterior, way[1]) != ("full", "blocks")
     ]
     for structure in POSTERIORS:
         if (
@@ -134,14 +142,21 @@ def make_plan(
             and (structure, newton.solver) != ("full", "blocks")
         ):
             solver = choose_solver(n_samples, n_features + 1, n_classes, structure, newton, have)
-            others.append(_way(shape, structure, newton, solver, have))
+            others.append(_way(shape, structure, newton, solver, have, workers))
     return Plan(first, tuple(others), have)
 
 
-def _way(shape: Shape, posterior: str, method: Newton | Retrain, solver: str, have: int | None) -> Way:
+def _way(
+    shape: Shape, posterior: str, method: Newton | Retrain, solver: str, have: int | None, workers: int
+) -> Way:
     found = cost(shape, posterior, method, solver, None)
     name = "retrain" if isinstance(method, Retrain) else "newton"
-    return Way(name, solver, posterior, found.seconds, found.bytes, have is None or found.bytes <= have)
+    seconds = found.seconds
+    if workers > 1:
+        # What does not depend on the number of scored samples is counted as if it were not shared out.
+        fixed = cost(replace(shape, n_scored=0), posterior, method, solver, None).seconds
+        seconds = fixed + (seconds - fixed) / workers + WORKER_START
+    return Way(name, solver, posterior, seconds, found.bytes, have is None or found.bytes <= have)
 
 
 def estimate(

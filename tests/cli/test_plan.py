@@ -66,6 +66,13 @@ def test_sizes(text, count):
     assert parse_size(text) == count
 
 
+def test_workers_share_what_grows_with_the_scored_samples():
+    one, four = (lsi.make_plan(50_000, 512, 10, workers=workers).chosen for workers in (1, 4))
+    assert one.seconds / 4 < four.seconds < one.seconds
+    with pytest.raises(lsi.InputError, match="1 worker"):
+        lsi.make_plan(100, 5, 3, workers=0)
+
+
 def test_the_same_scores_within_a_budget():
     X = np.random.default_rng(0).normal(size=(300, 6))
     y = np.arange(300) % 3

@@ -241,6 +241,7 @@ def prepare(
         "seed": seed_of(method.seed, "--seed"),
         "device": machine.device,
         "memory": machine.memory,
+        "cluster": machine.ray,
     }
     if method.label_noise is not None:
         settings["label_noise"] = method.label_noise

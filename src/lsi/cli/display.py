@@ -59,8 +59,22 @@ def announce(job: Job) -> None:
     ]
     if job.corruption is not None:
         lines.insert(1, _changed(job.corruption, problem.n_samples))
+    if chosen.get("cluster") is not None:
+        lines.append(_cluster(chosen["cluster"], chosen.get("device")))
     for line in (*lines, *(f"note: {note}" for note in job.data.notes)):
         say(line)
+
+
+def _cluster(address: str, device: str | None) -> str:
+    """Return how many workers share the work."""
+    import torch
+
+    from lsi.cluster import room_for
+
+    threads, workers = torch.get_num_threads(), room_for(address, device)
+    line = f"cluster {address}: {workers} worker{'s' if workers > 1 else ''} of {threads} thread"
+    line += "s" if threads > 1 else ""
+    return f"{line}; --threads 1 makes more of them" if workers == 1 < threads else line
 
 
 def _target(problem: Problem, task: str) -> str:

@@ -276,8 +276,11 @@ class MachineOptions:
         device: `cpu`, `cuda`, or any other torch device. Default: chosen by the library.
         threads: Processor threads to use. Default: torch's own choice.
         memory: What the run may use, such as `4GiB`. Default: what the machine has left.
+        ray: Score on a Ray cluster: its address, as `host:6379`, `auto` for the one that this machine
+            belongs to, or `local` for all processors of this machine. A worker takes `--threads`.
     """
 
     device: str | None = None
     threads: int | None = None
     memory: str | None = None
+    ray: str | None = None

@@ -103,6 +103,7 @@ def score_the_pairs(
             subset=subset,
             sample_id=samples.ids,
             checkpoint=checkpoint,
+            cluster=machine.ray,
             progress=progress,
         )
     if checkpoint is not None:

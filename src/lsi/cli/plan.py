@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lsi.cli.options import MachineOptions, MethodOptions
-from lsi.cli.settings import build_method, use_machine
+from lsi.cli.settings import build_method, use_machine, workers_of
 from lsi.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def plan(
 
     settings = build_method(method)
     use_machine(machine)
+    workers = workers_of(machine)
     given = (n_samples, n_features, n_classes)
     shape = _shape_of(dataset) if dataset is not None else given
     if None in shape or (dataset is not None and given != (None, None, None)):
@@ -68,11 +69,14 @@ def plan(
         method=settings,
         n_scored=n_scored,
         memory=parse_size(machine.memory),
+        workers=workers,
     )
     if json:
-        print(to_json.dumps(found.to_dict()))
+        print(to_json.dumps({**found.to_dict(), "workers": workers}))
     else:
         _show(found)
+        if machine.ray is not None:
+            print(f"{workers} worker{'s' if workers > 1 else ''} on the cluster.")
 
 
 def _shape_of(dataset: str) -> tuple[int, ...]:

@@ -138,12 +138,32 @@ def use_machine(machine: MachineOptions) -> None:
         if machine.threads < 1:
             raise InputError(f"--threads must be at least 1, got {machine.threads}.")
         torch.set_num_threads(machine.threads)
+    if machine.ray is not None:
+        from lsi.cluster import check_cluster
+
+        check_cluster(machine.ray)
     if machine.device is not None:
         try:
             float(torch.zeros(1, device=machine.device))  # "meta" makes tensors that hold nothing
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"--device {machine.device} cannot be used here: {reason}. Try cpu.") from error
+
+
+def workers_of(machine: MachineOptions) -> int:
+    """Return how many workers a run on this cluster would have; 1 without a cluster.
+
+    Args:
+        machine: What the computation runs on.
+
+    Raises:
+        InputError: The cluster cannot be reached, or has no room for a worker.
+    """
+    if machine.ray is None:
+        return 1
+    from lsi.cluster import room_for
+
+    return room_for(machine.ray, machine.device)
 
 
 def seed_of(seed: int | None, flag: str) -> int:
