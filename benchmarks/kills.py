@@ -8,6 +8,7 @@ else may be left in the folder.
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -20,6 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+import lsi
+import lsi.cli
+
+FORK = multiprocessing.get_context("fork")
 KINDS = {
     "newton, certified": ["--tol", "0.001", "--label-noise"],
     "newton, kron, overwriting": ["--posterior", "kron", "--overwrite"],
@@ -28,7 +33,7 @@ KINDS = {
     "one of two shards": ["--shard", "1/2"],
 }
 CALL = "import sys; from lsi.cli import main; sys.exit(main(sys.argv[1:]))"
-ENDINGS = ("identical", "different", "lost", "refused")
+ENDINGS = ("identical", "different", "littered", "lost", "refused")
 BY_TIME = 0.3  # share of kills at any time after the start; the others come soon after a result was kept
 MOMENT = 0.15  # seconds
 
@@ -38,9 +43,13 @@ def main():
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="lsi-kills-"))
     draw, began, runs = random.Random(options.seed), time.perf_counter(), []
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    if options.forks:
+        _ = lsi.score, lsi.score_pairs  # imported on first use
     try:
         data = _data(folder, options.samples)
-        whole = {kind: _whole(kind, data, folder, options.threads) for kind in KINDS}
+        whole = {kind: _whole(kind, data, folder, options) for kind in KINDS}
         while sum(run["kills"] for run in runs) < options.kills:
             kind = list(KINDS)[len(runs) % len(KINDS)]
             left = options.kills - sum(run["kills"] for run in runs)
@@ -64,6 +73,9 @@ def _options():
     parser.add_argument("--at-most", type=int, default=5, help="kills of one run")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--forks", action="store_true", help="fork commands from a process that has imported all"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=None, help="JSON file for the result")
     return parser.parse_args()
@@ -79,11 +91,11 @@ def _data(folder, n_samples):
     return path
 
 
-def _whole(kind, data, folder, threads):
+def _whole(kind, data, folder, options):
     """Return the table of the uninterrupted command and the seconds that it took."""
     place = folder / "whole"
     began = time.perf_counter()
-    code, err = _Command(kind, data, place, threads, extra=["--no-checkpoint"]).communicated()
+    code, err = _Command(kind, data, place, options, extra=["--no-checkpoint"]).ended()
     if code:
         raise SystemExit(f"{kind}: the uninterrupted command failed: {err}")
     seconds = time.perf_counter() - began
@@ -99,7 +111,7 @@ def _killed(kind, whole, data, folder, draw, most, options):
     output, (table, seconds) = place / "scores", whole
     kills, kept = 0, []
     while kills < most:
-        started = _Command(kind, data, output, options.threads)
+        started = _Command(kind, data, output, options)
         if draw.random() < BY_TIME:
             code = started.killed_after(draw.uniform(0, 1.1) * seconds)
         else:
@@ -108,8 +120,8 @@ def _killed(kind, whole, data, folder, draw, most, options):
             break  # it had ended before
         kills += 1
         kept.append(_count(place / "scores.unfinished"))
-    last = None if _finished(output, place) else _Command(kind, data, output, options.threads)
-    code, err = (0, "") if last is None else last.communicated()
+    last = None if _finished(output, place) else _Command(kind, data, output, options)
+    code, err = (0, "") if last is None else last.ended()
     run = {"kind": kind, "kills": kills, "kept": kept, "error": err if code else ""}
     run["ending"] = _ending(code, output, place, table)
     shutil.rmtree(place)
@@ -126,42 +138,59 @@ def _ending(code, output, place, table):
         return "refused"
     if not (output / "scores.parquet").exists():
         return "lost"
-    left = [entry.name for entry in place.iterdir() if entry.name not in ("scores", ".scores.lock")]
-    same = (output / "scores.parquet").read_bytes() == table and not left
-    return "identical" if same else "different"
+    if (output / "scores.parquet").read_bytes() != table:
+        return "different"
+    # The lock of a command that was killed after its last step is empty, and no obstacle.
+    left = {entry.name for entry in place.iterdir()} - {"scores", ".scores.lock"}
+    return "littered" if left else "identical"
 
 
 class _Command:
-    """A command in a process of its own."""
+    """A command in a process of its own: a fresh interpreter, or a fork of this one, without imports."""
 
-    def __init__(self, kind, data, output, threads, extra=()):
-        command = [sys.executable, "-c", CALL, "compute", "--dataset", str(data), "--quiet", "--audit", "6"]
-        command += [*KINDS[kind], "--threads", str(threads), "--output", str(output), *extra]
-        one = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **one}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
+    def __init__(self, kind, data, output, options, extra=()):
+        arguments = ["compute", "--dataset", str(data), "--quiet", "--audit", "6", *KINDS[kind]]
+        arguments += ["--threads", str(options.threads), "--output", str(output), *extra]
+        self.said = data.with_name("said.txt")
+        if options.forks:
+            self.process = FORK.Process(target=_call, args=(arguments, self.said))
+            self.process.start()
+            return
+        with self.said.open("w") as said:
+            self.process = subprocess.Popen([sys.executable, "-c", CALL, *arguments], stderr=said)
 
-    def communicated(self):
+    def code(self, timeout=None):
+        """Return the exit code; None where the command has not ended in time."""
+        if isinstance(self.process, FORK.Process):
+            self.process.join(timeout)
+            return self.process.exitcode
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def ended(self):
         """Return exit code and what was said, after the end."""
-        err = self.process.communicate()[1]
-        return self.process.returncode, err
+        return self.code(), self.said.read_text()
 
     def killed_at(self, folder, more, moment):
         """Kill the process a moment after so many more results are kept, and return its exit code."""
         wanted = _count(folder) + more
-        while self.process.poll() is None and _count(folder) < wanted:
-            time.sleep(0.002)
+        while self.code(0.002) is None and _count(folder) < wanted:
+            pass
         return self.killed_after(moment)
 
     def killed_after(self, seconds):
         """Kill the process unless it ends before, and return its exit code."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        if self.code(seconds) is None:
             self.process.kill()
-        self.process.communicate()
-        return self.process.returncode
+        return self.code()
+
+
+def _call(arguments, said):
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.exit(lsi.cli.main(arguments))
 
 
 def _count(folder):

@@ -204,6 +204,12 @@ def test_another_version_is_refused(finished, monkeypatch):
         score(checkpoint=finished)
 
 
+def test_other_code_of_the_same_version_is_refused(finished, monkeypatch):
+    monkeypatch.setattr("lsi.workplace._code", lambda: "f00")
+    with pytest.raises(InputError, match="different are: code"):
+        score(checkpoint=finished)
+
+
 def test_the_solver_stays_when_the_memory_has_changed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

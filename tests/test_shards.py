@@ -159,7 +159,7 @@ def test_parts_that_are_there_twice_are_named(three, tmp_path):
     [
         ({"posterior": "kron"}, "different: config.posterior"),
         ({"y": np.roll(Y, 1)}, "different: data.fingerprint"),
-        ({"audit": 2}, "different ids, subset, audit, memory or threads"),
+        ({"audit": 2}, "different ids, subset, audit, memory, threads or code"),
         ({"shard": (2, 2)}, "one of 3 parts there, one of 2 here"),
     ],
 )

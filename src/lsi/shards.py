@@ -211,7 +211,9 @@ def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         for name in (first.get(section) or {})
         if name != "n_scored" and (first.get(section) or {})[name] != (other.get(section) or {}).get(name)
     ]
-    return f"different: {', '.join(names)}" if names else "different ids, subset, audit, memory or threads"
+    return (
+        f"different: {', '.join(names)}" if names else "different ids, subset, audit, memory, threads or code"
+    )
 
 
 def _manifest(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,7 @@ def rows_key(problem: Problem, audit: bool | int, machine: Machine) -> dict[str,
         "audit": audit,
         "memory": machine.memory,
         "threads": torch.get_num_threads(),
+        "code": _code(),
     }
 
 
@@ -108,6 +111,15 @@ def _executor(cluster: str | None, machine: Machine) -> Iterator[Executor]:
 
     with open_cluster(cluster, machine.device) as executor:
         yield executor
+
+
+@cache
+def _code() -> str:
+    """Return the SHA-256 of the library's source, which may change where its version does not."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _part(shard: Shard | None) -> list[int] | None:
