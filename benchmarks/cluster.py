@@ -25,6 +25,7 @@ import torch
 
 import lsi
 from benchmarks.common import cifar_features, parser, write
+from lsi.cluster import room_for
 
 STORE = 1 << 30
 TRIALS = ("speed", "nodes", "workers", "node")
@@ -128,10 +129,7 @@ class TwoNodes:
         wait_for(port)
         self.join()
         self.join()
-        deadline = time.monotonic() + 60
-        while sum(len(node.raylets()) for node in self.nodes) < 3 and time.monotonic() < deadline:
-            time.sleep(0.5)
-        time.sleep(4)  # until they are registered
+        wait_for_workers(self.address, 2)
         return self
 
     def join(self):
@@ -150,6 +148,17 @@ def wait_for(port):
         except OSError:
             time.sleep(0.2)
     raise SystemExit("the head did not start")
+
+
+def wait_for_workers(address, count):
+    for _ in range(60):
+        try:
+            if room_for(address) >= count:
+                return
+        except lsi.InputError:
+            pass  # no node has joined yet
+        time.sleep(0.5)
+    raise SystemExit("the nodes did not join")
 
 
 class Trouble(threading.Thread):

@@ -24,6 +24,7 @@ EXTRAS = {
     },
     "plot": {"matplotlib": "matplotlib"},
     "datasets": {"datasets": "datasets"},
+    "ray": {"ray": "ray"},
 }
 """Packages of each extra, and the modules that they install."""
 CORE = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rich", "cyclopts", "filelock")
