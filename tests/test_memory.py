@@ -15,9 +15,11 @@ import lsi
 from lsi.analysis.label_noise import needed_bytes
 from lsi.errors import InputError
 from lsi.halving import halving
+from lsi.loo.copies import CopiesEngine
 from lsi.loo.newton import engine
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.dense import DenseSolver
+from lsi.loo.retrain import RetrainEngine
 
 X, Y = clusters(3, (40, 35, 25), 5)
 MANY = clusters(7, (9,) * 12, 6)
@@ -82,6 +84,26 @@ def test_class_blocks_are_halved(monkeypatch, posterior, tol, rtol):
     calls = restrict(monkeypatch, 9, (BlockSolver, "first_order"), (BlockSolver, "sparse"))
     assert_same(lsi.score(*MANY, **settings), expected, rtol)
     assert max(calls) > 9
+
+
+@pytest.mark.parametrize(("optimizer", "owner"), [("sgd", RetrainEngine), ("adam", CopiesEngine)])
+def test_copies_that_are_trained_together_are_halved(monkeypatch, optimizer, owner):
+    method = lsi.Retrain(epochs=6, lr=0.01, optimizer=optimizer, record_every=3)
+    settings = {"method": method, "audit": 1, "subset": range(0, 100, 4)}
+    expected, calls, train = lsi.score(X, Y, **settings), [], owner.train_along
+
+    def along(self, wholes, index, *rest):
+        calls.append(len(index))
+        copies = train(self, wholes, index, *rest)
+        if len(index) > 7:  # after the training, when ticks and records have been made
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return copies
+
+    monkeypatch.setattr(owner, "train_along", along)
+    found = lsi.score(X, Y, **settings)
+    assert_allclose(found.lsi, expected.lsi, rtol=1e-4)  # float32, subtracted from nearly the same
+    assert_allclose(found.to_frame()["lsi_epoch_3"], expected.to_frame()["lsi_epoch_3"], rtol=1e-4)
+    assert max(calls) > 7 >= calls[-1]
 
 
 def test_no_room_for_one_sample_is_refused_with_the_cure(monkeypatch):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lsi.audit import spearman
+from lsi.halving import halving
 from lsi.loo.algorithms import DPSGD
 from lsi.loo.result import LooResult
 from lsi.work import Arrays, Tick, Work
@@ -196,6 +197,10 @@ class CopiesTask:
             positions: To leave out, `(n,)`.
             tick: Called with 1 after every epoch.
         """
+        found = list(halving(positions, len(positions), lambda part: self._score(part, tick)))
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    def _score(self, positions: np.ndarray, tick: Tick) -> Arrays:
         engine, end = self.engine, self.engine.settings.epochs
         index, recorded = torch.from_numpy(positions).to(engine.device), {}
 
