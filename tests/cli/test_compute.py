@@ -139,7 +139,7 @@ def test_overwrite_replaces(tmp_path):
         (["--dataset", "wine", "--corrupt-label", "0.1", "--corrupt-seed", "-1"], "--corrupt-seed"),
         (["--dataset", "wine", "--tol", "-1"], "tol"),
         (["--dataset", "wine", "--method", "newton", "--epochs", "3"], "--method retrain"),
-        (["--dataset", "wine", "--method", "retrain", "--tol", "none"], "--method newton"),
+        (["--dataset", "wine", "--method", "retrain", "--solver", "dense"], "--method newton"),
         (["--dataset", "wine", "--output", "s", "--report", "s/report.html"], "Put it beside"),
     ],
 )

@@ -12,6 +12,8 @@ from tests.cases import CASES, POSTERIORS, Case, clusters
 from tests.oracles import plain_sgd
 
 import lsi
+from lsi.cli.options import MethodOptions
+from lsi.cli.settings import build_method
 from lsi.features.design import Design
 from lsi.loo.retrain import RetrainEngine
 from lsi.loo.strides import choice
@@ -232,6 +234,11 @@ def test_small_runs_compute_every_epoch(monkeypatch):
     assert choice.grids_to_try(lsi.Retrain(tol=None), 5000, 513, 10, 256) == []
     assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 10, 4) == []
     assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 200, 256) == []
+
+
+@pytest.mark.parametrize("given, tol", [(None, 1e-3), (1e-2, 1e-2), ("none", None)])
+def test_tolerance_on_the_command_line(given, tol):
+    assert build_method(MethodOptions(method="retrain", tol=given)) == lsi.Retrain(tol=tol)
 
 
 @pytest.mark.parametrize("n_samples, heads", [(200, 256), (20_000, 244), (100_000, 48), (250_000, 32)])

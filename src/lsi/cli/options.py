@@ -188,7 +188,8 @@ class MethodOptions:
     Attributes:
         method: `newton` finds the optimum without each sample; `retrain` repeats the paper's stopped SGD.
             Default: newton, or retrain where one of its settings is given.
-        tol: Newton: relative error up to which scores are refined; `none`: no refinement.
+        tol: Newton: relative error up to which scores are refined; `none`: no refinement. Retrain: relative
+            error that strides of many epochs may make; `none`: every epoch of every head.
         solver: Newton: `dense` (one inverse of the whole curvature), `blocks` (its class blocks, for many
             classes), or `auto`.
         epochs: Retrain: passes over the data.

@@ -39,14 +39,14 @@ def build_method(options: MethodOptions) -> Any:
     if options.method == "newton" and given:
         raise InputError(f"{flags}: settings of the method retrain. Drop them, or choose --method retrain.")
     if options.method == "retrain" or given:
-        if options.tol is not None:
-            raise InputError("--tol is a setting of the method newton. Drop it, or choose --method newton.")
         if options.solver is not None:
             raise InputError(
                 "--solver is a setting of the method newton. Drop it, or choose --method newton."
             )
         if options.seed is not None:
             given["seed"] = options.seed
+        if options.tol is not None:
+            given["tol"] = None if options.tol == "none" else options.tol
         # Nesterov's look-ahead needs a momentum; plain SGD is what a momentum of 0 asks for.
         return Retrain(**given, nesterov=options.momentum != 0)
     solver = options.solver or "auto"
