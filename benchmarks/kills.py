@@ -194,7 +194,10 @@ def _call(arguments, said):
 
 
 def _count(folder):
-    return len(list(folder.glob("*.block")))
+    try:
+        return sum(name.endswith(".block") for name in os.listdir(folder))
+    except FileNotFoundError:  # not there yet, or gone: the run is complete
+        return 0
 
 
 def _line(run):
