@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ import lsi
 from benchmarks.common import cifar_features, parser, write
 from lsi.cluster import room_for
 
-STORE = 1 << 30
+STORE = 600 << 20  # bytes of each node, three of them
 TRIALS = ("speed", "nodes", "workers", "node")
 
 
@@ -127,9 +128,13 @@ class TwoNodes:
             )
         ]
         wait_for(port)
-        self.join()
-        self.join()
-        wait_for_workers(self.address, 2)
+        try:
+            for count in (1, 2):
+                self.join()
+                wait_for_workers(self.address, count)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def join(self):
@@ -138,6 +143,7 @@ class TwoNodes:
     def __exit__(self, *_):
         for node in reversed(self.nodes):
             node.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def wait_for(port):
@@ -151,14 +157,15 @@ def wait_for(port):
 
 
 def wait_for_workers(address, count):
-    for _ in range(60):
+    for _ in range(40):
         try:
             if room_for(address) >= count:
                 return
-        except lsi.InputError:
-            pass  # no node has joined yet
+            seen = "too few workers"
+        except lsi.InputError as error:  # no node has joined yet
+            seen = str(error)
         time.sleep(0.5)
-    raise SystemExit("the nodes did not join")
+    raise SystemExit(f"the nodes did not join: {seen}")
 
 
 class Trouble(threading.Thread):
