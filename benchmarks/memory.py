@@ -94,7 +94,7 @@ def from_command_line(budget, folder, given):
         "--quiet",
     ]
     words += ["--memory", budget] if budget else []
-    words += ["--subset", str(given.scored)] if given.scored else []
+    words += ["--subset", ",".join(map(str, subset(given)))] if given.scored else []
     words += ["--label-noise"] if given.label_noise else ["--no-label-noise"]
     if main(words):
         sys.exit(f"lsi {' '.join(words)} failed")

@@ -71,8 +71,8 @@ def score(
         audit: Whether a few samples are left out again by brute force, or how many.
         seed: Of the choice of audited samples.
         device: Torch device; None: a GPU where there is one, else the processor.
-        memory: What a `Newton` run may use, such as ``"4GiB"`` or bytes, features included: decides solver and
-            block sizes, which move values by rounding only; None: what the machine has left.
+        memory: What a `Newton` run may use, such as ``"4GiB"`` or bytes, features included: it decides
+            solver and block sizes, which move values by rounding only; None: what the machine has left.
         label_noise: Whether to estimate which labels are wrong (`Scores.mislabeled`) in the same run; for
             classification only. None: where it is quick beside the scoring.
         checkpoint: Folder for finished blocks. The same call, made again after any end of the process, goes

@@ -15,6 +15,7 @@ from lsi.probes.softmax import Others, class_contrasts, contrast_curvature, prob
 
 PANEL = 129  # features a panel of a symmetric product: small enough to skip most of its other half
 MANY = 64  # classes
+ELEMENTS = 1 << 21  # probabilities of one block of rows: with more, caches are of no use
 ROWS = 2048  # rows read at a time: large enough for matrix products, small enough for caches
 ClassWeights = Callable[[slice, int], Tensor]
 Panels = list[tuple[int, Tensor]]
@@ -108,10 +109,11 @@ class SoftmaxModel:
         self, theta: Tensor, dtype: torch.dtype = torch.float64
     ) -> tuple[float, Tensor]:
         """Return `F(θ)` and `∇F(θ)` of shape `(C − 1, D)`, both in sum form."""
-        contrasts, many = self.contrasts.to(dtype), self.n_classes > MANY
+        many = self.n_classes > MANY
+        contrasts = self.contrasts if many else self.contrasts.to(dtype)
         loss, gradient = 0.0, torch.zeros_like(self.contrasts @ theta if many else theta)
         weights = (self.contrasts @ theta).to(dtype)
-        for rows, block in self.design.blocks(ROWS):
+        for rows, block in self.design.blocks(max(64, min(ROWS, ELEMENTS // self.n_classes))):
             x, y, w = block.to(dtype), self.target[rows], self.weight[rows].to(dtype)
             log_p = torch.log_softmax(x @ weights.T, -1)
             residual = residuals(log_p.exp(), y)
