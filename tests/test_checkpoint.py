@@ -109,9 +109,11 @@ def test_a_run_that_is_interrupted_again_and_again_ends_in_the_same_bytes(kind, 
         assert resumed.manifest.get(entry) == whole.manifest.get(entry)
 
 
-def test_a_run_that_kills_itself_goes_on(tmp_path):
+def test_a_run_that_kills_itself_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("lsi.workplace._code", lambda: "the same, even while someone edits it")
     code = f"""
-import os, signal, numpy as np, torch, lsi
+import os, signal, numpy as np, torch, lsi, lsi.workplace
+lsi.workplace._code = lambda: "the same, even while someone edits it"
 from lsi.checkpoint import Checkpoint
 torch.set_num_threads(1)
 put = Checkpoint.put
@@ -277,16 +279,20 @@ def test_a_damaged_block_counts_as_not_done(damage, tmp_path, monkeypatch):
     store.close()
 
 
-def test_blocks_of_another_run_do_not_count_even_without_its_key(tmp_path):
-    store = Checkpoint(tmp_path / "kept")
-    store.open({"a": 1})
-    store.put("fit", {"theta": np.arange(6.0)})
-    store.close()
-    (tmp_path / "kept" / "run.json").unlink()
+def test_blocks_of_another_run_do_not_count(tmp_path):
+    for number in (1, 2):
+        store = Checkpoint(tmp_path / f"kept{number}")
+        store.open({"a": number})
+        store.put("fit", {"theta": np.arange(6.0)})
+        store.close()
+    (tmp_path / "kept1" / "fit.block").replace(tmp_path / "kept2" / "fit.block")
     store.open({"a": 2})
     with pytest.warns(UserWarning, match="done again"):
         assert store.get("fit") is None
     store.close()
+    (tmp_path / "kept2" / "run.json").unlink()
+    with pytest.raises(InputError, match="holds other files"):
+        store.open({"a": 2})
 
 
 def test_a_damaged_block_is_done_again_to_the_same_bytes(tmp_path):
@@ -332,11 +338,16 @@ def foreign_link(folder):
     (folder / "fit.tmp").symlink_to(folder.parent / "precious")
 
 
+def foreign_draft(folder):
+    folder.mkdir()
+    (folder / "thesis.tmp").write_text("years of work")
+
+
 def foreign_folder(folder):
     (folder / "fit.block").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("make", [foreign_file, foreign_link, foreign_folder])
+@pytest.mark.parametrize("make", [foreign_file, foreign_draft, foreign_link, foreign_folder])
 def test_a_folder_with_anything_else_is_left_alone(make, tmp_path):
     make(tmp_path / "kept")
     before = sorted(path.name for path in tmp_path.rglob("*"))

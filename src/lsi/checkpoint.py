@@ -25,7 +25,8 @@ from lsi.work import Arrays
 RUN_FILE, LOCK_FILE, FORMAT, VERSION = "run.json", "run.lock", "lsi-checkpoint", 1
 SUFFIX, UNFINISHED = ".block", ".tmp"
 _HEAD = b"lsi-block 1 "
-_NAME = re.compile(r"run\.(json|lock|tmp)|[A-Za-z0-9._-]+\.(block|tmp)")
+_NAME_OF_RUN = re.compile(r"run\.(json|lock|tmp)")
+_NAME = re.compile(rf"{_NAME_OF_RUN.pattern}|[A-Za-z0-9._-]+\.(block|tmp)")
 _BLOCK = re.compile(r"-\d{6}$")
 Say = Callable[[str], None]
 
@@ -210,10 +211,11 @@ def run_of(folder: Path) -> str | None:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder holds finished blocks, or nothing yet: plain files of known names, no links."""
+    """Return whether a folder holds finished blocks with their key, or nothing yet: plain files, no links."""
+    entries = list(folder.iterdir())
+    known = _NAME if RUN_FILE in {entry.name for entry in entries} else _NAME_OF_RUN
     return all(
-        _NAME.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink()
-        for entry in folder.iterdir()
+        known.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink() for entry in entries
     )
 
 
