@@ -17,8 +17,8 @@ def main():
     """Score and audit."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--classes", type=int, default=10_000)
-    options.add_argument("--scored", type=int, default=40)
-    options.add_argument("--audit", type=int, default=2)
+    options.add_argument("--scored", type=int, default=8)
+    options.add_argument("--audit", type=int, default=1)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     n = given.classes
