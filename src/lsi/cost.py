@@ -19,7 +19,6 @@ from lsi.loo.retrain import TENSORS, Retrain
 from lsi.loo.strides.choice import PILOTS as PILOT_HEADS
 from lsi.loo.strides.choice import grids_to_try
 from lsi.probes.fit import DENSE_START
-from lsi.probes.fit_blocks import WARM_WORK
 from lsi.probes.model import ROWS
 
 TYPICAL_ENTRIES = 8  # classes that have a say in a row of a trained probe of many classes
@@ -152,9 +151,8 @@ def _blocks_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> t
     k, product = d * (c - 1), 4.0 * n * d * (c - 1)
     entries = min(c, TYPICAL_ENTRIES) * n
     blocks = 2.0 * entries * d**2
-    warm = WARM_WORK / product
-    # A product with the sparse Hessian is bound by gathering rows, about twelve operations a number.
-    fit = (100 if warm >= 100 else 20) * product + 10 * (3 * product + 40 * 12.0 * entries * d) + 3 * blocks
+    # Some 30 evaluations of descent; then two Newton steps, ten products each, which take the logits twice.
+    fit = 30 * product + 2 * (10 * 1.5 + 2) * product + 2 * blocks
     leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
     sample = block_engine.PASSES * product + 8.0 * block_engine.PRODUCTS * entries * d
     refined = 0.0

@@ -15,7 +15,8 @@ from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.chord import ChordScorer
 from lsi.posterior import POSTERIORS
 from lsi.posterior.base import Removal
-from lsi.probes.blocks import BlockCurvature
+from lsi.probes.blocks import BlockCurvature, class_blocks
+from lsi.probes.class_factors import ClassFactors
 from lsi.probes.entries import MOST, ClassEntries
 from lsi.probes.fit import fit
 from lsi.probes.fit_blocks import fit_blocks, least_squares_start
@@ -96,14 +97,36 @@ def test_fit_finds_the_same_optimum(case):
     assert_allclose(model.theta, reference.theta, atol=1e-6)
 
 
-def test_fit_from_least_squares_finds_it_too(case, monkeypatch):
-    monkeypatch.setattr("lsi.probes.fit_blocks.WARM_WORK", 0.0)
+def test_fit_starts_from_least_squares(case):
     start = least_squares_start(untrained(case, torch.float32))
     right = (untrained(case).design.rows(0, 300) @ start.T) @ untrained(case).contrasts.T
     assert (right.argmax(1).numpy() == case.target).mean() > 0.5
-    assert_allclose(
-        fit_blocks(untrained(case, torch.float32))[0].theta, fit(untrained(case))[0].theta, atol=1e-6
-    )
+
+
+def test_factors_of_a_part_of_the_rows_are_near_those_of_all(monkeypatch):
+    """Every fourth row: the factors turn the curvature of a class into about the identity."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 4000)
+    x = random.normal(size=(4000, 5)) + random.normal(size=(3, 5))[y]
+    model = fit_blocks(untrained(Case("many rows", x, y), torch.float32))[0]
+    monkeypatch.setattr("lsi.probes.class_factors.ROWS_A_FEATURE", 160)
+    part = ClassFactors.of(model)
+    whole = class_blocks(model, ClassEntries.of(model)) + model.loo_ridge * torch.eye(6)
+    for lower, block in zip(part.lower, whole, strict=True):
+        values = torch.linalg.eigvalsh(torch.linalg.solve(lower @ lower.T, block))
+        assert 0.6 < values.min() and values.max() < 1.6
+    weights = part.precondition(whole[None, :, :, 0])[0]
+    assert_allclose(part.lower @ (part.lower.mT @ weights[:, :, None]), whole[:, :, :1], rtol=1e-3, atol=1e-2)
+
+
+def test_rows_of_a_file_are_rotated_after_the_fit(tmp_path):
+    """Rows that stay in a file give the same values as those in memory, in whose coordinates the fit runs."""
+    case = many_classes()
+    np.save(tmp_path / "x.npy", case.features.astype(np.float32))
+    settings = {"posterior": "kron", "method": lsi.Newton(solver="blocks"), "audit": False}
+    here = lsi.score(case.features.astype(np.float32), case.target, **settings)
+    there = lsi.score(np.load(tmp_path / "x.npy", mmap_mode="r"), case.target, **settings)
+    assert_allclose(there.lsi, here.lsi, rtol=1e-4)  # float32 in other coordinates
 
 
 def test_entries_hold_every_label_and_no_more_than_a_few_classes():

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from lsi.errors import InputError
-from lsi.probes.cg import conjugate_gradients
-from lsi.probes.entries import FEW, ClassEntries, Entries
+from lsi.probes.cg import Operator, conjugate_gradients
+from lsi.probes.entries import ClassEntries, Entries
 from lsi.probes.model import ROWS, SoftmaxModel
 
-# Below them one product with all probabilities costs less than gathering the rows of the entries.
-DENSE_CLASSES, DENSE_BYTES = FEW, 1 << 28
+DENSE_BYTES = 1 << 28  # probabilities that may be kept from one product to the next
 KEPT_BYTES = 1 << 30  # gathered rows that may be kept from one product to the next
 
 
@@ -58,16 +57,9 @@ class BlockCurvature:
             InputError: If a block is not positive definite.
         """
         entries, spread = entries or ClassEntries.of(model), _spread(model)
-        d = model.design.n_features
-        blocks = torch.zeros((model.n_classes, d, d), dtype=torch.float32, device=model.design.device)
-        for block in entries.blocks:
-            x = model.design.rows(block.rows.start, block.rows.stop)
-            weight = block.variance * model.weight[block.rows].to(x.dtype)[block.row]
-            for c, which in block.segments:
-                rows = x[block.row[which]]
-                blocks[c].addmm_((rows * weight[which, None]).T, rows)
-        for block_of_class, rest in zip(blocks, entries.rest.tolist(), strict=True):
-            block_of_class.copy_(_inverse(block_of_class.double() + rest * spread, model.loo_ridge))
+        blocks = class_blocks(model, entries, spread)
+        for block in blocks:
+            block.copy_(_inverse(block.double(), model.loo_ridge))
         return cls(model, entries, blocks, spread.to(torch.float32))
 
     @cached_property
@@ -86,8 +78,8 @@ class BlockCurvature:
             v: `(B, C, D)` float32.
             left_out: Positions, `(B,)`.
         """
-        if len(v) == 1 and left_out is None and self.probabilities is not None:
-            return self._dense_product(v[0], self.probabilities)[None]
+        if len(v) == 1 and left_out is None:
+            return self._whole(v)
         out = self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
         flat = v.transpose(0, 1)
         total = torch.zeros_like(flat)
@@ -96,21 +88,8 @@ class BlockCurvature:
         return out + total.transpose(0, 1)
 
     @cached_property
-    def probabilities(self) -> Tensor | None:
-        """All probabilities, `(N, C)` float32, where that is little and products with them are cheaper."""
-        model = self.model
-        if model.n_classes > DENSE_CLASSES or 4 * model.n_samples * model.n_classes > DENSE_BYTES:
-            return None
-        return torch.cat([model.probabilities(x) for _, x in model.design.blocks(ROWS)])
-
-    def _dense_product(self, v: Tensor, probabilities: Tensor) -> Tensor:
-        """Return `H̄ v` for one vector `(C, D)`, from all probabilities."""
-        out = self.model.loo_ridge * v
-        for rows, x in self.model.design.blocks(ROWS):
-            p, z = probabilities[rows], x @ v.T
-            z.sub_((p * z).sum(1, keepdim=True)).mul_(p).mul_(self.model.weight[rows, None].to(x.dtype))
-            out.addmm_(z.T, x)
-        return out
+    def _whole(self) -> WholeCurvature:
+        return WholeCurvature(self.model)
 
     @cached_property
     def _kept(self) -> dict[int, Tensor] | None:
@@ -153,11 +132,69 @@ class BlockCurvature:
             right: Right-hand side in class contrasts.
             goal: As in `conjugate_gradients`.
         """
+        return self._whole.solve(right, self.precondition, goal)
+
+
+class WholeCurvature:
+    """Products with all of the curvature at the weights of one model, one vector at a time.
+
+    Args:
+        model: Data and weights.
+    """
+
+    def __init__(self, model: SoftmaxModel) -> None:
+        self.model = model
+        self._kept: list[Tensor] | None = None
+        if 4 * model.n_samples * model.n_classes <= DENSE_BYTES:
+            self._kept = [model.probabilities(x) for _, x in model.design.blocks(ROWS)]
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Return `H̄ v` for `v` of shape `(1, C, D)` float32."""
+        model, vector = self.model, v[0]
+        out = model.loo_ridge * vector
+        for place, (rows, x) in enumerate(model.design.blocks(ROWS)):
+            p = model.probabilities(x) if self._kept is None else self._kept[place]
+            z = x @ vector.T
+            # Relative to the likeliest class, whose own row keeps its digits where its p rounds to one.
+            z.sub_(z.gather(1, p.argmax(1, keepdim=True)))
+            z.sub_((p * z).sum(1, keepdim=True)).mul_(p).mul_(model.weight[rows, None].to(x.dtype))
+            out.addmm_(z.T, x)
+        return out[None]
+
+    def solve(self, right: Tensor, precondition: Operator, goal: float) -> Tensor:
+        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
+
+        Args:
+            right: Right-hand side in class contrasts.
+            precondition: Product with an approximation of `H̄⁻¹`, for `(1, C, D)`.
+            goal: As in `conjugate_gradients`.
+        """
         # In units of its own size: float32 has no room for the square of a small gradient.
         size = right.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
-        v = (self.contrasts @ (right / size).to(torch.float32))[None]
-        solution = conjugate_gradients(self.product, self.precondition, v, goal, 100)[0]
+        v = (self.model.contrasts @ (right / size)).to(torch.float32)[None]
+        solution = conjugate_gradients(self, precondition, v, goal, 100)[0]
         return self.model.contrasts.T @ solution.to(torch.float64) * size
+
+
+def class_blocks(model: SoftmaxModel, entries: ClassEntries, spread: Tensor | None = None) -> Tensor:
+    """Return `Σ_j w_j p_jc (1 − p_jc) x_j x_jᵀ` for each class, `(C, D, D)` float32, without any ridge.
+
+    Args:
+        model: Data and weights.
+        entries: Its entries; what they leave out is taken as spread like the features as a whole.
+        spread: `Σ_j x_j x_jᵀ / N`, where it is known already.
+    """
+    d, spread = model.design.n_features, _spread(model) if spread is None else spread
+    blocks = torch.zeros((model.n_classes, d, d), dtype=torch.float32, device=model.design.device)
+    for block in entries.blocks:
+        x = model.design.rows(block.rows.start, block.rows.stop)
+        weight = block.variance * model.weight[block.rows].to(x.dtype)[block.row]
+        for c, which in block.segments:
+            rows = x[block.row[which]]
+            blocks[c].addmm_((rows * weight[which, None]).T, rows)
+    for block_of_class, rest in zip(blocks, entries.rest.tolist(), strict=True):
+        block_of_class.copy_(block_of_class.double() + rest * spread)
+    return blocks
 
 
 def _own(block: Entries, n_rows: int, left_out: Tensor) -> Tensor:

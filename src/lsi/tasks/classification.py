@@ -94,11 +94,13 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         design = run.design(dtype)
         # A diagonal posterior belongs to the original features, where class blocks are as cheap as anywhere.
         basis = None if chosen == "blocks" and run.posterior == "diag" else kind.coordinates(design)
-        design = design if basis is None else design.rotated(basis)
-        untrained = _untrained(run, design)
+        # Rows of a file are rotated whenever they are read: the fit reads them often, and needs no rotation.
+        late = basis if chosen == "blocks" and not design.resident else None
+        untrained = _untrained(run, design if basis is None or late is not None else design.rotated(basis))
         untrained.weight_decay += settings.added_weight_decay
-        train = fit_once if chosen == "dense" else fit_blocks_once
-        model, curvature, report = train(untrained, run.work)
+        model, curvature, report = (
+            fit_once(untrained, run.work) if chosen == "dense" else fit_blocks_once(untrained, run.work, late)
+        )
     with clock("posterior"):
         posterior = kind(model, run.prior_precision, basis)
     with clock("factor"):

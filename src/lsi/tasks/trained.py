@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lsi.probes.blocks import BlockCurvature
 from lsi.probes.class_rows import ClassRows
@@ -35,7 +36,7 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
     fresh: list[Fitted] = []
     rows = ClassRows(untrained)
 
-    def hessian(model: SoftmaxModel) -> torch.Tensor:
+    def hessian(model: SoftmaxModel) -> Tensor:
         return rows.hessian(model.theta, work)
 
     def train() -> Arrays:
@@ -53,26 +54,21 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
     return model, curvature, _report(kept)
 
 
-def fit_blocks_once(untrained: SoftmaxModel, work: Work) -> FittedBlocks:
+def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = None) -> FittedBlocks:
     """Train a probe of many classes, or take its weights up.
 
     Args:
         untrained: The untrained model.
         work: Keeps the fit.
+        basis: `(D, R)`, into whose coordinates the trained model is brought; None: it stays in its own.
 
     Returns:
-        As `fit_blocks`.
+        The trained model, its class blocks and a report.
     """
-    fresh: list[FittedBlocks] = []
-
-    def train() -> Arrays:
-        fresh.append(fit_blocks(untrained, work.progress))
-        return _arrays(fresh[0][0], fresh[0][2])
-
-    kept = work.once("fit", train)
-    if fresh:
-        return fresh[0]
+    kept = work.once("fit", lambda: _arrays(*fit_blocks(untrained, work.progress)))
     model = replace(untrained, theta=_theta(kept["theta"], untrained))
+    if basis is not None:
+        model = replace(model, design=model.design.rotated(basis), theta=model.theta @ basis)
     return model, BlockCurvature.of(model), _report(kept)
 
 
@@ -87,7 +83,7 @@ def solver_once(work: Work, choose: Callable[[], str]) -> str:
     return "blocks" if bool(kept["blocks"]) else "dense"
 
 
-def _theta(values: np.ndarray, model: SoftmaxModel) -> torch.Tensor:
+def _theta(values: np.ndarray, model: SoftmaxModel) -> Tensor:
     return torch.from_numpy(values).to(model.theta.device)
 
 
