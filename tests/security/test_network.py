@@ -51,20 +51,22 @@ def imports_of(path):
             yield node.module.partition(".")[0]
 
 
-def test_one_module_only_knows_the_network():
+def test_two_modules_only_know_the_network():
+    """One for downloads, one that tries the address of a cluster that the user names."""
     users = {
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.py")
         if NETWORK & set(imports_of(path))
     }
-    assert users == {"data/fetch.py"}
+    assert users == {"data/fetch.py", "cluster.py"}
 
 
-def test_no_module_pickles_or_runs_text():
+def test_no_module_pickles_to_files_or_runs_text():
+    """One reads foreign pickles under restrictions, one packs objects for workers, in memory only."""
     for path in SOURCE.rglob("*.py"):
         text, name = path.read_text(encoding="utf-8"), path.relative_to(SOURCE).as_posix()
         used = set(imports_of(path)) & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-        assert used <= ({"pickle"} if name == "data/unpickle.py" else set()), name
+        assert used <= ({"pickle"} if name in ("data/unpickle.py", "shipping.py") else set()), name
         calls = {
             node.func.id
             for node in ast.walk(ast.parse(text))
@@ -73,6 +75,21 @@ def test_no_module_pickles_or_runs_text():
         assert not calls & {"eval", "exec", "compile", "__import__"}, name
         assert "allow_pickle=True" not in text and "torch.load(" not in text, name
         assert "shell=True" not in text and "os.system" not in text, name
+
+
+def test_what_is_packed_for_workers_is_never_a_file():
+    tree = ast.parse((SOURCE / "shipping.py").read_text(encoding="utf-8"))
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not names & {"open", "Path", "write_bytes", "read_bytes", "fromfile", "tofile", "save"}
+    users = {p.name for p in SOURCE.rglob("*.py") if "lsi.shipping" in set(modules_of(p))}
+    assert users == {"cluster.py"}
+
+
+def modules_of(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
 
 
 def test_every_download_has_a_checksum():
