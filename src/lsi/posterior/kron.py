@@ -9,7 +9,7 @@ from lsi.divergence import KronPrecision, Terms, kron_divergence
 from lsi.features.design import Design
 from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.model import ROWS, SoftmaxModel
-from lsi.probes.softmax import Others
+from lsi.probes.softmax import variances
 
 
 class KronPosterior(Posterior):
@@ -27,14 +27,17 @@ class KronPosterior(Posterior):
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         super().__init__(model, prior_precision, basis)
-        k, d = model.theta.shape
-        contrasts, device = model.contrasts, model.design.device
-        mean_curvature = torch.zeros((k, k), dtype=torch.float64, device=device)
-        spread = torch.zeros(d, dtype=torch.float64, device=device)
+        c, d, device = model.n_classes, model.theta.shape[1], model.design.device
+        across = torch.zeros((c, c), dtype=torch.float64, device=device)
+        own, spread = across.new_zeros(c), across.new_zeros(d)
         for rows, x in model.design.blocks(ROWS):
-            p = model.probabilities(x.to(torch.float64))
-            mean_curvature += Others.of(p, contrasts).weighted_curvature(contrasts, model.weight[rows])
+            p, w = model.probabilities(x.to(torch.float64)), model.weight[rows]
+            across.addmm_((p * w[:, None]).T, p, alpha=-1.0)
+            # Apart: where p rounds to one, p − p² has lost its digits.
+            own += w @ variances(p)
             spread += x.to(torch.float64).square().sum(0)
+        across.diagonal().copy_(own)
+        mean_curvature = model.contrasts.T @ across @ model.contrasts
         values, self.class_basis = torch.linalg.eigh(mean_curvature / model.n_samples)
         self.precision = KronPrecision(values.clamp_min(0), spread, prior_precision)
 

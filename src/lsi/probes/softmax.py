@@ -90,13 +90,6 @@ class Others:
         """`Σ_{c≠m} p_c (v_c − v_m)`, `(n, C − 1)`."""
         return self.lean - self.share * self.likeliest
 
-    def weighted_curvature(self, contrasts: Tensor, weight: Tensor) -> Tensor:
-        """Return `Σ_j w_j S'_j`, `(C − 1, C − 1)`."""
-        scaled, apart = self.likeliest * weight[:, None], self.apart
-        cross = self.lean.T @ scaled
-        square = (scaled * self.share).T @ self.likeliest - (apart * weight[:, None]).T @ apart
-        return (contrasts.T * (weight @ self.rest)) @ contrasts - cross - cross.T + square
-
 
 def variances(probabilities: Tensor) -> Tensor:
     """Return `p (1 − p)`, `(n, C)`, exact also where a probability rounds to one."""
