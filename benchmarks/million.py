@@ -48,15 +48,21 @@ def main():
     options.add_argument("--posterior", default="kron")
     options.add_argument("--tol", type=float, default=None, help="default: no refinement")
     options.add_argument("--audit", type=int, default=8)
+    options.add_argument(
+        "--folder", type=Path, default=None, help="keeps features and finished blocks: resumes"
+    )
     given = options.parse_args()
     import lsi
 
     torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "features.npy"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        file, labels = folder / "features.npy", folder / "labels.npy"
         began = time.perf_counter()
-        y = features(file, given.samples, given.features, given.classes)
-        made = time.perf_counter() - began
+        if not labels.is_file():
+            np.save(labels, features(file, given.samples, given.features, given.classes))
+        y, made = np.load(labels), time.perf_counter() - began
         X, method = np.load(file, mmap_mode="r"), lsi.Newton(tol=given.tol, solver="blocks")
         print(lsi.make_plan(*X.shape, given.classes, posterior=given.posterior, method=method), flush=True)
         rate, shown = product_peak(), [""]
@@ -69,7 +75,7 @@ def main():
 
         scores = lsi.score(
             X, y, posterior=given.posterior, method=method, audit=given.audit, label_noise=False,
-            progress=progress,
+            progress=progress, checkpoint=given.folder and folder / "blocks",
         )  # fmt: skip
     timings, audit = scores.manifest["timings"], scores.audit
     row = {
