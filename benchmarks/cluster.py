@@ -203,16 +203,16 @@ def scored(X, y, **settings):
     return digest(scores), time.perf_counter() - began, scores.manifest["timings"]
 
 
-def trial(name, X, y, every):
+def trial(name, X, y, every, settings):
     """Return digest, seconds, seconds by stage and the number of kills of one run on a cluster."""
     if name == "speed":
-        return *scored(X, y, cluster="local"), 0
+        return *scored(X, y, cluster="local", **settings), 0
     with TwoNodes() as cluster:
         trouble = Trouble(cluster, name, every)
         if name != "nodes":
             trouble.start()
         try:
-            return *scored(X, y, cluster=cluster.address), len(trouble.killed)
+            return *scored(X, y, cluster=cluster.address, **settings), len(trouble.killed)
         finally:
             trouble.done.set()
 
@@ -223,17 +223,19 @@ def main():
     options.add_argument("--features", type=int, default=512)
     options.add_argument("--trial", nargs="+", choices=TRIALS, default=TRIALS)
     options.add_argument("--every", type=float, default=5.0, help="seconds between kills")
+    options.add_argument("--no-label-noise", action="store_true", help="leave out what stays in one process")
     given = options.parse_args()
     # Only this benchmark may use the clusters that it starts.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     torch.set_num_threads(1)
     X, y, source = cifar_features(given.data, given.samples)
     X = np.ascontiguousarray(X[:, : given.features])
-    expected, alone, stages = scored(X, y)
+    settings = {"label_noise": False} if given.no_label_noise else {}
+    expected, alone, stages = scored(X, y, **settings)
     print(f"one process: {alone:.1f} s", flush=True)
     rows = [{"run": "one process", "seconds": alone, "times": 1.0, "same bytes": "", **stages}]
     for name in given.trial:
-        found, seconds, stages, kills = trial(name, X, y, given.every)
+        found, seconds, stages, kills = trial(name, X, y, given.every, settings)
         same = "yes" if found == expected else "NO"
         print(f"{name}: {seconds:.1f} s, same bytes: {same}", flush=True)
         rows.append(
