@@ -12,7 +12,11 @@ import pytest
 import torch
 
 import lsi
+from lsi.analysis.label_noise import estimate_label_noise
+from lsi.data.items import FileItems
 from lsi.errors import ConvergenceError, InputError
+from lsi.features import FeatureCache, chunks, encode
+from lsi.features.encoders.base import Encoder
 from lsi.work import Here, Work
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
@@ -89,6 +93,83 @@ def test_pairs_too(cluster):
     there = lsi.score_pairs(left, right, probe=lsi.ContrastiveProbe(dim=3), audit=2, cluster=cluster)
     pd.testing.assert_frame_equal(here.to_frame(), there.to_frame(), check_exact=True)
     assert here.audit.exact == there.audit.exact
+
+
+def test_the_label_noise_estimate_too(cluster):
+    X, y = clusters(n=600)
+    here = estimate_label_noise(X, y, 4)
+    with open_cluster(cluster, torch.device("cpu")) as executor:
+        there = estimate_label_noise(X, y, 4, work=Work(executor))
+    assert here.wrong_probability.max() > 0.1
+    for name, values in vars(here).items():
+        np.testing.assert_array_equal(getattr(there, name), values)
+
+
+class Shades(Encoder):
+    """Mean and spread of pictures, through weights; the first chunks take longest."""
+
+    name, chunk = "shades", 4
+
+    def __init__(self):
+        self.weights = torch.nn.Linear(2, 3, bias=False).requires_grad_(False)
+
+    def key(self):
+        return {"encoder": "shades"}
+
+    def prepare(self, items):
+        pixels = [np.asarray(item, dtype=np.float32) for item in items]
+        return [(list(range(len(items))), torch.tensor([[part.mean(), part.std()] for part in pixels]))]
+
+    def forward(self, inputs):
+        time.sleep(float(0.2 * (inputs[0, 0] < 40)))
+        return self.weights(inputs)
+
+
+def pictures(folder, broken=()):
+    from PIL import Image
+
+    for k in range(26):
+        pixels = np.random.default_rng(k).integers(0, 10 * k + 5, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k:02d}.png")
+        if k in broken:
+            (folder / f"{k:02d}.png").write_bytes(b"nothing")
+    return FileItems("image", folder, [f"{k:02d}.png" for k in range(26)])
+
+
+def test_pictures_are_encoded_in_workers(cluster, tmp_path):
+    (tmp_path / "images").mkdir()
+    items, encoder = pictures(tmp_path / "images", broken=[9]), Shades()
+    here = encode(items, encoder, FeatureCache(tmp_path / "here"), skip_broken=True)
+    there = encode(items, encoder, FeatureCache(tmp_path / "there"), skip_broken=True, cluster=cluster)
+    np.testing.assert_array_equal(there.features, here.features)
+    assert here.broken == there.broken and list(here.broken) == [9]
+    assert np.isfinite(np.delete(here.features, 9, axis=0)).all()
+    with pytest.raises(InputError, match=r"09\.png.*--skip-broken"):
+        encode(items, encoder, FeatureCache(tmp_path / "strict"), cluster=cluster)
+
+
+def test_files_are_sent_by_their_content(tmp_path):
+    items = pictures(tmp_path)
+    sent = [payload for _, payloads in chunks.Blocks(items, 0, 4, by_content=True) for payload in payloads]
+    assert sent == [(tmp_path / f"{k:02d}.png").read_bytes() for k in range(26)]
+    (tmp_path / "25.png").unlink()  # then the worker says why it cannot be read
+    assert list(chunks.Blocks(items, 24, 4, by_content=True))[0][1][1] == tmp_path / "25.png"
+
+
+def test_an_interrupted_encoding_goes_on_anywhere(cluster, tmp_path):
+    (tmp_path / "images").mkdir()
+    items, encoder, cache = pictures(tmp_path / "images"), Shades(), FeatureCache(tmp_path / "cache")
+
+    def interrupt(stage, done, total):
+        if done >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="go on"):
+        encode(items, encoder, cache, cluster=cluster, progress=interrupt)
+    found = encode(items, encoder, cache)
+    assert found.record["rows_already_there"] == 12
+    whole = encode(items, encoder, FeatureCache(tmp_path / "whole"))
+    np.testing.assert_array_equal(found.features, whole.features)
 
 
 def test_progress_counts_every_sample(cluster):

@@ -11,8 +11,9 @@ import secrets
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,13 @@ class RayExecutor:
         self.workers = count_workers(self.threads, self._gpus)
         _check_nodes()
 
-    def run(self, owner: Any, method: str, blocks: Sequence[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
+    def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
         """Yield the place of each block and what `owner.method(block, tick)` returned, as they are done.
 
         Args:
             owner: Holds what all blocks need; its large arrays are sent once, and again only if they change.
             method: Name of its method.
-            blocks: What is to be done.
+            blocks: What is to be done, taken up as workers become free.
             tick: Not called: blocks under way elsewhere do not tell.
 
         Yields:
@@ -66,9 +67,11 @@ class RayExecutor:
         """
         import ray
 
-        if not blocks:
+        numbered = iter(enumerate(blocks))
+        first = next(numbered, None)
+        if first is None:
             return
-        sent, todo = self._send(owner), iter(enumerate(blocks))
+        todo, sent = chain([first], numbered), self._send(owner)
         under_way: dict[Any, int] = {}
         do = ray.remote(_do).options(
             num_cpus=self.threads, num_gpus=self._gpus, max_retries=ATTEMPTS, name=f"lsi {method}"

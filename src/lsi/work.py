@@ -6,7 +6,7 @@ them, in which order, and how often the run was interrupted then cannot change a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ Tick = Callable[[int], None]
 class Executor(Protocol):
     """Does blocks of work somewhere."""
 
-    def run(self, owner: Any, method: str, blocks: Sequence[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
+    def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
         """Yield the place of each block and what `owner.method(block, tick)` returned, in any order.
 
         Args:
@@ -38,7 +38,7 @@ class Executor(Protocol):
 class Here:
     """Does blocks one after another in this process."""
 
-    def run(self, owner: Any, method: str, blocks: Sequence[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
+    def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
         """Yield each block's place and result, in order."""
         do = getattr(owner, method)
         for place, block in enumerate(blocks):

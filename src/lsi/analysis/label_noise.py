@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from lsi.analysis.noise_em import NoisyProbe
 from lsi.analysis.soft_probe import SoftProbe
+from lsi.work import Arrays, Tick, Work
 
 # Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is a little
 # too sure of itself, as the sharp one is.
@@ -51,7 +53,11 @@ class LabelNoise:
 
 
 def estimate_label_noise(
-    features: np.ndarray, target: np.ndarray, n_classes: int, device: torch.device | str = "cpu"
+    features: np.ndarray,
+    target: np.ndarray,
+    n_classes: int,
+    device: torch.device | str = "cpu",
+    work: Work | None = None,
 ) -> LabelNoise:
     """Estimate for every sample how likely its label is wrong, and which would be right.
 
@@ -60,20 +66,63 @@ def estimate_label_noise(
         target: `(N,)` class codes.
         n_classes: C ≥ 2.
         device: Where to compute.
+        work: Does the two ways of seeing the features, elsewhere if it can; None: here.
 
     Returns:
         The estimate. It does not depend on the probe's weight decay or on what is scored.
     """
-    y = torch.from_numpy(target).to(device)
-    plain = scaled(features, device)
-    linear = NoisyProbe(_probe(with_intercept(plain), n_classes, LINEAR_RIDGE), y)
-    gain = flip_gain(linear.logits, y)
-    seen = 0.5 * (linear.run(ROUNDS, SHARP) + linear.run(ROUNDS, 1.0))
-    del linear  # its rows are as large as the features
-    rows = with_random_features(plain)
-    del plain
-    kernel = NoisyProbe(_probe(rows, n_classes, KERNEL_RIDGE), y)
-    return _summarise(0.5 * (seen + kernel.run(ROUNDS, 1.0)), y, gain)
+    views, done = _Views(features, target, n_classes, torch.device(device)), {}
+    # The longer one first: whoever is done with the other has then waited least.
+    for _, arrays in (work or Work()).aside().map("views", views, "look", ["kernel", "linear"]):
+        done.update(arrays)
+    q = 0.5 * (done["linear"] + done["kernel"])
+    return _summarise(torch.from_numpy(q), torch.from_numpy(target), done["gain"])
+
+
+class _Views:
+    """The two ways of seeing the features, each by itself.
+
+    Args:
+        features: `(N, D)`, finite.
+        target: `(N,)` class codes.
+        n_classes: C.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, features: np.ndarray, target: np.ndarray, n_classes: int, device: torch.device
+    ) -> None:
+        self.features, self.target = features, target
+        self.n_classes, self.device = n_classes, device
+
+    @cached_property
+    def _plain(self) -> Tensor:
+        """The features that both start from."""
+        return scaled(self.features, self.device)
+
+    def look(self, view: str, tick: Tick) -> Arrays:
+        """Return the posterior of the true labels in one view, and in the linear one what a flip gains.
+
+        Args:
+            view: ``"linear"`` or ``"kernel"``.
+            tick: Not called.
+
+        Returns:
+            The posterior `(N, C)` under the view's name; `gain`: `(N,)`, see `flip_gain`.
+        """
+        y = torch.from_numpy(self.target).to(self.device)
+        if view == "kernel":
+            rows = with_random_features(self._plain)
+            kernel = NoisyProbe(self._probe(rows, KERNEL_RIDGE), y)
+            return {view: kernel.run(ROUNDS, 1.0).cpu().numpy()}
+        linear = NoisyProbe(self._probe(with_intercept(self._plain), LINEAR_RIDGE), y)
+        gain = flip_gain(linear.logits, y)
+        q = 0.5 * (linear.run(ROUNDS, SHARP) + linear.run(ROUNDS, 1.0))
+        return {view: q.cpu().numpy(), "gain": gain.cpu().numpy()}
+
+    def _probe(self, rows: Tensor, factor: float) -> SoftProbe:
+        """Return a head on `rows`, whose memory it takes over."""
+        return SoftProbe(rows, self.n_classes, ridge(rows, factor), overwrite=True)
 
 
 def needed_bytes(n_samples: int, n_features: int, n_classes: int) -> int:
@@ -86,11 +135,6 @@ def needed_bytes(n_samples: int, n_features: int, n_classes: int) -> int:
     """
     width = n_features + 1 + random_count(n_samples)
     return 4 * n_samples * (width + n_features) + 48 * n_samples * n_classes + 24 * width**2 + (64 << 20)
-
-
-def _probe(rows: Tensor, n_classes: int, factor: float) -> SoftProbe:
-    """Return a head on `rows`, whose memory it takes over."""
-    return SoftProbe(rows, n_classes, ridge(rows, factor), overwrite=True)
 
 
 def ridge(x: Tensor, factor: float) -> float:
@@ -176,12 +220,10 @@ def flip_gain(logits: Tensor, target: Tensor) -> Tensor:
     return others.amax(1) - given[:, 0]
 
 
-def _summarise(q: Tensor, y: Tensor, gain: Tensor) -> LabelNoise:
+def _summarise(q: Tensor, y: Tensor, gain: np.ndarray) -> LabelNoise:
     c = q.shape[1]
     joint = torch.zeros((c, c), dtype=q.dtype, device=q.device).index_add_(0, y, q).T
     matrix = joint / joint.sum(1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
     # From the other classes' mass: one minus a probability near one would lose its digits.
     wrong = q.scatter(1, y[:, None], 0.0).sum(1).clamp(0.0, 1.0)
-    return LabelNoise(
-        wrong.cpu().numpy(), q.argmax(1).cpu().numpy(), gain.cpu().numpy(), matrix.cpu().numpy()
-    )
+    return LabelNoise(wrong.numpy(), q.argmax(1).numpy(), gain, matrix.numpy())

@@ -79,7 +79,10 @@ def _found_once(run: Run) -> LabelNoise:
     problem = run.problem
 
     def estimate() -> Arrays:
-        return vars(estimate_label_noise(problem.features, problem.target, problem.n_classes, run.device))
+        found = estimate_label_noise(
+            problem.features, problem.target, problem.n_classes, run.device, run.work
+        )
+        return vars(found)
 
     return LabelNoise(**run.work.once("label-noise", estimate))
 

@@ -254,7 +254,7 @@ def prepare(
             encoder,
             probe,
             seed=settings["seed"],
-            device=machine.device,
+            machine=machine,
             progress=progress,
             say=(lambda text: None) if quiet else say,
         )

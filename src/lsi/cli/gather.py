@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsi.cli.choose import chosen, standardised, with_labels
-from lsi.cli.options import CorruptionOptions, DataOptions, EncoderOptions, ProbeOptions
+from lsi.cli.options import (
+    CorruptionOptions,
+    DataOptions,
+    EncoderOptions,
+    MachineOptions,
+    ProbeOptions,
+)
 from lsi.cli.targets import CLASSES, build_probe, choose_task, corrupt, target_of, with_targets
 from lsi.errors import InputError
 from lsi.progress import Progress
@@ -49,7 +55,7 @@ def gather(
     probe: ProbeOptions,
     *,
     seed: int,
-    device: str | None,
+    machine: MachineOptions,
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> Gathered:
@@ -61,7 +67,7 @@ def gather(
         encoder: How raw items become features.
         probe: The task, and what is trained.
         seed: Seed of the changes.
-        device: Torch device of the encoder.
+        machine: Where the encoder computes.
         progress: Called as ``progress(stage, done, total)``.
         say: Called with sentences for the user before long work.
 
@@ -87,7 +93,7 @@ def gather(
             raise InputError(f"{samples.name} holds features: there is nothing to encode. Drop --encoder.")
         gathered = Gathered(samples, labels_of(samples, truth), truth, {}, samples.notes)
     else:
-        gathered = encoded(samples, truth, encoder, data.skip_broken, task, device, progress, say)
+        gathered = encoded(samples, truth, encoder, data.skip_broken, task, machine, progress, say)
     gathered = replace(gathered, probe=trained)
     if len(gathered.samples) < loaded:
         gathered.extra["selected_of"] = loaded
@@ -197,7 +203,7 @@ def encoded(
     options: EncoderOptions,
     skip_broken: bool,
     task: str,
-    device: str | None,
+    machine: MachineOptions,
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> Gathered:
@@ -209,7 +215,7 @@ def encoded(
         options: The encoder.
         skip_broken: Whether broken items are left out instead of refused.
         task: As `choose_task` returns.
-        device: Torch device.
+        machine: Where the encoder computes.
         progress: Called as ``progress(stage, done, total)``.
         say: Called with sentences for the user.
 
@@ -236,7 +242,7 @@ def encoded(
         options.encoder,
         pooling=options.pooling,
         precision=options.precision,
-        device=device,
+        device=machine.device,
         batch_size=options.batch_size,
     )
     say(f"encoding {len(items):,} {items.kind} items with {encoder.name}")
@@ -246,6 +252,7 @@ def encoded(
         FeatureCache(options.cache_dir),
         skip_broken=skip_broken,
         name=samples.name,
+        cluster=machine.ray,
         progress=progress,
         on_wait=lambda: say("another process is encoding the same; waiting for it"),
     )

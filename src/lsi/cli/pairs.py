@@ -180,8 +180,14 @@ def _features(
         tell(f"encoding {len(items):,} {items.kind} items with {chosen.name}")
         made.append(
             encode(
-                items, chosen, cache, skip_broken=data.skip_broken, name=source.left.name, progress=progress
-            )
+                items,
+                chosen,
+                cache,
+                skip_broken=data.skip_broken,
+                name=source.left.name,
+                cluster=machine.ray,
+                progress=progress,
+            )  # fmt: skip
         )
         records.append(made[-1].record)
     broken = sorted({*made[0].broken, *made[1].broken})

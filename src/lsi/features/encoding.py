@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lsi.data.decode import BrokenItem, decode
-from lsi.data.items import Items, Payload
+from lsi.data.items import Items
 from lsi.errors import InputError
 from lsi.features.cache import Entry, FeatureCache
-from lsi.features.encoders.base import Batches, Encoder
+from lsi.features.chunks import ChunkEncoder, Encoded
+from lsi.features.encoders.base import Encoder
 from lsi.features.growing import Growing
 from lsi.progress import Progress
 
@@ -43,17 +41,6 @@ class FeatureSet:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Items that are prepared together."""
-
-    first: int
-    size: int
-    kept: list[int]
-    batches: Batches
-    broken: dict[int, str]
-
-
 def encode(
     items: Items,
     encoder: Encoder,
@@ -61,6 +48,7 @@ def encode(
     *,
     skip_broken: bool = False,
     name: str = "",
+    cluster: str | None = None,
     progress: Progress | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> FeatureSet:
@@ -75,6 +63,8 @@ def encode(
         cache: Where features are kept.
         skip_broken: Whether items that cannot be decoded are left out instead of ending the run.
         name: The data's name, for `lsi cache ls`.
+        cluster: Where items are decoded and encoded: ``"local"``, ``"auto"`` or the address of a Ray
+            cluster, whose workers are sent the encoder and the items' content; None: here.
         progress: Called as ``progress("encode", done, total)``.
         on_wait: Called once where another process is encoding the same.
 
@@ -82,7 +72,8 @@ def encode(
         The features.
 
     Raises:
-        InputError: If an item is broken and `skip_broken` is not set, or the features are not finite.
+        InputError: If an item is broken and `skip_broken` is not set, the features are not finite, or the
+            cluster cannot be used.
         OutputError: If the cache cannot be written.
     """
     if not len(items):
@@ -93,7 +84,7 @@ def encode(
         found, began, inside, there = entry.read(), time.perf_counter(), 0.0, len(items)
         if found is None:
             manifest = {"encoder": encoder.name, "data": name, "key": described}
-            inside, there = _fill(entry, items, encoder, skip_broken, manifest, progress)
+            inside, there = _fill(entry, items, encoder, skip_broken, manifest, cluster, progress)
             found = entry.read()
         if found is None:
             raise InputError(f"the cache entry {key[:12]} changed while it was written. Run again.")
@@ -124,6 +115,7 @@ def _fill(
     encoder: Encoder,
     skip_broken: bool,
     manifest: dict[str, Any],
+    cluster: str | None,
     progress: Progress | None,
 ) -> tuple[float, int]:
     """Encode what is missing; return the seconds inside the encoder, and the rows already there."""
@@ -133,18 +125,17 @@ def _fill(
     try:
         if growing.broken and not skip_broken:
             raise InputError(_refusal(items, growing.broken))
-        for chunk in _prepared(items, encoder, growing.rows):
-            if chunk.broken and not skip_broken:
-                raise InputError(_refusal(items, chunk.broken))
-            began = time.perf_counter()
-            rows = [(order, encoder.forward(inputs).numpy()) for order, inputs in chunk.batches]
-            inside += time.perf_counter() - began
-            _append(growing, chunk, rows, encoder)
-            if time.perf_counter() - kept_at > _KEEP_EVERY:
-                growing.keep()
-                kept_at = time.perf_counter()
-            if progress is not None:
-                progress("encode", growing.rows, len(items))
+        with _chunks(items, encoder, growing.rows, cluster) as chunks:
+            for chunk in chunks:
+                if chunk.broken and not skip_broken:
+                    raise InputError(_refusal(items, chunk.broken))
+                inside += chunk.seconds
+                _append(growing, chunk, encoder)
+                if time.perf_counter() - kept_at > _KEEP_EVERY:
+                    growing.keep()
+                    kept_at = time.perf_counter()
+                if progress is not None:
+                    progress("encode", growing.rows, len(items))
         growing.finish(manifest)
     except BaseException as error:
         # What is written so far serves the next run, whatever ended this one.
@@ -158,52 +149,32 @@ def _fill(
     return inside, there
 
 
-def _append(
-    growing: Growing, chunk: _Chunk, rows: list[tuple[list[int], np.ndarray]], encoder: Encoder
-) -> None:
-    dim = rows[0][1].shape[1] if rows else growing.dim
+def _append(growing: Growing, found: Encoded, encoder: Encoder) -> None:
+    dim = found.rows.shape[1] or growing.dim
     if not dim:
-        reason = next(iter(chunk.broken.values()))
-        raise InputError(f"none of the first {chunk.size:,} items can be read; the first: {reason}.")
+        reason = next(iter(found.broken.values()))
+        raise InputError(f"none of the first {len(found.rows):,} items can be read; the first: {reason}.")
     if growing.dim not in (0, dim):
         raise InputError(f"{encoder.name} gives features of different lengths: {growing.dim} and {dim}.")
-    block = np.full((chunk.size, dim), np.nan, dtype=np.float32)
-    for order, values in rows:
-        if not np.isfinite(values).all():
-            raise InputError(f"{encoder.name} gives features that are not finite. Use --precision float32.")
-        block[[chunk.kept[k] for k in order]] = values
-    growing.append(block, chunk.broken)
+    nothing = np.full((len(found.rows), dim), np.nan, dtype=np.float32)
+    growing.append(found.rows if found.rows.shape[1] else nothing, found.broken)
 
 
-def _prepared(items: Items, encoder: Encoder, start: int) -> Iterator[_Chunk]:
-    """Yield chunks in order; the next ones are decoded and prepared in threads meanwhile."""
-    workers = max(1, min(8, (os.cpu_count() or 2) - 1))
-    stream = items.iterate(np.arange(start, len(items)))
-    with ThreadPoolExecutor(workers, thread_name_prefix="lsi-decode") as pool:
-        waiting: deque[Future[_Chunk]] = deque()
-        try:
-            for first in range(start, len(items), encoder.chunk):
-                size = min(encoder.chunk, len(items) - first)
-                payloads = [next(stream) for _ in range(size)]
-                waiting.append(pool.submit(_prepare, items.kind, payloads, encoder, first))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+@contextmanager
+def _chunks(items: Items, encoder: Encoder, start: int, cluster: str | None) -> Iterator[Iterator[Encoded]]:
+    """Yield the chunks from `start` on, in order, and let go of who makes them."""
+    chunks = ChunkEncoder(items.kind, encoder)
+    if cluster is None:
+        with closing(chunks.here(items, start)) as found:
+            yield found
+        return
+    from lsi.cluster import open_cluster
 
-
-def _prepare(kind: str, payloads: list[Payload], encoder: Encoder, first: int) -> _Chunk:
-    kept, decoded, broken = [], [], {}
-    for k, payload in enumerate(payloads):
-        try:
-            decoded.append(decode(kind, payload))
-            kept.append(k)
-        except BrokenItem as error:
-            broken[first + k] = str(error)
-    return _Chunk(first, len(payloads), kept, encoder.prepare(decoded) if decoded else [], broken)
+    with (
+        open_cluster(cluster, encoder.device) as executor,
+        closing(chunks.elsewhere(items, start, executor)) as found,
+    ):
+        yield found
 
 
 def _refusal(items: Items, broken: dict[int, str]) -> str:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Batches = list[tuple[list[int], Any]]
@@ -21,10 +22,12 @@ class Encoder(ABC):
     Attributes:
         name: How the user called it.
         chunk: How many items are prepared together.
+        device: Where `forward` computes.
     """
 
     name: str
     chunk: int
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def key(self) -> dict[str, Any]:

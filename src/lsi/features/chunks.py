@@ -1,0 +1,174 @@
+"""Chunks of raw items → rows of features, made here, with threads that decode, or by a cluster's workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lsi.data.decode import BrokenItem, decode
+from lsi.data.items import Items, Payload, read_file
+from lsi.errors import InputError
+from lsi.features.encoders.base import Batches, Encoder
+from lsi.work import Arrays, Executor, Tick
+
+Block = tuple[int, list[Payload]]
+"""Position of the first of some items that are encoded together, and the items."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of one chunk.
+
+    Attributes:
+        rows: `(b, D)` float32, NaN in the rows of broken items; D is 0 where all of them are.
+        broken: Reason by position of the items that could not be decoded.
+        seconds: Inside the encoder.
+    """
+
+    rows: np.ndarray
+    broken: dict[int, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A chunk's items, decoded and made ready for the encoder."""
+
+    size: int
+    kept: list[int]
+    batches: Batches
+    broken: dict[int, str]
+
+
+class ChunkEncoder:
+    """Encodes chunks of items of one kind; chunks do not depend on each other.
+
+    Args:
+        kind: One of `lsi.data.items.KINDS`.
+        encoder: The encoder.
+    """
+
+    def __init__(self, kind: str, encoder: Encoder) -> None:
+        self.kind, self.encoder = kind, encoder
+
+    def prepare(self, block: Block) -> _Prepared:
+        """Decode the items of a chunk and turn them into the encoder's inputs."""
+        first, payloads = block
+        kept, decoded, broken = [], [], {}
+        for k, payload in enumerate(payloads):
+            try:
+                decoded.append(decode(self.kind, payload))
+                kept.append(k)
+            except BrokenItem as error:
+                broken[first + k] = str(error)
+        batches = self.encoder.prepare(decoded) if decoded else []
+        return _Prepared(len(payloads), kept, batches, broken)
+
+    def forward(self, chunk: _Prepared) -> Encoded:
+        """Return the features of a prepared chunk.
+
+        Raises:
+            InputError: They are not finite.
+        """
+        began = time.perf_counter()
+        parts = [(order, self.encoder.forward(inputs).numpy()) for order, inputs in chunk.batches]
+        seconds = time.perf_counter() - began
+        dim = parts[0][1].shape[1] if parts else 0
+        rows = np.full((chunk.size, dim), np.nan, dtype=np.float32)
+        for order, values in parts:
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"{self.encoder.name} gives features that are not finite. Use --precision float32."
+                )
+            rows[[chunk.kept[k] for k in order]] = values
+        return Encoded(rows, chunk.broken, seconds)
+
+    def encode_task(self, block: Block, tick: Tick) -> Arrays:
+        """Return the same as arrays.
+
+        Args:
+            block: Position of the first item, and the items.
+            tick: Not called.
+        """
+        found = self.forward(self.prepare(block))
+        return {
+            "rows": found.rows,
+            "broken": np.array(json.dumps(found.broken)),
+            "seconds": np.array(found.seconds),
+        }
+
+    def here(self, items: Items, start: int) -> Generator[Encoded, None, None]:
+        """Yield the chunks from `start` on, in order; the next ones are decoded in threads meanwhile."""
+        workers = max(1, min(8, (os.cpu_count() or 2) - 1))
+        with ThreadPoolExecutor(workers, thread_name_prefix="lsi-decode") as pool:
+            waiting: deque[Future[_Prepared]] = deque()
+            try:
+                for block in Blocks(items, start, self.encoder.chunk):
+                    waiting.append(pool.submit(self.prepare, block))
+                    if len(waiting) > workers + 1:
+                        yield self.forward(waiting.popleft().result())
+                while waiting:
+                    yield self.forward(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def elsewhere(self, items: Items, start: int, executor: Executor) -> Generator[Encoded, None, None]:
+        """Yield the same, in order, decoded and encoded by an executor.
+
+        Items are read here, and files are sent by their content: another machine need not have them.
+        """
+        blocks = Blocks(items, start, self.encoder.chunk, by_content=True)
+        early: dict[int, Arrays] = {}
+        following = 0
+        for place, arrays in executor.run(self, "encode_task", blocks, lambda units: None):
+            early[place] = arrays
+            while following in early:
+                yield _encoded(early.pop(following))
+                following += 1
+
+
+class Blocks:
+    """The chunks of some items, read one after another when they are asked for.
+
+    Args:
+        items: All items.
+        start: Position of the first one.
+        size: How many belong to a chunk.
+        by_content: Whether files are given by their content.
+    """
+
+    def __init__(self, items: Items, start: int, size: int, *, by_content: bool = False) -> None:
+        self._items, self._start, self._size, self._by_content = items, start, size, by_content
+
+    def __len__(self) -> int:
+        return -(-(len(self._items) - self._start) // self._size)
+
+    def __iter__(self) -> Iterator[Block]:
+        total = len(self._items)
+        stream = self._items.iterate(np.arange(self._start, total))
+        for first in range(self._start, total, self._size):
+            payloads = [next(stream) for _ in range(min(self._size, total - first))]
+            yield first, [_content(payload) for payload in payloads] if self._by_content else payloads
+
+
+def _content(payload: Payload) -> Payload:
+    if not isinstance(payload, Path):
+        return payload
+    try:
+        return read_file(payload)
+    except (OSError, ValueError):
+        return payload  # whoever decodes it says why it cannot be read
+
+
+def _encoded(arrays: Arrays) -> Encoded:
+    broken = {int(position): reason for position, reason in json.loads(str(arrays["broken"])).items()}
+    return Encoded(arrays["rows"], broken, float(arrays["seconds"]))
