@@ -21,7 +21,7 @@ from lsi.work import Here, Work
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 
-from lsi.cluster import RayExecutor, check_cluster, open_cluster  # noqa: E402
+from lsi.cluster import RayExecutor, WorkersLostError, check_cluster, open_cluster  # noqa: E402
 from lsi.shipping import LARGE, pack, unpack  # noqa: E402
 
 
@@ -189,6 +189,11 @@ class Blocks:
         time.sleep(0.2)
         return {"sum": (self.shared.sum(0) * block).numpy(), "pid": np.array(os.getpid())}
 
+    def deadly(self, block, tick):
+        if os.getpid() != block:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"pid": np.array(os.getpid())}
+
     def fail(self, block, tick):
         raise ConvergenceError(f"block {block}")
 
@@ -228,6 +233,17 @@ def test_killed_workers_change_nothing(cluster):
     assert sorted(found) == blocks
     for block in blocks:
         np.testing.assert_array_equal(found[block]["sum"], (owner.shared.sum(0) * block).numpy())
+
+
+def test_a_long_block_that_no_worker_survives_is_done_here(cluster):
+    owner = Blocks(torch.zeros(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lsi.cluster, "ATTEMPTS", 2)
+        with pytest.raises(WorkersLostError, match="may lack memory"):
+            done(RayExecutor(torch.device("cpu")), owner, "deadly", [os.getpid()])
+    owner.tries_elsewhere = 2
+    found = done(RayExecutor(torch.device("cpu")), owner, "deadly", [os.getpid()])
+    assert int(found[0]["pid"]) == os.getpid()
 
 
 def test_errors_come_back_as_themselves_and_are_not_tried_again(cluster):

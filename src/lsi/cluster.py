@@ -33,8 +33,15 @@ ATTEMPTS = 100
 REACH_SECONDS, ANSWER_SECONDS, PATIENCE = 3.0, 60.0, 60.0
 
 
+class WorkersLostError(LsiError):
+    """Each worker that tried a block died."""
+
+
 class RayExecutor:
     """Does blocks in the workers of the Ray cluster that this process is connected to.
+
+    An owner whose blocks take long has the attribute `tries_elsewhere`: where so many workers were lost
+    with a block, it is done in this process. Workers that live for seconds would never be done with it.
 
     Args:
         device: Where a worker computes.
@@ -57,13 +64,14 @@ class RayExecutor:
             owner: Holds what all blocks need; its large arrays are sent once, and again only if they change.
             method: Name of its method.
             blocks: What is to be done, taken up as workers become free.
-            tick: Not called: blocks under way elsewhere do not tell.
+            tick: Called by what is done here; blocks under way elsewhere do not tell.
 
         Yields:
             Place and result.
 
         Raises:
             LsiError: What a block raised.
+            WorkersLostError: Every worker that tried a block died.
         """
         import ray
 
@@ -72,20 +80,30 @@ class RayExecutor:
         if first is None:
             return
         todo, sent = chain([first], numbered), self._send(owner)
-        under_way: dict[Any, int] = {}
+        under_way: dict[Any, tuple[int, Any]] = {}
+        few = getattr(owner, "tries_elsewhere", None)
         do = ray.remote(_do).options(
-            num_cpus=self.threads, num_gpus=self._gpus, max_retries=ATTEMPTS, name=f"lsi {method}"
+            num_cpus=self.threads,
+            num_gpus=self._gpus,
+            max_retries=(few or ATTEMPTS) - 1,
+            name=f"lsi {method}",
         )
         limit = 2 * self.workers + 2  # the next ones wait beside a worker, and results do not pile up
         try:
             while True:
                 while len(under_way) < limit and (item := next(todo, None)) is not None:
-                    under_way[do.remote(self.threads, method, item[1], *sent)] = item[0]
+                    under_way[do.remote(self.threads, method, item[1], *sent)] = item
                 if not under_way:
                     return
                 ref = self._first_done(list(under_way))
-                place = under_way.pop(ref)
-                yield place, _result(ref)
+                place, block = under_way.pop(ref)
+                try:
+                    arrays = _result(ref)
+                except WorkersLostError:
+                    if few is None:
+                        raise
+                    arrays = getattr(owner, method)(block, tick)
+                yield place, arrays
         finally:
             for ref in under_way:
                 ray.cancel(ref)
@@ -327,7 +345,7 @@ def _result(ref: Any) -> Arrays:
             raise error.cause from error
         raise
     except ray.exceptions.WorkerCrashedError as error:
-        raise LsiError(
+        raise WorkersLostError(
             f"a block of work ended each of its {ATTEMPTS} workers: they may lack memory. Use a smaller "
             "memory=…, or fewer workers on a node."
         ) from error

@@ -87,7 +87,12 @@ class _Views:
         target: `(N,)` class codes.
         n_classes: C.
         device: Where to compute.
+
+    Attributes:
+        tries_elsewhere: A view is in one piece and may take minutes (see `lsi.cluster.RayExecutor`).
     """
+
+    tries_elsewhere = 2
 
     def __init__(
         self, features: np.ndarray, target: np.ndarray, n_classes: int, device: torch.device
