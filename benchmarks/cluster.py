@@ -223,7 +223,7 @@ def main():
     options.add_argument("--features", type=int, default=512)
     options.add_argument("--trial", nargs="+", choices=TRIALS, default=TRIALS)
     options.add_argument("--every", type=float, default=5.0, help="seconds between kills")
-    options.add_argument("--no-label-noise", action="store_true", help="leave out what stays in one process")
+    options.add_argument("--no-label-noise", action="store_true", help="leave the label-noise estimate out")
     given = options.parse_args()
     # Only this benchmark may use the clusters that it starts.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests import makers
 
 import lsi
 from lsi.analysis.label_noise import estimate_label_noise
-from lsi.data.items import FileItems
+from lsi.data.items import ArrayItems, FileItems
 from lsi.errors import ConvergenceError, InputError
 from lsi.features import FeatureCache, chunks, encode
 from lsi.features.encoders.base import Encoder
@@ -146,6 +147,22 @@ def test_pictures_are_encoded_in_workers(cluster, tmp_path):
     assert np.isfinite(np.delete(here.features, 9, axis=0)).all()
     with pytest.raises(InputError, match=r"09\.png.*--skip-broken"):
         encode(items, encoder, FeatureCache(tmp_path / "strict"), cluster=cluster)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_pretrained_encoders_give_the_same_bytes_in_workers(cluster, tmp_path, kind):
+    pytest.importorskip("transformers", reason="needs the extra 'encoders'")
+    from lsi.features import build_encoder
+
+    (tmp_path / "images").mkdir()
+    folder = makers.tiny_resnet(tmp_path) if kind == "image" else makers.tiny_bert(tmp_path)
+    texts = ["good film", "the very bad plot", "a", "bad film a good plot"] * 20
+    items = pictures(tmp_path / "images") if kind == "image" else ArrayItems("text", texts)
+    encoder = build_encoder(kind, str(folder), batch_size=4)
+    here = encode(items, encoder, FeatureCache(tmp_path / "here"))
+    there = encode(items, encoder, FeatureCache(tmp_path / "there"), cluster=cluster)
+    assert np.ptp(here.features, axis=0).max() > 0
+    np.testing.assert_array_equal(there.features, here.features)
 
 
 def test_files_are_sent_by_their_content(tmp_path):
