@@ -101,6 +101,7 @@ def main():
         for shape in SWEEPS[sweep]:
             with context.Pool(1) as pool:
                 rows.append(pool.apply(run, (sweep, shape, given.threads)))
+            print(f"{sweep} {shape}: {rows[-1]['seconds']:.1f} s", flush=True)
     facts = {
         f"exponent in {sweep}, larger half, dense": exponent(rows_of(rows, sweep), sweep)
         for sweep in given.sweep or SWEEPS
