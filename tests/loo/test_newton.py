@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from tests.cases import CASES, POSTERIORS, REAL, Case, cifar, clusters
 from tests.oracles import softmax_probe
 
 import lsi
+from lsi.loo.newton.dense import inverses
 
 # The project's promise at tol=1e-3: twice the tolerance, or a billionth of a nat.
 RELATIVE, ABSOLUTE = 2e-3, 1e-9
@@ -177,3 +179,32 @@ def test_one_pass_falls_back_on_the_slow_solver(posterior):
 def test_settings_out_of_range(wrong):
     with pytest.raises(lsi.InputError):
         lsi.Newton(**wrong)
+
+
+@pytest.mark.parametrize("c", [3, 64, 65, 170, 299])
+def test_inverses_are_inverses_in_any_number_of_threads(c):
+    torch.manual_seed(0)
+    root = torch.randn(4, c, c, dtype=torch.float64)
+    matrices, before = torch.eye(c, dtype=torch.float64) + root @ root.mT / c, torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = inverses(matrices)
+    finally:
+        torch.set_num_threads(before)
+    # The condition is about five: what is left is rounding.
+    np.testing.assert_allclose((matrices @ found).numpy(), np.broadcast_to(np.eye(c), (4, c, c)), atol=1e-12)
+
+
+def test_hundreds_of_classes_in_two_threads():
+    random, c = np.random.default_rng(0), 180
+    y = np.concatenate([np.arange(c), random.integers(0, c, 420)])
+    X = random.normal(size=(c, 3))[y] + 0.5 * random.normal(size=(len(y), 3))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        scores = lsi.score(X, y, method=lsi.Newton(solver="dense"), audit=12, subset=range(64))
+    finally:
+        torch.set_num_threads(before)
+    assert scores.audit.spearman > 0.999
+    assert scores.audit.max_relative_error < 1e-2
+    assert scores.audit.certificate_coverage == 1
