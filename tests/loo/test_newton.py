@@ -181,30 +181,29 @@ def test_settings_out_of_range(wrong):
         lsi.Newton(**wrong)
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("c", [3, 64, 65, 170, 299])
-def test_inverses_are_inverses_in_any_number_of_threads(c):
+def test_inverses_are_inverses_in_two_threads(two_threads, c):
     torch.manual_seed(0)
     root = torch.randn(4, c, c, dtype=torch.float64)
-    matrices, before = torch.eye(c, dtype=torch.float64) + root @ root.mT / c, torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        found = inverses(matrices)
-    finally:
-        torch.set_num_threads(before)
+    matrices = torch.eye(c, dtype=torch.float64) + root @ root.mT / c
+    found = inverses(matrices)
     # The condition is about five: what is left is rounding.
     np.testing.assert_allclose((matrices @ found).numpy(), np.broadcast_to(np.eye(c), (4, c, c)), atol=1e-12)
 
 
-def test_hundreds_of_classes_in_two_threads():
+def test_hundreds_of_classes_in_two_threads(two_threads):
     random, c = np.random.default_rng(0), 180
     y = np.concatenate([np.arange(c), random.integers(0, c, 420)])
     X = random.normal(size=(c, 3))[y] + 0.5 * random.normal(size=(len(y), 3))
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        scores = lsi.score(X, y, method=lsi.Newton(solver="dense"), audit=12, subset=range(64))
-    finally:
-        torch.set_num_threads(before)
+    scores = lsi.score(X, y, method=lsi.Newton(solver="dense"), audit=12, subset=range(64))
     assert scores.audit.spearman > 0.999
     assert scores.audit.max_relative_error < 1e-2
     assert scores.audit.certificate_coverage == 1

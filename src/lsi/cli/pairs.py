@@ -187,7 +187,7 @@ def _features(
                 name=source.left.name,
                 cluster=machine.ray,
                 progress=progress,
-            )  # fmt: skip
+            )
         )
         records.append(made[-1].record)
     broken = sorted({*made[0].broken, *made[1].broken})

@@ -156,8 +156,10 @@ def _append(growing: Growing, found: Encoded, encoder: Encoder) -> None:
         raise InputError(f"none of the first {len(found.rows):,} items can be read; the first: {reason}.")
     if growing.dim not in (0, dim):
         raise InputError(f"{encoder.name} gives features of different lengths: {growing.dim} and {dim}.")
-    nothing = np.full((len(found.rows), dim), np.nan, dtype=np.float32)
-    growing.append(found.rows if found.rows.shape[1] else nothing, found.broken)
+    rows = found.rows
+    if not rows.shape[1]:  # all of them are broken
+        rows = np.full((len(rows), dim), np.nan, dtype=np.float32)
+    growing.append(rows, found.broken)
 
 
 @contextmanager
