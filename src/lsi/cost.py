@@ -12,7 +12,8 @@ import torch
 from lsi.errors import InputError
 from lsi.loo.audit import default_count
 from lsi.loo.newton import block_engine
-from lsi.loo.newton.engine import BLOCK_BYTES, PILOTS, REBUILD_LIMIT, samples_rows
+from lsi.loo.newton.dense import BLOCK_BYTES, block_of
+from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
 from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.newton.settings import Newton
 from lsi.loo.retrain import TENSORS, Retrain
@@ -128,7 +129,10 @@ def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tu
     k = min(n, d) * (c - 1)
     full, rebuilt = posterior == "full", n * k**2 + 3.0 * k**3
     fit = 6 * (n * k**2 / 2 + k**3 / 3) if k < DENSE_START else 0.63 * n * k**2 + k**3 + 120 * 4 * n * k
-    leave = n_scored * 2.0 * k**2 * (1.6 if full else 1.0)
+    block, holds_reach = block_of(c - 1, min(n, d), shape.dtype, BLOCK_BYTES)
+    # Without it: the leverages' products once more, and some ten products and inverses of C × C in double.
+    step = 2.0 * k**2 if holds_reach else 3.0 * k**2 + 20.0 * c**3
+    leave = n_scored * (step + (1.2 * k**2 if full else 0.0))
     swept = 3.0 * n_scored
     if method.tol is None:
         swept = 0.0
@@ -139,9 +143,8 @@ def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tu
     refine = swept * (12.0 * n * k + (rebuilt if full else 0.0))
     audit = default_count(k, posterior) * (60 * 4.0 * n * k + (rebuilt if full else 0.0))
     # Blocks of first-order steps, the rows of a Hessian's panels, and what the libraries take for themselves.
-    working = (
-        3 * min(BLOCK_BYTES, min(512, n) * k * (c - 1) * item) + 2 * min(n, ROWS) * k * item + (32 << 20)
-    )
+    tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
+    working = min(block, n) * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
     memory = 2 * n * d * item + (7 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2 + working
     return 0.3 + (fit + leave + refine + audit) / (0.6 * rate), int(memory)
 

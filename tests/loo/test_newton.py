@@ -8,7 +8,7 @@ from tests.cases import CASES, POSTERIORS, REAL, Case, cifar, clusters
 from tests.oracles import softmax_probe
 
 import lsi
-from lsi.loo.newton.dense import inverses
+from lsi.loo.newton.dense import block_of, inverses
 
 # The project's promise at tol=1e-3: twice the tolerance, or a billionth of a nat.
 RELATIVE, ABSOLUTE = 2e-3, 1e-9
@@ -67,6 +67,30 @@ def test_float32_products(name, posterior, monkeypatch):
     scores = case.score(posterior)
     assert scores.manifest["fit"]["dtype"] == "float32"
     check_values(scores, case, np.arange(len(case.target)), posterior)
+
+
+@every_posterior
+@pytest.mark.parametrize("name", ["multiclass", "separable", "outliers", "class weights", "N < D"])
+def test_many_classes_hold_no_reach(name, posterior, monkeypatch):
+    # What no block of a small problem would do: leverages by slabs of one class's rows, steps by a product.
+    monkeypatch.setattr("lsi.loo.newton.dense.NARROW", 10**9)
+    monkeypatch.setattr("lsi.loo.newton.dense.SLAB", 7)
+    case = CASES[name]
+    check_values(case.score(posterior), case, np.arange(len(case.target)), posterior)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("contrasts", "features", "holds"),
+    [(1, 5, True), (9, 513, True), (29, 513, None), (99, 65, False), (299, 65, False), (999, 3, False)],
+)
+def test_blocks_fit_their_room(contrasts, features, holds, dtype):
+    room = 96 << 20
+    size, reach = block_of(contrasts, features, dtype, room)
+    assert holds is None or reach == holds
+    rows = size * contrasts * features * dtype.itemsize
+    assert (rows * contrasts if reach else max(rows, 8 * size * contrasts**2)) <= room
+    assert block_of(contrasts, features, dtype, 1)[0] == 1
 
 
 @every_posterior

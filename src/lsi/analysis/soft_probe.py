@@ -9,9 +9,10 @@ sample is enough: the sample's own share :math:`a_i = x_i^\top A^{-1} x_i` of it
 from __future__ import annotations
 
 import numpy as np
-import scipy.optimize
 import torch
 from torch import Tensor
+
+from lsi.descent import lbfgs
 
 MANY_CLASSES = 24  # above it, one number stands for the sample's own C × C curvature
 MOST_LEVERAGE = 0.95
@@ -68,7 +69,7 @@ class SoftProbe:
             return loss, gradient.to(torch.float64).reshape(-1).cpu().numpy()
 
         options = {"maxiter": iterations, "maxcor": 10, "gtol": ENOUGH, "ftol": 0.0}
-        found = scipy.optimize.minimize(objective, self._start, jac=True, method="L-BFGS-B", options=options)
+        found = lbfgs(objective, self._start, options)
         self._start = found.x
         return self.rows @ torch.from_numpy(found.x).to(self.rows).view(shape).T
 

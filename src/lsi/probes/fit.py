@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.optimize
 import torch
 from torch import Tensor
 
+from lsi.descent import lbfgs
 from lsi.errors import ConvergenceError, InputError
 from lsi.probes.model import ROWS, SoftmaxModel
 from lsi.progress import Progress
@@ -121,9 +121,7 @@ def warm_start(model: SoftmaxModel, iterations: int = 100) -> Tensor:
         return loss, (gradient @ to_weights.T).reshape(-1).cpu().numpy()
 
     options = {"maxiter": iterations, "maxcor": 20, "gtol": WARM_GRADIENT, "ftol": 0.0}
-    found = scipy.optimize.minimize(
-        objective, np.zeros(model.theta.numel()), jac=True, method="L-BFGS-B", options=options
-    )
+    found = lbfgs(objective, np.zeros(model.theta.numel()), options)
     return torch.from_numpy(found.x).to(device).view(model.theta.shape) @ to_weights
 
 

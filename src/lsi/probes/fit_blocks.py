@@ -9,6 +9,7 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
+from lsi.descent import lbfgs
 from lsi.errors import ConvergenceError
 from lsi.probes.blocks import WholeCurvature
 from lsi.probes.class_factors import ClassFactors
@@ -132,9 +133,7 @@ def _descent(
         return loss, slope * scale
 
     options = {"maxiter": iterations, "maxcor": 20, "gtol": 0.0, "ftol": NOISE}
-    found = scipy.optimize.minimize(
-        scaled, np.zeros(start.numel()), jac=True, method="L-BFGS-B", callback=arrived, options=options
-    )
+    found = lbfgs(scaled, np.zeros(start.numel()), options, arrived)
     return replace(model, theta=weights(found.x * scale)), done
 
 

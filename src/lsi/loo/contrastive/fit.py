@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 import torch
 from torch import Tensor
 
+from lsi.descent import lbfgs
 from lsi.errors import ConvergenceError
 from lsi.loo.contrastive.curvature import dense_curvature
 from lsi.loo.contrastive.model import PairModel
@@ -92,20 +92,14 @@ def minimise(
         value, gradient = model.value_gradient(start + change.to_weights(torch.from_numpy(eta)))
         return float(value), change.to_gradient(gradient).numpy()
 
-    found = scipy.optimize.minimize(
-        evaluate,
-        np.zeros(len(start)),
-        jac=True,
-        method="L-BFGS-B",
-        callback=None if tick is None else lambda _: tick(),
-        options={
-            "maxiter": limit,
-            "maxfun": 2 * limit,
-            "ftol": 0.0,
-            "gtol": tolerance * scale,
-            "maxcor": _MEMORY,
-        },
-    )
+    options = {
+        "maxiter": limit,
+        "maxfun": 2 * limit,
+        "ftol": 0.0,
+        "gtol": tolerance * scale,
+        "maxcor": _MEMORY,
+    }
+    found = lbfgs(evaluate, np.zeros(len(start)), options, None if tick is None else lambda _: tick())
     left = float(np.abs(found.jac).max()) / scale
     if not np.isfinite(left) or (strict and left > 1000 * tolerance):
         raise ConvergenceError(_stopped(left, found.nit))

@@ -22,6 +22,11 @@ from lsi.probes.fit import Curvature
 from lsi.probes.model import SoftmaxModel
 
 TOGETHER = 64  # rows of matrices that are inverted several at a time
+BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
+MOST = 512  # samples of a block
+# Fewer samples at a time than NARROW would read the inverse for longer than they multiply with it: then
+# no more of T_i is held than one class's rows, of SLAB samples, which stay in the cache.
+NARROW, SLAB = 48, 128
 
 
 @dataclass
@@ -67,18 +72,39 @@ def inverses(matrices: Tensor) -> Tensor:
     return torch.stack([torch.linalg.inv(matrix) for matrix in matrices])
 
 
+def block_of(n_contrasts: int, n_features: int, dtype: torch.dtype, block_bytes: int) -> tuple[int, bool]:
+    """Return how many samples one block holds, and whether their `T_i` are held with them.
+
+    Args:
+        n_contrasts: C'.
+        n_features: D.
+        dtype: Of the products.
+        block_bytes: Bytes of the largest tensor of a block.
+    """
+    reach = block_bytes // (n_contrasts**2 * n_features * dtype.itemsize)
+    if reach >= NARROW:
+        return min(MOST, reach), True
+    largest = max(n_contrasts * n_features * dtype.itemsize, 8 * n_contrasts**2)
+    return max(1, min(SLAB, block_bytes // largest)), False
+
+
 class DenseSolver:
     """`H₋ᵢ⁻¹` for every sample from one dense inverse.
 
     Args:
         model: The trained probe.
         curvature: Its factorised curvature; used up, since its memory becomes the inverse.
+        block_bytes: Bytes of the largest tensor of a block.
+
+    Attributes:
+        block_size: How many samples a block holds.
     """
 
-    def __init__(self, model: SoftmaxModel, curvature: Curvature) -> None:
+    def __init__(self, model: SoftmaxModel, curvature: Curvature, block_bytes: int = BLOCK_BYTES) -> None:
         self.model = model
         k, d = model.theta.shape
         dtype = model.design.dtype
+        self.block_size, self._holds_reach = block_of(k, d, dtype, block_bytes)
         inverse = curvature.into_inverse()
         decay = model.weight_decay * model.theta
         self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)
@@ -95,19 +121,40 @@ class DenseSolver:
         """Return the exact-downdate Newton step of each sample at `index`."""
         x, residual, curvature = self.model.curvature_at(index)
         b, k = residual.shape
-        reach = self._reach_of(x)
-        self._reach_index = index
-        gram = torch.stack([(block.view(b, k, -1) @ x[:, :, None])[:, :, 0] for block in reach], 1)
-        gram = 0.5 * (gram + gram.mT)
+        if self._holds_reach:
+            reach = self._reach_of(x)
+            self._reach_index = index
+            gram = torch.stack([(block.view(b, k, -1) @ x[:, :, None])[:, :, 0] for block in reach], 1)
+            gram = 0.5 * (gram + gram.mT)
+        else:
+            gram = self._gram_of(x)
         eye = torch.eye(k, dtype=torch.float64, device=x.device)
         downdate = inverses(eye - curvature.to(torch.float64) @ gram.to(torch.float64))
         decay_logit = x @ self._decay_step.T
         m = residual + (curvature @ decay_logit[:, :, None])[:, :, 0]
         m = (downdate @ m.to(torch.float64)[:, :, None])[:, :, 0].to(x.dtype)
-        delta = self._decay_step.reshape(1, -1).repeat(b, 1)
-        for block, coefficient in zip(reach, m.T, strict=True):
-            delta.addcmul_(block, coefficient[:, None])
+        delta = self._with_reach(self._decay_step.reshape(1, -1).repeat(b, 1), index, x, m)
         return FirstOrder(index, x, residual, curvature, gram, downdate, delta.view(b, k, -1))
+
+    def _with_reach(self, sums: Tensor, index: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
+        """Return `sums + T_i m_i`, both `(B, K')`; of held `T_i` where they are those of `index`."""
+        if index is not self._reach_index:
+            return sums.addmm_((coefficients[:, :, None] * x[:, None, :]).flatten(1), self._inverse)
+        for block, coefficient in zip(self._reach, coefficients.T, strict=True):
+            sums.addcmul_(block, coefficient[:, None])
+        return sums
+
+    def _gram_of(self, x: Tensor) -> Tensor:
+        """Return `Q_i = E_iᵀH̄⁻¹E_i`, `(B, C', C')`, by slabs of one class's rows."""
+        b, d = x.shape
+        k = len(self._inverse) // d
+        gram, room = x.new_empty((b, k, k)), x.new_empty(b * k * d)
+        for c in range(k):
+            slab = room[: b * (k - c) * d].view(b, -1)
+            torch.mm(x, self._inverse[c * d : (c + 1) * d, c * d :], out=slab)
+            gram[:, c, c:] = torch.bmm(slab.view(b, k - c, d), x[:, :, None])[:, :, 0]
+            gram[:, c:, c] = gram[:, c, c:]
+        return gram
 
     def _reach_of(self, x: Tensor) -> Tensor:
         """Return `T_i = H̄⁻¹E_i` as `(C', B, K')`, the input class first, in a buffer that is reused."""
@@ -131,10 +178,4 @@ class DenseSolver:
         plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
-        if removal.index is self._reach_index:
-            flat = plain.view(b, -1)
-            for block, coefficient in zip(self._reach, lift.T, strict=True):
-                flat.addcmul_(block, coefficient[:, None])
-            return plain
-        extra = (lift[:, :, None] * removal.x[:, None, :]).view(b, -1) @ self._inverse
-        return plain + extra.view(b, k, d)
+        return self._with_reach(plain.view(b, -1), removal.index, removal.x, lift).view(b, k, d)

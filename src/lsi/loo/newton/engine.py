@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lsi.divergence import Terms
 from lsi.halving import halving
-from lsi.loo.newton.dense import DenseSolver, FirstOrder
+from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.refine import Refined, Refiner
 from lsi.loo.newton.sampled import SAMPLED_ROWS, SampledCorrector
@@ -22,7 +22,6 @@ from lsi.probes.fit import Curvature
 from lsi.probes.model import SoftmaxModel
 from lsi.work import Arrays, Tick, Work
 
-BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 REFINE_BLOCK = 64  # samples swept together
 # A task is what a worker does at a time and what an interruption may lose: at most so many operations, and
 # at least so many tasks a run, unless they would be smaller than a block.
@@ -69,10 +68,10 @@ class NewtonEngine:
         memory: int | None = None,
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
-        self._block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self._floor = FLOOR + 2.0 * curvature.drift
         self._extra = torch.zeros(model.n_samples, dtype=torch.float64, device=model.design.device)
-        self.solver = DenseSolver(model, curvature)
+        block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
+        self.solver = DenseSolver(model, curvature, block_bytes)
         self.start = model.objective_and_gradient(model.theta)[1]
         # A full posterior is rebuilt and factorised for every refined sample.
         self._affordable = not posterior.shift_is_current or model.theta.numel() <= REBUILD_LIMIT
@@ -95,8 +94,7 @@ class NewtonEngine:
 
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""
-        k, d = self.model.theta.shape
-        return int(max(1, min(512, self._block_bytes // (k * k * d * self.model.design.dtype.itemsize))))
+        return self.solver.block_size
 
     def tasks(self, n_scored: int) -> list[slice]:
         """Return the bounds of the tasks that so many samples are cut into, whoever does them."""
