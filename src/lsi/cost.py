@@ -18,7 +18,7 @@ from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.newton.settings import Newton
 from lsi.loo.retrain import TENSORS, Retrain
 from lsi.loo.strides.choice import PILOTS as PILOT_HEADS
-from lsi.loo.strides.choice import grids_to_try
+from lsi.loo.strides.choice import grids_to_try, tangent_bytes, tangents_pay
 from lsi.probes.fit import DENSE_START
 from lsi.probes.model import ROWS
 
@@ -58,6 +58,10 @@ def working_dtype(n_samples: int, n_features: int, n_classes: int) -> torch.dtyp
     return torch.float64 if n_samples * parameters**2 <= DOUBLE_LIMIT else torch.float32
 
 
+# Tolerance from which most heads of a large dataset follow the curvature, and the share that does not.
+TANGENT_TOL, LOOKS = 5e-3, 0.1
+
+
 @lru_cache(maxsize=4)
 def product_rate(dtype: torch.dtype) -> float:
     """Return measured matrix-product operations a second of this machine, in `dtype`."""
@@ -92,7 +96,14 @@ class Shape:
         return working_dtype(self.n_samples, self.n_features, self.n_classes)
 
 
-def cost(shape: Shape, posterior: str, method: Newton | Retrain, solver: str, rate: float | None) -> Estimate:
+def cost(
+    shape: Shape,
+    posterior: str,
+    method: Newton | Retrain,
+    solver: str,
+    rate: float | None,
+    memory: int | None = None,
+) -> Estimate:
     """Predict time and memory of a run.
 
     Args:
@@ -101,26 +112,35 @@ def cost(shape: Shape, posterior: str, method: Newton | Retrain, solver: str, ra
         method: The engine's settings.
         solver: ``"dense"`` or ``"blocks"``; ignored by `Retrain`.
         rate: Operations a second; None: measured.
+        memory: Bytes that the run may use; None: no limit.
 
     Returns:
         The prediction.
     """
     if isinstance(method, Retrain):
-        return Estimate.of(*_retrain_cost(shape, method, rate or product_rate(torch.float32)))
+        return Estimate.of(*_retrain_cost(shape, method, rate or product_rate(torch.float32), memory))
     if solver == "blocks":
         return Estimate.of(*_blocks_cost(shape, posterior, method, rate or product_rate(torch.float32)))
     return Estimate.of(*_dense_cost(shape, posterior, method, rate or product_rate(shape.dtype)))
 
 
-def _retrain_cost(shape: Shape, method: Retrain, rate: float) -> tuple[float, int]:
+def _retrain_cost(shape: Shape, method: Retrain, rate: float, memory: int | None) -> tuple[float, int]:
     n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
     grids = grids_to_try(method, n, d, c, n_scored) if method.is_plain else []
-    every = PILOT_HEADS + 1 if grids else n_scored + 1
-    epochs = every * method.epochs + (n_scored * len(grids[0]) if grids else 0)
+    every, looks, tangents = PILOT_HEADS + 1 if grids else n_scored + 1, 0, 0
     # Half of the product rate: the softmax in between takes as long as the products.
-    work, heads = 4.0 * n * d * c * epochs * method.n_seeds, min(256, n_scored)
+    seconds, heads = 0.0, min(256, n_scored)
+    if grids:
+        nodes, k, looks = len(grids[0]), min(n, d) * (c - 1), n_scored
+        if (method.tol or 0.0) >= TANGENT_TOL and tangents_pay(n, d, c, n_scored, nodes, memory):
+            tangents, looks = tangent_bytes(n, d, c, nodes), int(LOOKS * n_scored)
+            follow = nodes * (1.2 * n * k**2 + 6.0 * k**2 * n_scored) + 8.0 * n * k * n_scored
+            seconds = follow * method.n_seeds / (0.6 * rate)
+        looks *= nodes
+    seconds += 4.0 * n * d * c * (every * method.epochs + looks) * method.n_seeds / (0.5 * rate)
     tensors = TENSORS * min(n, d) if grids else 4 * d
-    return work / (0.5 * rate), 4 * n * d * (3 if grids else 2) + 4 * heads * c * (tensors + 2 * n)
+    resident = 4 * n * d * (3 if grids else 2) + tangents
+    return seconds, resident + 4 * heads * c * (tensors + 2 * n)
 
 
 def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tuple[float, int]:

@@ -149,12 +149,12 @@ def make_plan(
 def _way(
     shape: Shape, posterior: str, method: Newton | Retrain, solver: str, have: int | None, workers: int
 ) -> Way:
-    found = cost(shape, posterior, method, solver, None)
+    found = cost(shape, posterior, method, solver, None, have)
     name = "retrain" if isinstance(method, Retrain) else "newton"
     seconds = found.seconds
     if workers > 1:
         # What does not depend on the number of scored samples is counted as if it were not shared out.
-        fixed = cost(replace(shape, n_scored=0), posterior, method, solver, None).seconds
+        fixed = cost(replace(shape, n_scored=0), posterior, method, solver, None, have).seconds
         seconds = fixed + (seconds - fixed) / workers + WORKER_START
     return Way(name, solver, posterior, seconds, found.bytes, have is None or found.bytes <= have)
 
@@ -186,7 +186,7 @@ def estimate(
     solver = ""
     if isinstance(method, Newton):
         solver = choose_solver(n_samples, n_features + 1, n_classes, posterior, method, memory)
-    return cost(shape, posterior, method, solver, None)
+    return cost(shape, posterior, method, solver, None, budget(memory))
 
 
 def budget(memory: int | None) -> int | None:
@@ -197,6 +197,16 @@ def budget(memory: int | None) -> int | None:
     """
     have = available_memory()
     return memory if have is None else have if memory is None else min(memory, have)
+
+
+def room_on(device: torch.device, memory: int | None) -> int | None:
+    """Return the bytes that a run may use where its large matrices live.
+
+    Args:
+        device: Where it runs.
+        memory: What was allowed; None: no limit.
+    """
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else budget(memory)
 
 
 def choose_solver(
@@ -250,7 +260,7 @@ def refuse_oversize(
             "Use posterior='kron' or 'diag', or solver='dense'."
         )
     d = n_features + 1
-    have = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else budget(memory)
+    have = room_on(device, memory)
     solver = choose_solver(n_samples, d, n_classes, posterior, method, memory)
     need = cost(Shape(n_samples, d, n_classes, 0), posterior, method, solver, 1.0).bytes
     cure = "use posterior='kron' or 'diag' with solver='auto'"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Scorer = Callable[[Tensor, Tensor], LooResult]
 """Called with positions `(B,)` and the weights of their copies `(B, …)`."""
 Record = Callable[[int, Tensor], None]
+TANGENTS = "tangents"
 _MEANS = ("mean_term", "covariance_term", "loo_probability")
 
 
@@ -32,12 +33,14 @@ _MEANS = ("mean_term", "covariance_term", "loo_probability")
 class SeedRun:
     """What one seed gave: the result at the end, and LSI after recorded epochs, `(n_scored,)` each.
 
-    `strides` says in how many the copies were trained, 0 where every epoch was computed.
+    `strides` says in how many the copies were trained, 0 where every epoch was computed; `tangents` whether
+    they followed the curvature of the model of all samples.
     """
 
     result: LooResult
     recorded: dict[int, np.ndarray] = field(default_factory=dict)
     strides: int = 0
+    tangents: bool = False
 
 
 class CopiesEngine(ABC):
@@ -58,6 +61,10 @@ class CopiesEngine(ABC):
     @abstractmethod
     def block_size(self) -> int:
         """Return how many copies are trained together."""
+
+    def task_size(self, task: CopiesTask) -> int:
+        """Return how many samples a worker scores at a time."""
+        return self.block_size()
 
     @abstractmethod
     def train(
@@ -112,11 +119,12 @@ class CopiesEngine(ABC):
 
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
         wholes = work.once(f"seed-{seed}", lambda: self.train_whole(seed, index))
-        end, size = self.settings.epochs, self.block_size()
-        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
+        tangents = wholes.pop(TANGENTS, None) is not None
+        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()}, tangents)
+        end, size = self.settings.epochs, self.task_size(task)
         recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
         run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
-        run.strides = len(task.wholes) - 1 if 0 in task.wholes else 0
+        run.strides, run.tangents = len(task.wholes) - 1 if 0 in task.wholes else 0, tangents
         bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
         blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
         within = work.within(f"seed-{seed}")
@@ -127,7 +135,13 @@ class CopiesEngine(ABC):
         return run
 
     def train_along(
-        self, wholes: dict[int, np.ndarray], index: Tensor, seed: int, tick: Tick, record: Record | None
+        self,
+        wholes: dict[int, np.ndarray],
+        index: Tensor,
+        seed: int,
+        tick: Tick,
+        record: Record | None,
+        tangents: bool = False,
     ) -> Tensor:
         """Return trained copies `(B, …)`, knowing how the model of all samples was trained.
 
@@ -137,11 +151,14 @@ class CopiesEngine(ABC):
             seed: Of the initial weights, and of what the algorithm draws.
             tick: Called with the number of epochs done.
             record: As in `train`.
+            tangents: Whether `train_whole` named `TANGENTS`.
         """
         return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
 
     def train_whole(self, seed: int, index: Tensor) -> Arrays:
         """Return the weights of the model of all samples, by the epoch after which they are needed.
+
+        An array named `TANGENTS` among them says that copies follow its curvature instead of the data.
 
         Args:
             seed: Of the initial weights, and of what the algorithm draws.
@@ -162,6 +179,7 @@ class CopiesEngine(ABC):
         out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
         if any(run.strides for run in runs):
             out["strides"] = [run.strides for run in runs]
+            out["tangents"] = [run.tangents for run in runs]
         if len(runs) > 1:
             pairs = [spearman(a.result.lsi[done], b.result.lsi[done]) for a, b in combinations(runs, 2)]
             out["rank_correlation_between_seeds"] = float(np.mean(pairs))
@@ -184,11 +202,13 @@ class CopiesTask:
         engine: Trains and scores.
         seed: Of the initial weights, and of what the algorithm draws.
         wholes: Weights of the model of all samples, by epoch.
+        tangents: Whether copies follow its curvature.
     """
 
     engine: CopiesEngine
     seed: int
     wholes: dict[int, np.ndarray]
+    tangents: bool = False
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result, and LSI after recorded epochs under their numbers.
@@ -208,7 +228,7 @@ class CopiesTask:
             if epoch < end:
                 recorded[str(epoch)] = self._scorers[epoch](index, copies).lsi
 
-        copies = engine.train_along(self.wholes, index, self.seed, tick, record)
+        copies = engine.train_along(self.wholes, index, self.seed, tick, record, self.tangents)
         result = self._scorers[end](index, copies)
         if engine.settings.records(end):
             recorded[str(end)] = result.lsi
@@ -225,4 +245,5 @@ class CopiesTask:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the scorers behind: workers build their own."""
-        return {"engine": self.engine, "seed": self.seed, "wholes": self.wholes}
+        names = ("engine", "seed", "wholes", "tangents")
+        return {name: getattr(self, name) for name in names}

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.loo.algorithms import SGD, Algorithm, Schedule, as_algorithm, as_schedule, describe_settings
-from lsi.loo.copies import CopiesEngine, Record, Scorer
+from lsi.loo.copies import TANGENTS, CopiesEngine, CopiesTask, Record, Scorer
 from lsi.loo.heads import HeadTrainer, initial_weights
 from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.sweep import row_blocks
 from lsi.loo.plain import train_plainly
 from lsi.loo.result import LooResult
-from lsi.loo.strides.choice import Strides, Wholes
+from lsi.loo.strides.choice import Choice, Strides, Wholes
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import check_positive
@@ -60,9 +60,9 @@ class Retrain:
         batch_size: Samples a step, in the order of the data; None: all.
         record_every: Score after every so many epochs too, in columns `lsi_epoch_…`; None: at the end
             only.
-        tol: Relative error of LSI up to which heads may be followed in strides of many epochs; None: every
-            epoch of every head is computed. Only linear probes go in strides, and only by plain SGD in full
-            batches.
+        tol: Relative error of LSI up to which heads may be followed in strides of many epochs, and by the
+            curvature of the full-data head instead of the data; None: every epoch of every head is computed.
+            Only linear probes go in strides, and only by plain SGD in full batches.
 
     Raises:
         InputError: Settings outside their range.
@@ -143,6 +143,7 @@ class RetrainEngine(CopiesEngine):
             coordinates that it lives in, or None for the original ones.
         settings: The protocol.
         fit_intercept: Whether the last column of the design is the intercept.
+        memory: Bytes that the run may use; None: no limit.
     """
 
     def __init__(
@@ -151,10 +152,11 @@ class RetrainEngine(CopiesEngine):
         build: Callable[[SoftmaxModel], tuple[Posterior, Tensor | None]],
         settings: Retrain,
         fit_intercept: bool,
+        memory: int | None = None,
     ) -> None:
         super().__init__(settings, model.design.device)
         self.model, self.build, self.fit_intercept = model, build, fit_intercept
-        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings)
+        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings, memory)
 
     def start(self, seed: int) -> Tensor:
         """Return the initial head `(C, D)`."""
@@ -167,9 +169,16 @@ class RetrainEngine(CopiesEngine):
         Bounded in memory, and in the work that an interruption would lose.
         """
         c, d = self.model.n_classes, self.model.design.n_features
-        room = (256 << 20) // (4 * c * max(TENSORS * d, 1024))
         bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
-        return max(1, min(256, room, max(FEWEST, bearable)))
+        return max(1, min(self._room(), max(FEWEST, bearable)))
+
+    def task_size(self, task: CopiesTask) -> int:
+        """Return how many samples a worker scores at a time: all that fit, where none looks at the data."""
+        return max(1, self._room()) if task.tangents else self.block_size()
+
+    def _room(self) -> int:
+        c, d = self.model.n_classes, self.model.design.n_features
+        return min(256, (256 << 20) // (4 * c * max(TENSORS * d, 1024)))
 
     def train(
         self,
@@ -183,18 +192,28 @@ class RetrainEngine(CopiesEngine):
         return self.trainer.train(start, index, tick, record)
 
     def train_along(
-        self, wholes: Wholes, index: Tensor, seed: int, tick: Tick, record: Record | None
+        self,
+        wholes: Wholes,
+        index: Tensor,
+        seed: int,
+        tick: Tick,
+        record: Record | None,
+        tangents: bool = False,
     ) -> Tensor:
         """Return trained heads `(B, C, D)`: in strides where `train_whole` kept the initial weights."""
         if 0 not in wholes:
             return super().train_along(wholes, index, seed, tick, record)
-        heads, doubtful = self.strides.train(wholes, index, tick, record)
+        heads, doubtful = self.strides.train(Choice(wholes, tangents), index, tick, record)
         again = doubtful.nonzero()[:, 0]
-        if len(again) and self.settings.record_every is not None:
-            return self.train(self.start(seed).to(self.device), index, seed, None, record)
-        if len(again):
-            exact = self.train(self.start(seed).to(self.device), index[again], seed, None, None)
-            heads[again] = exact.to(heads.dtype)
+        if not len(again):
+            return heads
+        if record is not None and self.settings.record_every is not None:
+            again = torch.arange(len(index), device=index.device)  # so that no epoch is recorded of two kinds
+        if tangents:
+            data = self.train_along(wholes, index[again], seed, lambda _: None, record)
+        else:
+            data = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
+        heads[again] = data.to(heads.dtype)
         return heads
 
     def train_whole(self, seed: int, index: Tensor) -> Arrays:
@@ -202,8 +221,9 @@ class RetrainEngine(CopiesEngine):
         if not self.strides.grids(len(index)):
             return super().train_whole(seed, index)
         start = self.start(seed).to(self.device)
-        wholes = self.strides.choose(start, index, seed, self.trainer, self.scorer)
-        return {str(epoch): whole for epoch, whole in wholes.items()}
+        way = self.strides.choose(start, index, seed, self.trainer, self.scorer)
+        found = {str(epoch): whole for epoch, whole in way.wholes.items()}
+        return {**found, TANGENTS: np.ones(1)} if way.tangents else found
 
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
         """Return one head `(C, D)`."""

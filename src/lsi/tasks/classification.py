@@ -16,7 +16,7 @@ from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton import Newton
 from lsi.loo.newton.choose import make_engine
 from lsi.loo.retrain import Retrain, RetrainEngine
-from lsi.plan import choose_solver, refuse_oversize
+from lsi.plan import choose_solver, refuse_oversize, room_on
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import Problem
@@ -127,7 +127,8 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
         return kind(trained, run.prior_precision, basis), basis
 
     model = _untrained(run, run.design(torch.float32))
-    engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
+    room = room_on(run.machine.device, run.machine.memory)
+    engine = RetrainEngine(model, build, settings, run.probe.fit_intercept, room)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ REFINE_BLOCK = 64  # samples swept together
 TASK_WORK, TASKS = 6e11, 32
 SWEPT = 0.1  # share of samples that are swept where corrections from sampled rows certify the others
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
+# Samples that the first rows do not certify are tried with more of them, where a sweep is still far dearer.
+MORE_ROWS, MORE_SHARE = 4 * SAMPLED_ROWS, 0.25
 SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
 # Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
 # tails), a share of the correction's absolute size for the orders left out, float32's own error.
@@ -69,20 +72,25 @@ class NewtonEngine:
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
         self._floor = FLOOR + 2.0 * curvature.drift
-        self._extra = torch.zeros(model.n_samples, dtype=torch.float64, device=model.design.device)
         block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self.solver = DenseSolver(model, curvature, block_bytes)
         self.start = model.objective_and_gradient(model.theta)[1]
         # A full posterior is rebuilt and factorised for every refined sample.
         self._affordable = not posterior.shift_is_current or model.theta.numel() <= REBUILD_LIMIT
         self._refiner: Refiner | None = None
-        self._corrector: SampledCorrector | None = None
+        self._correctors: list[SampledCorrector] = []  # the one with more rows last
         if settings.tol is not None:
             self._refiner = Refiner(
                 model, self.solver, posterior, self.start, settings.tol, settings.max_passes
             )
             if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
-                self._corrector = SampledCorrector(model, self.solver, posterior, SAMPLED_ROWS)
+                counts = [SAMPLED_ROWS, MORE_ROWS][: 1 + int(MORE_ROWS <= MORE_SHARE * model.n_samples)]
+                self._correctors = [
+                    SampledCorrector(model, self.solver, posterior, count, seed)
+                    for seed, count in enumerate(counts)
+                ]
+        size, device = (len(self._correctors), model.n_samples), model.design.device
+        self._extra = torch.zeros(size, dtype=torch.float64, device=device)
 
     def exact_scorer(self, tolerance: float) -> ExactScorer:
         """Return what the audit solves with.
@@ -101,7 +109,7 @@ class NewtonEngine:
         n, k = self.model.n_samples, float(self.model.theta.numel())
         each = 2.0 * k**2
         if self._refiner is not None:
-            share = 1.0 if self._corrector is None else SWEPT
+            share = SWEPT if self._correctors else 1.0
             each += share * 2 * 4.0 * n * k + 6.0 * SAMPLED_ROWS * k
         size = max(REFINE_BLOCK, min(n_scored // TASKS, int(TASK_WORK / each)))
         block = self.block_size()
@@ -116,7 +124,7 @@ class NewtonEngine:
             work: Who works off the tasks; None: this process.
         """
         work, result, tasks = work or Work(), LooResult.empty(len(index)), self.tasks(len(index))
-        if self._corrector is not None:
+        if self._correctors:
             extra = work.once("certificates", lambda: self._calibrate(index))
             self._extra = torch.from_numpy(extra["extra"]).to(index.device)
         positions = [index[which].cpu().numpy() for which in tasks]
@@ -133,15 +141,24 @@ class NewtonEngine:
         """
         index = torch.from_numpy(positions).to(self.model.design.device)
         result = LooResult.empty(len(index))
-        one_pass = self._refiner is None or self._corrector is not None
-        score = self._unrefined if one_pass else self._refine
-        for part in self._scored(index, np.arange(len(index)), self.block_size(), score, result):
-            tick(int(np.count_nonzero(~self._is_open(result, part))))
-        left = np.flatnonzero(self._is_open(result, np.arange(len(index))))
+        left, size = np.arange(len(index)), self.block_size()
+        for score in self._passes():
+            for part in self._scored(index, left, size, score, result):
+                tick(int(np.count_nonzero(~self._is_open(result, part))))
+            left = left[self._is_open(result, left)]
+        if not self._affordable:
+            tick(len(left))
+            left = left[:0]
         even = -(-len(left) // max(1, -(-len(left) // REFINE_BLOCK)))  # parts of about the same size
         for part in self._scored(index, left, even, self._refine, result):
             tick(len(part))
         return result.arrays()
+
+    def _passes(self) -> list[Callable[[FirstOrder], Refined]]:
+        """Return what samples go through before those that are still open are swept."""
+        if self._correctors:
+            return [partial(self._sampled, place) for place in range(len(self._correctors))]
+        return [self._unrefined if self._refiner is None else self._refine]
 
     def _scored(
         self,
@@ -161,13 +178,13 @@ class NewtonEngine:
         return halving(order, size, do)
 
     def _is_open(self, result: LooResult, which: np.ndarray) -> np.ndarray:
-        """Return which entries are to be refined after a first pass with sampled corrections."""
-        if self._refiner is None or self._corrector is None or not self._affordable:
+        """Return which entries are to be refined after a pass with sampled corrections."""
+        if self._refiner is None or not self._correctors:
             return np.zeros(len(which), dtype=bool)
         return np.asarray(~(result.relative_error[which] <= self._refiner.tol))
 
     def _calibrate(self, index: Tensor) -> Arrays:
-        """Return how far to widen each certificate, `(N,)`, from what sampled corrections miss.
+        """Return how far to widen each certificate, `(passes, N)`, from what sampled corrections miss.
 
         Pilots from the hardest to the easiest sample are swept to a tenth of the tolerance. Where twice
         what their sampled values miss (third order, and the covariance term's change by the others'
@@ -185,14 +202,16 @@ class NewtonEngine:
 
         def excess_of(part: np.ndarray) -> Tensor:
             first = self.solver.first_order(index[order[picks[torch.from_numpy(part).to(index.device)]]])
-            sampled, exact = self._unrefined(first), pilot.refine(first).terms.total
-            missed = (sampled.terms.total - exact).abs() / exact.clamp_min(torch.finfo(exact.dtype).tiny)
-            return (2.0 * missed - sampled.certificate).clamp_min(0)
+            exact = pilot.refine(first).terms.total
+            tried = [self._sampled(place, first) for place in range(len(self._correctors))]
+            missed = torch.stack([(each.terms.total - exact).abs() for each in tried])
+            missed /= exact.clamp_min(torch.finfo(exact.dtype).tiny)
+            return (2.0 * missed - torch.stack([each.certificate for each in tried])).clamp_min(0)
 
-        excess = torch.cat(list(halving(np.arange(count), count, excess_of)))
-        around = torch.nn.functional.max_pool1d(excess[None], 5, stride=1, padding=2)[0]
+        excess = torch.cat(list(halving(np.arange(count), count, excess_of)), 1)
+        around = torch.nn.functional.max_pool1d(excess, 5, stride=1, padding=2)
         nearest = torch.searchsorted(picks, torch.arange(len(index), device=index.device))
-        extra[index[order]] = around[nearest]
+        extra[:, index[order]] = around[:, nearest]
         return {"extra": extra.cpu().numpy()}
 
     def _refine(self, first: FirstOrder) -> Refined:
@@ -200,18 +219,27 @@ class NewtonEngine:
         return self._refiner.refine(first)
 
     def _unrefined(self, first: FirstOrder) -> Refined:
-        """Return first-order values, with their sampled correction and certificate where there is one."""
+        """Return first-order values, without a certificate."""
+        terms = self._first_terms(first)
+        return Refined(first.delta, terms, torch.full_like(terms.mean, float("nan")))
+
+    def _first_terms(self, first: FirstOrder) -> Terms:
         removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
-        terms = self.posterior.divergence(removal)
-        if self._corrector is None:
-            unknown = torch.full_like(terms.mean, float("nan"))
-            return Refined(first.delta, terms, unknown)
-        correction = self._corrector.correct(first)
+        return self.posterior.divergence(removal)
+
+    def _sampled(self, place: int, first: FirstOrder) -> Refined:
+        """Return first-order values with their sampled correction and its certificate.
+
+        Args:
+            place: Which rows it is sampled from.
+            first: The first-order removals.
+        """
+        terms, correction = self._first_terms(first), self._correctors[place].correct(first)
         total = (terms.total + correction.value).clamp_min(torch.finfo(torch.float64).tiny)
         size = correction.size / total
         certificate = (
             self._floor
-            + self._extra[first.index]
+            + self._extra[place, first.index]
             + SPREAD * correction.error / total
             + SECOND * size
             + size.square()

@@ -5,7 +5,8 @@ With :math:`\delta_i(t) = \theta_{-i}(t) - \theta(t)` after t epochs, the differ
 .. math:: \frac{1}{n-1} \Bigl[\sum_{j \ne i} w_j (p_j(\theta + \delta_i) - p_j(\theta)) \otimes x_j
           - w_i r_i \otimes x_i + \frac1n \sum_j w_j r_j \otimes x_j \Bigr] + \mathrm{wd}\, \delta_i,
 
-with residuals r at the full-data weights, is computed without approximation, but at some epochs only.
+with residuals r at the full-data weights, is computed at some epochs only: without approximation, or to first
+order in δ from the curvature there (`lsi.loo.strides.tangent`), where that is much cheaper.
 Between them its linear part is followed epoch by epoch in closed form (`lsi.loo.strides.filters`), and the
 rest, which changes slowly, is a cubic polynomial through four of these epochs: a multistep method of Adams'
 kind with one evaluation a stride.
@@ -28,6 +29,7 @@ from lsi.loo.copies import Record
 from lsi.loo.newton.sweep import own_entries
 from lsi.loo.strides.filters import Responses
 from lsi.loo.strides.modes import Modes, curvature_modes, principal_axes
+from lsi.loo.strides.tangent import Tangents
 from lsi.probes.model import SoftmaxModel
 from lsi.probes.softmax import probability_shift
 from lsi.work import Tick
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 ELEMENTS = 1 << 20
 MEMORY = 3  # earlier nodes that a forcing is drawn through
+# What tangents neglect is measured at every so many nodes. Scores were off by at most seven times the largest
+# ρ, and doubt is trusted up to twice the tolerance.
+MEASURED, NEGLECTED = 8, 16.0
 FRESH = 1.6  # modes are found anew after so many times the epochs
 
 
@@ -79,10 +84,12 @@ class Path:
     Attributes:
         model: Data in principal coordinates, `(N, R)`.
         weights: Weights of all classes after some epochs, `(R, C)` each, by epoch, from 0.
+        tangents: What takes the place of the data; None: nothing does.
     """
 
     model: SoftmaxModel
     weights: dict[int, Tensor]
+    tangents: Tangents | None = None
     _modes: dict[int, Modes] = field(default_factory=dict)
 
     def modes(self, epoch: int) -> Modes:
@@ -103,15 +110,21 @@ class StrideTrainer:
     def __init__(self, model: SoftmaxModel, settings: Retrain) -> None:
         self.model, self.settings = model, settings
 
-    def path(self, wholes: Mapping[int, np.ndarray]) -> Path:
-        """Return the training of the full-data head from its weights `(C, D)` by epoch."""
+    def path(self, wholes: Mapping[int, np.ndarray], tangents: bool = False) -> Path:
+        """Return the training of the full-data head from its weights `(C, D)` by epoch.
+
+        Args:
+            wholes: The weights.
+            tangents: Whether heads along this path follow the curvature instead of the data.
+        """
         axes = self._axes.to(torch.float64)
         device, dtype = self._model.design.device, self._model.design.dtype
         weights = {
             epoch: (torch.tensor(whole, dtype=torch.float64, device=device) @ axes).T.to(dtype)
             for epoch, whole in sorted(wholes.items())
         }
-        return Path(self._model, {epoch: each.contiguous() for epoch, each in weights.items()})
+        weights = {epoch: each.contiguous() for epoch, each in weights.items()}
+        return Path(self._model, weights, Tangents(self._model, weights) if tangents else None)
 
     def train(
         self, path: Path, index: Tensor, tick: Tick | None, record: Record | None
@@ -133,12 +146,15 @@ class StrideTrainer:
         zeros = [torch.zeros((k, len(index)), dtype=dtype, device=index.device) for _ in range(3)]
         first = Node(0, modes.into(self._gradient(path, 0, index, zeros[0])), zeros[0])
         heads = Heads(zeros[1], zeros[2], [first], zeros[0].new_zeros(len(index)))
-        for here, there in zip(nodes, nodes[1:], strict=False):
+        for number, (here, there) in enumerate(zip(nodes, nodes[1:], strict=False), start=1):
             if here >= FRESH * found + 2:
                 fresh, found = path.modes(here), here
                 heads.turn(modes, fresh)
                 modes = fresh
             self._stride(heads, modes, path, index, there)
+            if path.tangents is not None and (number % MEASURED == 0 or there == nodes[-1]):
+                neglected = path.tangents.neglected(there, index, modes.back(heads.weights.clone()))
+                heads.doubt = torch.maximum(heads.doubt, NEGLECTED * neglected.to(heads.doubt))
             if tick is not None:
                 tick(there - here)
             if record is not None and self.settings.records(there):
@@ -177,6 +193,8 @@ class StrideTrainer:
             index: Left-out positions, `(B,)`.
             change: Difference of the weights, `(K, B)`.
         """
+        if path.tangents is not None:
+            return path.tangents.gradient(epoch, index, change)
         model, whole, b = self._model, path.weights[epoch], len(index)
         n, c, r = model.n_samples, model.n_classes, model.design.n_features
         contrasts = model.contrasts.to(change.dtype)
