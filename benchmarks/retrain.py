@@ -74,21 +74,25 @@ def main():
     options.add_argument("--samples", type=int, nargs="+", default=[200, 5000])
     options.add_argument("--scored", type=int, default=256, help="left-out samples of the batched run")
     options.add_argument("--every", action="store_true", help="compute every epoch of every head")
+    options.add_argument("--tol", type=float, default=1e-3, help="relative error that strides may have")
     options.add_argument("--plain", type=int, default=4, help="left-out samples of the plain loop")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    settings, rows = lsi.Retrain(tol=None if given.every else 1e-3), []
+    settings, rows = lsi.Retrain(tol=None if given.every else given.tol), []
     for n in given.samples:
         X, y, source = cifar_features(given.data, n)
         scored = np.arange(min(given.scored, n))
         began = clocks()
-        scores = lsi.score(X, y, method=settings, subset=scored, audit=False)
+        scores = lsi.score(X, y, method=settings, subset=scored, audit=False, label_noise=False)
         batched = (clocks() - began) / len(scored)
         values, plain = plain_lsi(
             X, y.astype(np.int64), scored[: given.plain], settings, 1e-4, int(y.max()) + 1
         )
         difference = float(np.abs(scores.lsi[: given.plain] / values - 1).max())
-        strides = scores.manifest["training"].get("strides", [settings.epochs])[0]
+        training = scores.manifest["training"]
+        strides = f"{training.get('strides', [settings.epochs])[0]}"
+        if any(training.get("tangents", [])):
+            strides += " by the curvature"
         row = [n, len(scored), strides, batched[0], plain[0], *(plain / batched), difference]
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     write("Retrain", rows, COLUMNS, {"data": source, "threads": given.threads}, given.output)

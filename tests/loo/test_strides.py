@@ -264,6 +264,28 @@ def test_recorded_epochs_by_tangents(monkeypatch):
         assert_allclose(fast.to_frame()[column], every.to_frame()[column], rtol=0.05)
 
 
+def test_progress_before_the_first_block(monkeypatch):
+    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
+    case, seen = medium(), []
+    lsi.score(case.features, case.target, method=LONG, audit=False, progress=lambda *what: seen.append(what))
+    nodes = len(GRIDS[0].nodes(LONG.epochs))
+    assert [what for what in seen if what[0] == "fit"] == [("fit", n, 500) for n in range(1, 501)]
+    assert [what for what in seen if what[0] == "curvature"] == [
+        ("curvature", n, nodes) for n in range(1, nodes + 1)
+    ]
+
+
+@pytest.mark.parametrize(("alone", "memory", "room"), [(True, 1 << 30, 1 << 30), (False, 1 << 30, 0)])
+def test_tangents_have_the_room_of_the_run(alone, memory, room, monkeypatch):
+    asked = []
+    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: asked.append(sizes[-1]) or False)
+    if not alone:
+        monkeypatch.setattr("lsi.tasks.classification.Here", type(None))
+    case = medium()
+    lsi.score(case.features, case.target, method=LONG, audit=False, memory=memory)
+    assert asked == [room]
+
+
 def test_when_tangents_pay():
     everything = 50_000, 513, 10, 50_000, 67
     assert choice.tangents_pay(*everything)

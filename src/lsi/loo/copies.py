@@ -17,6 +17,7 @@ from lsi.audit import spearman
 from lsi.halving import halving
 from lsi.loo.algorithms import DPSGD
 from lsi.loo.result import LooResult
+from lsi.progress import Progress, ticks
 from lsi.work import Arrays, Tick, Work
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class CopiesEngine(ABC):
         return mean
 
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
-        wholes = work.once(f"seed-{seed}", lambda: self.train_whole(seed, index))
+        wholes = dict(work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress)))
         tangents = wholes.pop(TANGENTS, None) is not None
         task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()}, tangents)
         end, size = self.settings.epochs, self.task_size(task)
@@ -155,7 +156,7 @@ class CopiesEngine(ABC):
         """
         return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
 
-    def train_whole(self, seed: int, index: Tensor) -> Arrays:
+    def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
         """Return the weights of the model of all samples, by the epoch after which they are needed.
 
         An array named `TANGENTS` among them says that copies follow its curvature instead of the data.
@@ -163,6 +164,7 @@ class CopiesEngine(ABC):
         Args:
             seed: Of the initial weights, and of what the algorithm draws.
             index: Positions that will be left out, `(n_scored,)`.
+            progress: Called as `progress("fit", epochs done, epochs)`.
         """
         nothing = torch.tensor([-1], device=self.device)
         wholes: Arrays = {}
@@ -170,7 +172,8 @@ class CopiesEngine(ABC):
         def record(epoch: int, copies: Tensor) -> None:
             wholes[str(epoch)] = copies[0].cpu().numpy().copy()
 
-        last = self.train(self.start(seed).to(self.device), nothing, seed, None, record)[0]
+        tick = ticks(progress, "fit", self.settings.epochs)
+        last = self.train(self.start(seed).to(self.device), nothing, seed, tick, record)[0]
         return {**wholes, str(self.settings.epochs): last.cpu().numpy()}
 
     def _describe(self, runs: list[SeedRun], mean: LooResult) -> dict[str, Any]:

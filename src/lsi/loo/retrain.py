@@ -30,6 +30,7 @@ from lsi.loo.strides.choice import Choice, Strides, Wholes
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.model import SoftmaxModel
 from lsi.problem import check_positive
+from lsi.progress import Progress
 from lsi.work import Arrays, Tick
 
 MOST_WORK = 1e14  # operations of a block
@@ -216,12 +217,12 @@ class RetrainEngine(CopiesEngine):
         heads[again] = data.to(heads.dtype)
         return heads
 
-    def train_whole(self, seed: int, index: Tensor) -> Arrays:
+    def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
         """Return the weights of the full-data head by epoch, at every node where strides will do."""
         if not self.strides.grids(len(index)):
-            return super().train_whole(seed, index)
+            return super().train_whole(seed, index, progress)
         start = self.start(seed).to(self.device)
-        way = self.strides.choose(start, index, seed, self.trainer, self.scorer)
+        way = self.strides.choose(start, index, seed, self.trainer, self.scorer, progress)
         found = {str(epoch): whole for epoch, whole in way.wholes.items()}
         return {**found, TANGENTS: np.ones(1)} if way.tangents else found
 

@@ -24,6 +24,7 @@ from lsi.run import Machine, Method, Outcome, Run
 from lsi.tasks.base import Task
 from lsi.tasks.copies import retrain
 from lsi.tasks.trained import fit_blocks_once, fit_once, solver_once
+from lsi.work import Here
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -127,7 +128,9 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
         return kind(trained, run.prior_precision, basis), basis
 
     model = _untrained(run, run.design(torch.float32))
-    room = room_on(run.machine.device, run.machine.memory)
+    # Every worker of a cluster would need the curvatures at all nodes, and all shards have to choose alike.
+    alone = isinstance(run.work.executor, Here) and run.work.shard is None
+    room = room_on(run.machine.device, run.machine.memory) if alone else 0
     engine = RetrainEngine(model, build, settings, run.probe.fit_intercept, room)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)

@@ -15,6 +15,7 @@ from lsi.loo.heads import HeadTrainer
 from lsi.loo.strides.grid import worthwhile
 from lsi.loo.strides.trainer import Path, StrideTrainer
 from lsi.probes.model import SoftmaxModel
+from lsi.progress import Progress, ticks
 from lsi.work import Tick
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Strides:
         seed: int,
         trainer: HeadTrainer,
         scorer: Callable[[Tensor], Scorer],
+        progress: Progress | None = None,
     ) -> Choice:
         """Return the fastest way that will do, with the weights of the full-data head at its nodes.
 
@@ -136,6 +138,7 @@ class Strides:
             seed: Of the choice of pilots.
             trainer: Computes every epoch.
             scorer: Given the trained full-data head, returns what scores heads.
+            progress: Told of the epochs of the pilots and of the curvatures.
 
         Returns:
             The way; every epoch where no grid will do.
@@ -147,11 +150,14 @@ class Strides:
             wholes[epoch] = heads[0].cpu().numpy().copy()
 
         every = {node for nodes in grids for node in nodes}
-        heads = trainer.train(start, torch.cat([pilots.new_tensor([-1]), pilots]), None, keep, every)
+        tick = ticks(progress, "fit", self.settings.epochs)
+        heads = trainer.train(start, torch.cat([pilots.new_tensor([-1]), pilots]), tick, keep, every)
         score = scorer(heads[0])
         exact = score(pilots, heads[1:]).lsi
         for nodes, tangents in self._ways(grids, len(index)):
             way = Choice({epoch: wholes[epoch] for epoch in nodes}, tangents)
+            if tangents:
+                self._path_of(way).find_tangents(progress)
             found, doubtful = self.train(way, pilots, None, None)
             trusted = ~doubtful.cpu().numpy()
             error = np.abs(score(pilots, found).lsi - exact)

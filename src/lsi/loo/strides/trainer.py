@@ -32,6 +32,7 @@ from lsi.loo.strides.modes import Modes, curvature_modes, principal_axes
 from lsi.loo.strides.tangent import Tangents
 from lsi.probes.model import SoftmaxModel
 from lsi.probes.softmax import probability_shift
+from lsi.progress import Progress, ticks
 from lsi.work import Tick
 
 if TYPE_CHECKING:
@@ -97,6 +98,20 @@ class Path:
         if epoch not in self._modes:
             self._modes[epoch] = curvature_modes(self.model, self.weights[epoch])
         return self._modes[epoch]
+
+    def find_tangents(self, progress: Progress | None) -> None:
+        """Find the curvature at every node, which would else be found when it is first needed.
+
+        Args:
+            progress: Called as `progress("curvature", done, nodes)`.
+        """
+        if self.tangents is None:
+            return
+        tick = ticks(progress, "curvature", len(self.weights))
+        for epoch in self.weights:
+            self.tangents.at(epoch)
+            if tick is not None:
+                tick()
 
 
 class StrideTrainer:
