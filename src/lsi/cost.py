@@ -59,7 +59,7 @@ def working_dtype(n_samples: int, n_features: int, n_classes: int) -> torch.dtyp
 
 
 # Tolerance from which most heads of a large dataset follow the curvature, and the share that does not.
-TANGENT_TOL, LOOKS = 5e-3, 0.1
+TANGENT_TOL, LOOKS = 5e-3, 0.03
 
 
 @lru_cache(maxsize=4)
@@ -134,7 +134,7 @@ def _retrain_cost(shape: Shape, method: Retrain, rate: float, memory: int | None
         nodes, k, looks = len(grids[0]), min(n, d) * (c - 1), n_scored
         if (method.tol or 0.0) >= TANGENT_TOL and tangents_pay(n, d, c, n_scored, nodes, memory):
             tangents, looks = tangent_bytes(n, d, c, nodes), int(LOOKS * n_scored)
-            follow = nodes * (1.2 * n * k**2 + 6.0 * k**2 * n_scored) + 8.0 * n * k * n_scored
+            follow = nodes * (0.6 * n * k**2 + 3.0 * k**2 * n_scored) + 8.0 * n * k * n_scored
             seconds = follow * method.n_seeds / (0.6 * rate)
         looks *= nodes
     seconds += 4.0 * n * d * c * (every * method.epochs + looks) * method.n_seeds / (0.5 * rate)
