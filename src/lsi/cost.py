@@ -24,6 +24,8 @@ from lsi.probes.model import ROWS
 
 TYPICAL_ENTRIES = 8  # classes that have a say in a row of a trained probe of many classes
 DOUBLE_LIMIT = 2e11  # N·K'² below which everything runs in float64: a few seconds at most
+# Tolerance from which most heads of a large dataset follow the curvature, and the share that does not.
+TANGENT_TOL, LOOKS = 5e-3, 0.03
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,6 @@ def working_dtype(n_samples: int, n_features: int, n_classes: int) -> torch.dtyp
     """
     parameters = min(n_samples, n_features) * (n_classes - 1)
     return torch.float64 if n_samples * parameters**2 <= DOUBLE_LIMIT else torch.float32
-
-
-# Tolerance from which most heads of a large dataset follow the curvature, and the share that does not.
-TANGENT_TOL, LOOKS = 5e-3, 0.03
 
 
 @lru_cache(maxsize=4)

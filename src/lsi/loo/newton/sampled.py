@@ -62,14 +62,11 @@ class SampledCorrector:
     ) -> None:
         self.model, self.solver, self.posterior = model, solver, posterior
         spread = torch.cat([_uncertainty(model, rows, x) for rows, x in model.design.blocks(ROWS)])
-        chance = UNIFORM / model.n_samples + (1.0 - UNIFORM) * spread / spread.sum().clamp_min(1e-300)
-        generator = torch.Generator().manual_seed(seed)
-        self.rows = torch.multinomial(chance.cpu(), n_rows, replacement=True, generator=generator)
-        self.rows = self.rows.to(model.design.device)
+        self.rows, expected = draw_rows(spread, n_rows, seed)
         self.x = model.design.take(self.rows)
         self.p = model.probabilities(self.x)
         dtype = self.x.dtype
-        self.scale = (model.weight[self.rows] / (n_rows * chance[self.rows])).to(dtype)
+        self.scale = (model.weight[self.rows] / expected).to(dtype)
 
     def correct(self, first: FirstOrder) -> Correction:
         """Return the correction of each removal in `first`."""
@@ -106,6 +103,20 @@ class SampledCorrector:
         """Return the logits `(n, C, B)` less their mean under p."""
         z = (x @ weights.T).view(len(x), p.shape[1], -1)
         return z.sub_(torch.bmm(p[:, None, :], z))
+
+
+def draw_rows(spread: Tensor, n_rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return rows drawn with replacement, and how often each is expected in the draw, both `(n_rows,)`.
+
+    Args:
+        spread: How uncertain the prediction of each row is, `(N,)` float64: most of the draw follows it.
+        n_rows: Rows to draw.
+        seed: Of the draw.
+    """
+    chance = UNIFORM / len(spread) + (1.0 - UNIFORM) * spread / spread.sum().clamp_min(1e-300)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.multinomial(chance.cpu(), n_rows, replacement=True, generator=generator).to(spread.device)
+    return rows, n_rows * chance[rows]
 
 
 def _uncertainty(model: SoftmaxModel, rows: slice, x: Tensor) -> Tensor:

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lsi.loo.newton.sampled import draw_rows
 from lsi.probes.model import ROWS, SoftmaxModel
-from lsi.probes.softmax import contrast_curvature, probability_shift, variances
+from lsi.probes.softmax import probability_shift, variances
 
 CHECKED = 2048  # rows that tell what the tangent neglects
 TILE = 192  # of them at a time
-UNIFORM = 0.2  # share of the draw that ignores how uncertain the rows' predictions are
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class Tangent:
     """The full-data problem to first order around its weights at one epoch.
 
     Attributes:
+        model: Data and these weights.
         curvature: `H_t` of the summed loss, `(K, K)`, feature-major.
         gradient: Of the summed loss, in contrasts, `(R, C − 1)`.
     """
 
+    model: SoftmaxModel
     curvature: Tensor
     gradient: Tensor
 
@@ -73,13 +75,9 @@ class Tangents:
         """
         model, tangent, b = self.model, self.at(epoch), len(index)
         n, r = model.n_samples, model.design.n_features
-        x, whole = model.design.take(index), self.weights[epoch]
-        contrasts, weight = model.contrasts.to(x.dtype), model.weight[index].to(x.dtype)[:, None]
-        p = torch.softmax(x @ whole, 1)
+        x, residual, curvature = tangent.model.curvature_at(index)
         moved = torch.einsum("br,rkb->bk", x, change.view(r, -1, b))
-        own = (contrast_curvature(p, contrasts) @ moved[:, :, None])[:, :, 0]
-        p[torch.arange(b, device=p.device), model.target[index]] -= 1.0
-        own = weight * (own + p @ contrasts)
+        own = residual + (curvature @ moved[:, :, None])[:, :, 0]
         total = (tangent.curvature @ change).view(r, -1, b)
         total.add_(tangent.gradient[:, :, None], alpha=1.0 / n)
         total.sub_(x.T[:, None, :] * own.T[None]).mul_(1.0 / (n - 1))
@@ -111,16 +109,13 @@ class Tangents:
 
     def _tangent(self, whole: Tensor) -> Tangent:
         model, dtype = self.model, whole.dtype
-        r, k, contrasts = whole.shape[0], whole.shape[1] - 1, self.model.contrasts.to(dtype)
+        r, k = whole.shape[0], whole.shape[1] - 1
         there = replace(model, theta=(whole.to(torch.float64) @ model.contrasts).T)
         hessian = there.hessian().view(k, r, k, r)
-        gradient = torch.zeros_like(whole)
-        for rows, x in model.design.blocks(ROWS):
-            residual = torch.softmax(x @ whole, 1)
-            residual[torch.arange(len(x), device=x.device), model.target[rows]] -= 1.0
-            gradient.addmm_(x.T, residual * model.weight[rows].to(dtype)[:, None])
+        gradient = there.objective_and_gradient(there.theta, dtype)[1] - there.ridge * there.theta
         curvature = torch.empty((r, k, r, k), dtype=dtype, device=whole.device)
-        return Tangent(curvature.copy_(hessian.permute(1, 0, 3, 2)).view(r * k, r * k), gradient @ contrasts)
+        curvature.copy_(hessian.permute(1, 0, 3, 2))
+        return Tangent(there, curvature.view(r * k, r * k), gradient.T.to(dtype))
 
     def _sample(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows that are checked: their positions, features and weights in the sums."""
@@ -135,10 +130,7 @@ class Tangents:
             if model.n_samples <= CHECKED:
                 rows, scale = torch.arange(model.n_samples, device=whole.device), model.weight
             else:
-                chance = UNIFORM / model.n_samples + (1.0 - UNIFORM) * spread / spread.sum()
-                generator = torch.Generator().manual_seed(0)
-                rows = torch.multinomial(chance.cpu(), CHECKED, replacement=True, generator=generator)
-                rows = rows.to(whole.device)
-                scale = model.weight[rows] / (CHECKED * chance[rows])
+                rows, expected = draw_rows(spread, CHECKED, seed=0)
+                scale = model.weight[rows] / expected
             self._rows = rows, model.design.take(rows), scale.to(whole.dtype)
         return self._rows

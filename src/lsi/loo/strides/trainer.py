@@ -135,10 +135,9 @@ class StrideTrainer:
         axes = self._axes.to(torch.float64)
         device, dtype = self._model.design.device, self._model.design.dtype
         weights = {
-            epoch: (torch.tensor(whole, dtype=torch.float64, device=device) @ axes).T.to(dtype)
+            epoch: (torch.tensor(whole, dtype=torch.float64, device=device) @ axes).T.to(dtype).contiguous()
             for epoch, whole in sorted(wholes.items())
         }
-        weights = {epoch: each.contiguous() for epoch, each in weights.items()}
         return Path(self._model, weights, Tangents(self._model, weights) if tangents else None)
 
     def train(
