@@ -4,9 +4,9 @@
     python -m benchmarks.bits record after.json       # on the new
     python -m benchmarks.bits compare before.json after.json
 
-A refactoring must not move a score. The runs cross probes, posteriors, methods and solvers, and include label
-noise, pairs, networks, shards and the commands. Only the public contract is called, so that the same script runs
-before and after modules move. One thread: with more, the order of sums may differ between two runs.
+A refactoring must not move a score. The runs cross probes, posteriors, methods and solvers, and include
+label noise, pairs, networks, shards and the commands. Only the public contract is called, so that the same
+script runs before and after modules move. One thread: with more, sums may run in another order.
 """
 
 import argparse
@@ -311,7 +311,7 @@ def command_lines(folder):
         "compute --dataset digits --corrupt-label 0.1 --first 300 --audit 4 --output scores",
         "compute --dataset data.npz --output npz --audit 3 --posterior kron --json",
         "compute --dataset table.csv --label-column kind --feature-columns a b c d --audit 3 --output tab",
-        "compute --dataset table.csv --label-column price --feature-columns a b c d --task regression --audit 3",
+        "compute -d table.csv --label-column price --feature-columns a b c d --task regression --audit 3",
         "compute --dataset pairs.npz --dim 3 --audit 2 --output pairs",
         "compute --dataset data.npz --method retrain --epochs 40 --lr 0.05 --audit 2 --subset 20",
         "compute --dataset data.npz --shard 1/2 --output part1 --audit 2",

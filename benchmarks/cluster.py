@@ -26,7 +26,7 @@ import torch
 
 import lsi
 from benchmarks.common import cifar_features, parser, write
-from lsi.cluster import room_for
+from lsi.execution.ray_cluster import room_for
 
 STORE = 600 << 20  # bytes of each node, three of them
 TRIALS = ("speed", "nodes", "workers", "node")

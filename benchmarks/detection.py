@@ -16,7 +16,7 @@ def cases(folder, chosen):
     with np.load(folder / "cifar10" / "features_effnetlite0_pca512.npz", allow_pickle=False) as arrays:
         X, clean = arrays["X"].astype(np.float32), arrays["clean"]
         given = {name: arrays[name] for name in ("aggre", "worse", "rand1")}
-    from lsi.data.corruption import corrupt_labels
+    from lsi.data.corruption.labels import corrupt_labels
 
     given["symmetric"] = corrupt_labels(clean, 0.2, 0).labels
     given["pairwise"] = corrupt_labels(clean, 0.2, 0, kind="pairwise").labels

@@ -6,7 +6,7 @@ import torch
 
 from lsi.features.design import Design
 from lsi.posterior import POSTERIORS
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.model import SoftmaxModel
 
 
 def untrained(case, dtype=torch.float64):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from pandas.testing import assert_frame_equal
 
-from lsi.audit import Audit
+from lsi.results.audit import Audit
 from lsi.scores import Scores
 
 LSI = [0.5, 3.0, 0.1, 3.0, 0.2]

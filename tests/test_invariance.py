@@ -10,7 +10,7 @@ from tests.cases import CASES, POSTERIORS, Case, clusters
 
 import lsi
 from lsi.loo.newton.engine import NewtonEngine
-from lsi.loo.retrain import RetrainEngine
+from lsi.loo.retrain.engine import RetrainEngine
 
 # Sums in another order differ by 1e-15 each; the optimum's distance from rounding by less than 1e-10 nats.
 SAME = {"rtol": 1e-6, "atol": 1e-12}

@@ -12,14 +12,14 @@ from numpy.testing import assert_allclose
 from tests.cases import clusters
 
 import lsi
-from lsi.analysis.label_noise import needed_bytes
 from lsi.errors import InputError
-from lsi.halving import halving
-from lsi.loo.copies import CopiesEngine
+from lsi.execution.halving import halving
+from lsi.label_noise.estimate import needed_bytes
 from lsi.loo.newton import engine
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.dense import DenseSolver
-from lsi.loo.retrain import RetrainEngine
+from lsi.loo.retrain.copies import CopiesEngine
+from lsi.loo.retrain.engine import RetrainEngine
 
 X, Y = clusters(3, (40, 35, 25), 5)
 MANY = clusters(7, (9,) * 12, 6)

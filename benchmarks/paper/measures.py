@@ -45,7 +45,7 @@ def accuracy(X, y, X_test, y_test, weight_decay=WEIGHT_DECAY):
 
 def flipped(y, rate, seed):
     """Return labels of which a share is changed to another class, and which."""
-    from lsi.data.corruption import corrupt_labels
+    from lsi.data.corruption.labels import corrupt_labels
 
     # Own seeds: a subset drawn by the same generator state would hold more, or fewer, of the flips.
     changed = corrupt_labels(np.asarray(y), rate, 1000 + seed)

@@ -8,62 +8,61 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lsi.analysis.compare import compare
-    from lsi.analysis.curation import curate
-    from lsi.analysis.curves import curation_curves
     from lsi.analysis.difficulty import compare_datasets
     from lsi.analysis.redundancy import redundancy
-    from lsi.analysis.sensitivity import Sensitivity, sensitivity
-    from lsi.audit import Audit
     from lsi.errors import ConvergenceError, InputError, LsiError, OutputError
     from lsi.estimator import LaplaceSampleInformation
     from lsi.features.modules import extract_features
-    from lsi.loo.algorithms import DPSGD, SAM, SGD, Adam, Schedule
-    from lsi.loo.newton import Newton
-    from lsi.loo.retrain import Retrain
+    from lsi.merging import merge
+    from lsi.methods import Newton, Retrain
+    from lsi.methods.algorithms import DPSGD, SAM, SGD, Adam, Schedule
     from lsi.network import score_model
-    from lsi.pairs import score_pairs
     from lsi.pipeline import score
-    from lsi.plan import make_plan
+    from lsi.planning.plan import make_plan
     from lsi.probes import LinearProbe, MLPProbe, ModuleProbe, RidgeProbe, SigmoidProbe
     from lsi.probes.contrastive import ContrastiveProbe
+    from lsi.results.audit import Audit
     from lsi.scores import Scores, load
-    from lsi.shards import merge
+    from lsi.studies.curation import curate
+    from lsi.studies.curves import curation_curves
+    from lsi.studies.sensitivity import Sensitivity, sensitivity
+    from lsi.tasks.contrastive import score_pairs
 
 _HOME = {
-    "Adam": "lsi.loo.algorithms",
-    "Audit": "lsi.audit",
+    "Adam": "lsi.methods.algorithms",
+    "Audit": "lsi.results.audit",
     "ContrastiveProbe": "lsi.probes.contrastive",
     "ConvergenceError": "lsi.errors",
-    "DPSGD": "lsi.loo.algorithms",
+    "DPSGD": "lsi.methods.algorithms",
     "InputError": "lsi.errors",
     "LaplaceSampleInformation": "lsi.estimator",
     "LinearProbe": "lsi.probes",
     "LsiError": "lsi.errors",
     "MLPProbe": "lsi.probes",
     "ModuleProbe": "lsi.probes",
-    "Newton": "lsi.loo.newton",
+    "Newton": "lsi.methods",
     "OutputError": "lsi.errors",
-    "Retrain": "lsi.loo.retrain",
+    "Retrain": "lsi.methods",
     "RidgeProbe": "lsi.probes",
-    "SAM": "lsi.loo.algorithms",
-    "SGD": "lsi.loo.algorithms",
-    "Schedule": "lsi.loo.algorithms",
+    "SAM": "lsi.methods.algorithms",
+    "SGD": "lsi.methods.algorithms",
+    "Schedule": "lsi.methods.algorithms",
     "Scores": "lsi.scores",
-    "Sensitivity": "lsi.analysis.sensitivity",
+    "Sensitivity": "lsi.studies.sensitivity",
     "SigmoidProbe": "lsi.probes",
     "compare": "lsi.analysis.compare",
     "compare_datasets": "lsi.analysis.difficulty",
-    "curate": "lsi.analysis.curation",
-    "curation_curves": "lsi.analysis.curves",
+    "curate": "lsi.studies.curation",
+    "curation_curves": "lsi.studies.curves",
     "extract_features": "lsi.features.modules",
     "load": "lsi.scores",
-    "make_plan": "lsi.plan",
-    "merge": "lsi.shards",
+    "make_plan": "lsi.planning.plan",
+    "merge": "lsi.merging",
     "redundancy": "lsi.analysis.redundancy",
     "score": "lsi.pipeline",
     "score_model": "lsi.network",
-    "score_pairs": "lsi.pairs",
-    "sensitivity": "lsi.analysis.sensitivity",
+    "score_pairs": "lsi.tasks.contrastive",
+    "sensitivity": "lsi.studies.sensitivity",
 }
 
 __all__ = [

@@ -12,11 +12,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, validate_data
 
-from lsi.loo.newton import Newton
-from lsi.loo.retrain import Retrain
+from lsi.methods import Newton, Retrain
 from lsi.pipeline import score
-from lsi.problem_labels import check_labels
-from lsi.progress import Progress
+from lsi.system.progress import Progress
+from lsi.validation.labels import check_labels
 
 
 class LaplaceSampleInformation(BaseEstimator):

@@ -16,8 +16,8 @@ from lsi.errors import InputError, nearest
 from lsi.features.modules import join_labels, refuse_shuffling, run_batches
 from lsi.pipeline import score
 from lsi.probes.linear import LinearProbe
-from lsi.progress import Progress
 from lsi.scores import Scores
+from lsi.system.progress import Progress
 
 
 def score_model(

@@ -8,23 +8,24 @@ from typing import Any
 
 import torch
 
-from lsi.analysis.label_noise_run import add_label_noise, check_label_noise, check_label_noise_room
-from lsi.checkpoint import Checkpoint, digest_of
-from lsi.cost import parse_size
 from lsi.errors import InputError
-from lsi.loo.newton import Newton
-from lsi.loo.retrain import Retrain
-from lsi.manifest import build_manifest, build_table, describe_run, fingerprint
+from lsi.execution.checkpoint import Checkpoint, digest_of
+from lsi.execution.opening import open_work
+from lsi.execution.work import Shard
+from lsi.label_noise.stage import add_label_noise, check_label_noise, check_label_noise_room
+from lsi.methods import METHODS, Method, Newton, Retrain, as_method
+from lsi.planning.cost import parse_size
 from lsi.posterior import POSTERIORS
 from lsi.probes.linear import LinearProbe
-from lsi.problem import check_choice, check_positive
-from lsi.progress import Progress
-from lsi.run import METHODS, Clock, Machine, Method, Run, as_method, check_audit
+from lsi.run.context import Clock, Run, check_audit
+from lsi.run.key import run_key
+from lsi.run.manifest import build_manifest, build_table, describe_run, fingerprint
+from lsi.run.shards import check_shard, describe_shard
 from lsi.scores import Scores
-from lsi.shards import check_shard, describe_shard
+from lsi.system.machine import Machine
+from lsi.system.progress import Progress
 from lsi.tasks import task_of
-from lsi.work import Shard
-from lsi.workplace import open_work, run_key
+from lsi.validation.settings import check_choice, check_positive
 
 __all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score"]
 

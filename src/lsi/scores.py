@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lsi.audit import Audit
 from lsi.errors import InputError
-from lsi.problem_labels import check_labels
+from lsi.results.audit import Audit
+from lsi.results.store import check_output, read_scores, write_scores
 from lsi.scores_analyses import ScoresAnalyses
-from lsi.scores_folder import PathLike
-from lsi.scores_io import check_output, read_scores, write_scores
+from lsi.system.files import PathLike
+from lsi.validation.labels import check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ class Scores(ScoresAnalyses):
             InputError: The target is no class.
         """
         if self.task == "multilabel":
-            from lsi.analysis.label_heads import label_summary
+            from lsi.analysis.classwise import label_summary
 
             return label_summary(self._table, self._manifest["outputs"])
         if self.task != "classification":

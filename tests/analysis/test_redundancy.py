@@ -9,7 +9,7 @@ import lsi
 from lsi.analysis.grouping import group_around
 from lsi.analysis.redundancy import directions
 from lsi.errors import InputError
-from lsi.problem import check_problem
+from lsi.validation.problem import check_problem
 
 PROBE = lsi.LinearProbe(weight_decay=1e-2)
 

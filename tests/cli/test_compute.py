@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import lsi
-from lsi.cli import compute, main
-from lsi.cli.options import MethodOptions
+from lsi.cli import compute, job, main
+from lsi.cli.inputs.options import MethodOptions
 from lsi.errors import InputError
 
 WINE = ["compute", "--dataset", "wine"]
@@ -221,14 +221,14 @@ def test_settings_of_retrain_choose_it(capsys):
     ],
 )
 def test_options_make_the_method(options, expected):
-    assert compute.build_method(MethodOptions(**options)) == expected()
+    assert job.build_method(MethodOptions(**options)) == expected()
 
 
 @pytest.mark.parametrize(("given", "taken"), [(None, True), (True, True), (False, False), (0, False), (9, 9)])
 def test_audit_option(given, taken):
-    assert compute.audit_size(given) is taken or compute.audit_size(given) == taken
+    assert job.audit_size(given) is taken or job.audit_size(given) == taken
 
 
 def test_mixed_settings_name_the_way_out():
     with pytest.raises(InputError, match="--epochs, --lr: settings of the method retrain"):
-        compute.build_method(MethodOptions(method="newton", epochs=1, lr=0.1))
+        job.build_method(MethodOptions(method="newton", epochs=1, lr=0.1))

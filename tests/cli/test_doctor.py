@@ -7,8 +7,7 @@ import pytest
 from tests.score_cases import AUDIT, make
 
 import lsi
-from lsi import doctor
-from lsi.cli import main
+from lsi.cli import doctor, main
 
 
 @pytest.fixture

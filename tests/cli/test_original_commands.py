@@ -9,8 +9,8 @@ import pytest
 from tests import makers
 
 import lsi
-from lsi.cli import compute, main
-from lsi.cli.options import MethodOptions
+from lsi.cli import job, main
+from lsi.cli.inputs.options import MethodOptions
 from lsi.errors import InputError
 
 pytest.importorskip("transformers", reason="needs the extra `encoders`")
@@ -148,7 +148,7 @@ def test_wrong_values_are_told(run, capsys, arguments, message):
 
 
 def test_without_archive_and_network_the_error_says_what_to_do(monkeypatch, tmp_path, capsys):
-    from lsi.data import cifar
+    from lsi.data.archives import cifar
 
     which = cifar.CIFAR["cifar10"]
     gone = cifar.Archive(which.archive.name, (tmp_path / "gone").as_uri(), which.archive.md5)
@@ -158,7 +158,7 @@ def test_without_archive_and_network_the_error_says_what_to_do(monkeypatch, tmp_
 
 
 def test_one_seed_and_one_batch_choose_nothing():
-    assert compute.build_method(MethodOptions(n_seeds=1, num_batches=1)) == lsi.Newton()
+    assert job.build_method(MethodOptions(n_seeds=1, num_batches=1)) == lsi.Newton()
     with pytest.raises(InputError, match="--n-seeds"):
-        compute.build_method(MethodOptions(method="newton", n_seeds=3))
-    assert Path(compute.__file__).name == "compute.py"
+        job.build_method(MethodOptions(method="newton", n_seeds=3))
+    assert Path(job.__file__).name == "job.py"

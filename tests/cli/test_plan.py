@@ -7,7 +7,7 @@ import pytest
 
 import lsi
 from lsi.cli.app import DONE, MISUSED, main
-from lsi.cost import parse_size
+from lsi.planning.cost import parse_size
 
 SIZE = ["--n-samples", "50000", "--n-features", "512", "--n-classes"]
 
@@ -18,7 +18,7 @@ def planned(capsys, *arguments):
 
 
 def test_the_chosen_way_and_what_does_not_fit(capsys, monkeypatch):
-    monkeypatch.setattr("lsi.plan.available_memory", lambda: 8 << 30)
+    monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: 8 << 30)
     few = planned(capsys, *SIZE, "10")
     assert (few["chosen"]["solver"], few["chosen"]["fits"]) == ("dense", True)
     many = planned(capsys, *SIZE, "100")
@@ -28,7 +28,7 @@ def test_the_chosen_way_and_what_does_not_fit(capsys, monkeypatch):
 
 
 def test_a_budget_decides_the_solver(capsys, monkeypatch):
-    monkeypatch.setattr("lsi.plan.available_memory", lambda: 64 << 30)
+    monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: 64 << 30)
     assert planned(capsys, *SIZE, "20")["chosen"]["solver"] == "dense"
     assert planned(capsys, *SIZE, "20", "--memory", "2GiB")["chosen"]["solver"] == "blocks"
 

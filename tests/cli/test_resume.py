@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import lsi
-from lsi.checkpoint import Checkpoint
 from lsi.cli import compute, main
+from lsi.execution.checkpoint import Checkpoint
 
 WINE = ["compute", "--dataset", "wine", "--audit", "3", "--no-label-noise"]
 
@@ -226,10 +226,10 @@ def test_an_encoded_dataset_goes_on_from_its_features_and_its_blocks(tmp_path, m
 
 
 SLOW = """
-import sys, time, torch, lsi.workplace
-lsi.workplace._code = lambda: "the same, even while someone edits it"
+import sys, time, torch, lsi.run.key
+lsi.run.key._code = lambda: "the same, even while someone edits it"
 torch.set_num_threads(1)
-from lsi.checkpoint import Checkpoint
+from lsi.execution.checkpoint import Checkpoint
 from lsi.cli import main
 put = Checkpoint.put
 def slow(self, name, arrays):
@@ -242,7 +242,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_sigterm_ends_as_ctrl_c_does_and_another_run_waits_its_turn(tmp_path, monkeypatch, capsys, whole):
-    monkeypatch.setattr("lsi.workplace._code", lambda: "the same, even while someone edits it")
+    monkeypatch.setattr("lsi.run.key._code", lambda: "the same, even while someone edits it")
     command = [*WINE, "-q", "--output", str(tmp_path / "scores")]
     started = subprocess.Popen([sys.executable, "-c", SLOW, *command], stderr=subprocess.PIPE, text=True)
     try:

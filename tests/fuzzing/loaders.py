@@ -20,16 +20,17 @@ from PIL import Image
 from tests.fuzzing.engine import Target
 from tests.fuzzing.mutate import mutate_json
 
-from lsi.analysis.decisions import by_row, read_decisions
-from lsi.checkpoint import Checkpoint
-from lsi.cli.choose import with_labels
-from lsi.cli.options import ProbeOptions
-from lsi.cli.targets import build_probe, choose_task, with_targets
+from lsi.cli.inputs.choose import with_labels
+from lsi.cli.inputs.options import ProbeOptions
+from lsi.cli.inputs.targets import build_probe
 from lsi.data import SourceOptions, load_samples, read_transition
+from lsi.data.corruption.human import human_labels
 from lsi.data.decode import BrokenItem, decode
-from lsi.data.human_noise import human_labels
 from lsi.data.pairs import holds_pairs, load_pairs
+from lsi.data.targets import choose_task, with_targets
+from lsi.decisions.files import by_row, read_decisions
 from lsi.errors import InputError
+from lsi.execution.checkpoint import Checkpoint
 from lsi.features.cache import Entry, FeatureCache
 from lsi.tasks import task_of
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from tests.cases import CASES, POSTERIORS
-from tests.loo.test_retrain import SHORT, exact_lsi
+from tests.loo.retrain.test_retrain import SHORT, exact_lsi
 
 import lsi
 from lsi.loo.audit import choose

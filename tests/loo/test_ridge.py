@@ -7,7 +7,7 @@ from sklearn.datasets import load_diabetes
 from tests.oracles import ridge
 
 import lsi
-from lsi.probes import least_squares
+from lsi.probes import ridge as ridge_probe
 
 POSTERIORS = ("diag", "kron", "full")
 RNG = np.random.default_rng(0)
@@ -83,8 +83,8 @@ def test_five_thousand_rows_equal_brute_force(posterior):
 def test_the_fast_factorisation_equals_the_careful_one(monkeypatch):
     x, y = made(200, 6, 2)
     careful = lsi.score(x, y, probe=lsi.RidgeProbe(noise_precision="estimate"), audit=3)
-    monkeypatch.setattr(least_squares, "LARGE", 0.0)
-    monkeypatch.setattr("lsi.loo.ridge_audit.LARGE", 0.0)
+    monkeypatch.setattr(ridge_probe, "LARGE", 0.0)
+    monkeypatch.setattr("lsi.loo.ridge.LARGE", 0.0)
     fast = lsi.score(x, y, probe=lsi.RidgeProbe(noise_precision="estimate"), audit=3)
     assert_allclose(fast.lsi, careful.lsi, rtol=1e-10)
     assert fast.audit.max_relative_error < 1e-8
@@ -94,7 +94,7 @@ def test_ill_conditioned_features_never_take_the_fast_way(monkeypatch):
     x, y, weight_decay, _ = CASES["ill-conditioned"]
     probe = lsi.RidgeProbe(weight_decay=weight_decay)
     careful = lsi.score(x, y, probe=probe, audit=False).lsi
-    monkeypatch.setattr(least_squares, "LARGE", 0.0)
+    monkeypatch.setattr(ridge_probe, "LARGE", 0.0)
     assert_array_equal(lsi.score(x, y, probe=probe, audit=False).lsi, careful)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsi.audit import Audit
 from lsi.data import Samples
+from lsi.results.audit import Audit
 from lsi.scores import Scores
 
 

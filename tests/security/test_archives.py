@@ -15,11 +15,11 @@ from tests.fuzzing.loaders import image_bytes, npy_bytes, table, table_bytes, zi
 from tests.makers import write_tar
 
 from lsi.data import SourceOptions, load_samples
-from lsi.data import fetch as fetch_module
-from lsi.data import npy as npy_module
-from lsi.data import table_files as tables_module
+from lsi.data.archives import fetch as fetch_module
 from lsi.data.decode import BrokenItem, decode
+from lsi.data.readers import table_files as tables_module
 from lsi.errors import InputError
+from lsi.system import npy as npy_module
 
 PICTURES = {f"imagenette2-160/train/n0{k % 2}/{k}.png": image_bytes("PNG") for k in range(4)}
 
@@ -223,7 +223,7 @@ def test_numbers_too_large_for_any_type(tmp_path, number):
     (tmp_path / "t.jsonl").write_text(f'{{"label": "a", "x": {number}}}\n' * 4)
     with pytest.raises(InputError):
         samples = load_samples(str(tmp_path / "t.jsonl"))
-        from lsi.problem import check_problem
+        from lsi.validation.problem import check_problem
 
         check_problem(samples.features, samples.labels)
 
@@ -302,7 +302,7 @@ def test_two_members_of_one_name(tmp_path):
 
 @pytest.mark.parametrize("stated", [0, 2, 50])
 def test_a_parquet_file_with_other_rows_than_it_states(tmp_path, monkeypatch, stated):
-    from lsi.data.table_files import ParquetFile
+    from lsi.data.readers.table_files import ParquetFile
 
     class Lying(ParquetFile):
         def __init__(self, path):

@@ -7,7 +7,7 @@ import pytest
 from tests.score_cases import make
 
 import lsi
-from lsi.analysis.decisions import by_row, read_decisions
+from lsi.decisions.files import by_row, read_decisions
 from lsi.errors import InputError, OutputError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import lsi
-from lsi.data.cifar import CIFAR
-from lsi.data.vision import _FASHION_MD5, _FOLDERS
+from lsi.data.archives.cifar import CIFAR
+from lsi.data.archives.vision import _FASHION_MD5, _FOLDERS
 
 SOURCE = Path(lsi.__file__).parent
 NETWORK = {
@@ -58,7 +58,7 @@ def test_two_modules_only_know_the_network():
         for path in SOURCE.rglob("*.py")
         if NETWORK & set(imports_of(path))
     }
-    assert users == {"data/fetch.py", "cluster.py"}
+    assert users == {"data/archives/fetch.py", "execution/ray_cluster.py"}
 
 
 def test_no_module_pickles_to_files_or_runs_text():
@@ -66,7 +66,8 @@ def test_no_module_pickles_to_files_or_runs_text():
     for path in SOURCE.rglob("*.py"):
         text, name = path.read_text(encoding="utf-8"), path.relative_to(SOURCE).as_posix()
         used = set(imports_of(path)) & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-        assert used <= ({"pickle"} if name in ("data/unpickle.py", "shipping.py") else set()), name
+        known = name in ("data/archives/unpickle.py", "execution/packing.py")
+        assert used <= ({"pickle"} if known else set()), name
         calls = {
             node.func.id
             for node in ast.walk(ast.parse(text))
@@ -78,12 +79,12 @@ def test_no_module_pickles_to_files_or_runs_text():
 
 
 def test_what_is_packed_for_workers_is_never_a_file():
-    tree = ast.parse((SOURCE / "shipping.py").read_text(encoding="utf-8"))
+    tree = ast.parse((SOURCE / "execution" / "packing.py").read_text(encoding="utf-8"))
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not names & {"open", "Path", "write_bytes", "read_bytes", "fromfile", "tofile", "save"}
-    users = {p.name for p in SOURCE.rglob("*.py") if "lsi.shipping" in set(modules_of(p))}
-    assert users == {"cluster.py"}
+    users = {p.name for p in SOURCE.rglob("*.py") if "lsi.execution.packing" in set(modules_of(p))}
+    assert users == {"ray_cluster.py"}
 
 
 def modules_of(path):
@@ -100,7 +101,7 @@ def test_every_download_has_a_checksum():
 
 
 def test_only_locate_downloads_and_only_with_a_checksum():
-    tree = ast.parse((SOURCE / "data" / "fetch.py").read_text(encoding="utf-8"))
+    tree = ast.parse((SOURCE / "data" / "archives" / "fetch.py").read_text(encoding="utf-8"))
     callers = {
         function.name
         for function in ast.walk(tree)

@@ -11,11 +11,11 @@ import pytest
 from tests.score_cases import make
 
 import lsi
-from lsi.analysis.decisions import guard_text, unguard_text
 from lsi.cli import main
+from lsi.decisions.files import guard_text, unguard_text
 from lsi.errors import InputError
 from lsi.report import write_report
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -158,7 +158,7 @@ def test_text_on_one_line_without_control(text):
 
 
 def test_a_selection_comes_back_by_id_however_hostile(tmp_path):
-    from lsi.analysis.decisions import read_decisions
+    from lsi.decisions.files import read_decisions
 
     scores = hostile_scores()
     scores.save(tmp_path / "scores")
@@ -178,8 +178,8 @@ def test_a_new_label_is_no_path(tmp_path, label):
     from tests.fuzzing.loaders import image_bytes
 
     from lsi.data import load_samples
-    from lsi.data.cleaned import Changes, write_cleaned
     from lsi.data.options import SourceOptions
+    from lsi.data.writers.dataset import Changes, write_cleaned
 
     for name in ("cats/a.png", "dogs/b.png"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)

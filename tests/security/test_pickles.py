@@ -14,8 +14,8 @@ from tests.fuzzing.loaders import zip_bytes
 from tests.makers import cifar_archive
 
 from lsi.data import SourceOptions, load_samples
-from lsi.data.human_noise import read_human_labels
-from lsi.data.unpickle import load_arrays
+from lsi.data.archives.unpickle import load_arrays
+from lsi.data.corruption.human import read_human_labels
 from lsi.errors import InputError
 
 MARK = "ran-by-pickle"
@@ -185,7 +185,7 @@ def test_a_pickle_under_the_name_of_an_array(here, suffix):
 
 
 def test_the_list_of_allowed_names_is_short():
-    from lsi.data import unpickle
+    from lsi.data.archives import unpickle
 
     assert {f"{module}.{name}" for module, name in unpickle._ALLOWED} == {
         "numpy.ndarray", "numpy.dtype", "_codecs.encode", "collections.OrderedDict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from lsi.analysis.view import View, view
 from lsi.errors import InputError
-from lsi.problem_labels import as_vector
+from lsi.validation.labels import as_vector
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
@@ -134,3 +135,29 @@ def _spearman(left: np.ndarray, right: np.ndarray) -> float | None:
     if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
     return float(spearmanr(left, right).statistic)
+
+
+def label_summary(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row a label.
+
+    Args:
+        table: The score table of a multi-label run.
+        names: The labels.
+
+    Returns:
+        Columns `label`, `n` (scored samples that have it), `mean_lsi` and `median_lsi` of its head in nats
+        over all scored samples, `mean_loo_probability` of its given value, and `loo_accuracy`, the share of
+        samples whose given value is the likelier one.
+    """
+    rows = [
+        {
+            "label": name,
+            "n": int(table[f"label_{name}"].sum()),
+            "mean_lsi": table[f"lsi_{name}"].mean(),
+            "median_lsi": table[f"lsi_{name}"].median(),
+            "mean_loo_probability": table[f"loo_probability_{name}"].mean(),
+            "loo_accuracy": (table[f"loo_probability_{name}"] >= 0.5).mean(),
+        }
+        for name in names
+    ]
+    return pd.DataFrame(rows)

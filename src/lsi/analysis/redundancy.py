@@ -29,14 +29,15 @@ import torch
 from torch import Tensor
 
 from lsi.analysis.grouping import group_around
-from lsi.analysis.quick_fit import probe_of, quick_model
 from lsi.analysis.view import need_classes
 from lsi.errors import InputError
-from lsi.probes.fit import Curvature
 from lsi.probes.linear import LinearProbe
-from lsi.probes.model import SoftmaxModel
-from lsi.probes.softmax import residuals
-from lsi.problem import Problem, check_choice, check_problem
+from lsi.probes.softmax.fit import Curvature
+from lsi.probes.softmax.math import residuals
+from lsi.probes.softmax.model import SoftmaxModel
+from lsi.probes.softmax.quick_fit import probe_of, quick_model
+from lsi.validation.problem import Problem, check_problem
+from lsi.validation.settings import check_choice
 
 BASES = ("influence", "features")
 THRESHOLD = 0.7

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lsi.errors import InputError
-from lsi.problem_labels import check_labels
+from lsi.validation.labels import check_labels
 
 CONFIDENT = 0.9
 """Without a calibrated `wrong_probability`, a label is suspected where another one is this likely."""

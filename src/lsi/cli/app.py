@@ -29,7 +29,7 @@ from lsi.cli.saved import report, show
 from lsi.cli.select import select
 from lsi.cli.sensitivity import sensitivity
 from lsi.errors import InputError, LsiError, OutputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_MESSAGE = 2000

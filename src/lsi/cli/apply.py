@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lsi.errors import InputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
-    from lsi.analysis.decisions import Decisions
+    from lsi.decisions.files import Decisions
 
 
 def apply(
@@ -44,9 +44,9 @@ def apply(
     Raises:
         InputError: If what is given does not fit together.
     """
-    from lsi.analysis.decisions import by_row, read_decisions
     from lsi.data import SourceOptions, load_samples
-    from lsi.data.cleaned import Changes, check_target, write_cleaned
+    from lsi.data.writers.dataset import Changes, check_target, write_cleaned
+    from lsi.decisions.files import by_row, read_decisions
 
     if len(paths) not in (1, 2) or (len(paths) == 1 and decisions is None):
         raise InputError("name the changes and the dataset: lsi apply kept.json data.npz -o cleaned.npz")
@@ -79,8 +79,8 @@ def read_changes(path: Path, keep: str | None, drop_mislabeled: str | None) -> D
     Raises:
         InputError: If it cannot be read, or options do not fit it.
     """
-    from lsi.analysis.decisions import Decisions, read_decisions
     from lsi.cli.select import parse_drop, share_or_number
+    from lsi.decisions.files import Decisions, read_decisions
     from lsi.scores import load
 
     if not path.is_dir():

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from lsi.errors import InputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 cache = App(name="cache", help="Features on disk: list them, or remove some.")
 

@@ -84,7 +84,7 @@ def difficulty(
     from rich.text import Text
 
     from lsi.cli.console import out_console, plain_table
-    from lsi.text import plain_text
+    from lsi.system.text import plain_text
 
     table = plain_table("Difficulty (0: easy, 1: no better than the class frequencies)")
     table.add_column("scores", max_width=32)
@@ -110,7 +110,7 @@ def _show(found: Comparison, rows: int) -> None:
 
     from lsi.cli.console import out_console, plain_table
     from lsi.report.format import number
-    from lsi.text import plain_text
+    from lsi.system.text import plain_text
 
     console = out_console()
     lines = [

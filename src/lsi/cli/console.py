@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from lsi.system.text import plain_text
+
+if TYPE_CHECKING:
+    pass
 
 
 class PipeConsole(Console):
@@ -27,3 +35,12 @@ def plain_table(title: str) -> Table:
     return Table(
         title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
+
+
+def say(line: str) -> None:
+    """Print one line on stderr.
+
+    Args:
+        line: Text from anywhere.
+    """
+    Console(stderr=True, highlight=False).print(Text(plain_text(line, 300)))

@@ -11,19 +11,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lsi.cli.console import PipeConsole
+from lsi.cli.console import PipeConsole, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
 from lsi.report.wording import detection as detection_sentence
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lsi.cli.compute import Job
+    from lsi.cli.job import Job
     from lsi.data import Corruption
-    from lsi.problem import Problem
     from lsi.scores import Scores
+    from lsi.validation.problem import Problem
+
 
 ROWS = 8
 """Samples shown at each end."""
@@ -43,7 +44,7 @@ def announce(job: Job) -> None:
     Args:
         job: A checked job.
     """
-    from lsi.cost import parse_size
+    from lsi.planning.cost import parse_size
     from lsi.tasks import task_of
 
     problem, chosen = job.problem, job.settings
@@ -69,7 +70,7 @@ def _cluster(address: str, device: str | None) -> str:
     """Return how many workers share the work."""
     import torch
 
-    from lsi.cluster import room_for
+    from lsi.execution.ray_cluster import room_for
 
     threads, workers = torch.get_num_threads(), room_for(address, device)
     line = f"cluster {address}: {workers} worker{'s' if workers > 1 else ''} of {threads} thread"
@@ -90,15 +91,6 @@ def _method(chosen: dict[str, Any]) -> str:
     if chosen["probe"].describe()["kind"] == "ridge":
         return "leave-one-out in closed form"
     return settings(chosen["method"].describe())
-
-
-def say(line: str) -> None:
-    """Print one line on stderr.
-
-    Args:
-        line: Text from anywhere.
-    """
-    Console(stderr=True, highlight=False).print(Text(plain_text(line, 300)))
 
 
 def _changed(corruption: Corruption, n_samples: int) -> str:

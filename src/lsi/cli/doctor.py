@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json as to_json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from lsi.errors import LsiError
-from lsi.text import plain_text
-
-if TYPE_CHECKING:
-    from lsi.doctor import Health
+from lsi.system.machine import available_memory
+from lsi.system.text import plain_text
 
 
 class UnwellError(LsiError):
@@ -36,8 +39,6 @@ def doctor(
     Raises:
         UnwellError: If there are problems.
     """
-    from lsi.doctor import examine
-
     health = examine(scores)
     if json:
         print(to_json.dumps(health.to_dict()))
@@ -73,3 +74,197 @@ def _lines(health: Health) -> list[str]:
     lines += [f"Remark: {remark}" for remark in health.remarks]
     lines += [f"Problem: {problem}" for problem in health.problems] or ["No problems found."]
     return lines
+
+
+PACKAGE = "laplace-sample-information"
+EXTRAS = {
+    "report": {"jinja2": "jinja2", "pillow": "PIL"},
+    "encoders": {
+        "transformers": "transformers",
+        "pillow": "PIL",
+        "safetensors": "safetensors",
+        "soundfile": "soundfile",
+    },
+    "plot": {"matplotlib": "matplotlib"},
+    "datasets": {"datasets": "datasets"},
+    "ray": {"ray": "ray"},
+}
+"""Packages of each extra, and the modules that they install."""
+CORE = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rich", "cyclopts", "filelock")
+
+
+@dataclass
+class Health:
+    """What was found.
+
+    Attributes:
+        versions: Of the library, Python and each core dependency; None: not installed.
+        extras: By extra: which packages are there in which version, and how to install what is missing.
+        machine: Cores, threads, memory (bytes), product rates (operations a second), GPUs.
+        scores: What a folder of scores holds; None where none was named.
+        problems: What has to be mended, one sentence each.
+        remarks: What is worth knowing, and fine.
+    """
+
+    versions: dict[str, str | None] = field(default_factory=dict)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] | None = None
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def examine(scores: str | os.PathLike[str] | None = None) -> Health:
+    """Look at the installation, the machine and, where one is named, a folder of scores.
+
+    Args:
+        scores: Folder that `Scores.save` or ``lsi compute --output`` wrote.
+
+    Returns:
+        What was found; `problems` is empty where all is well.
+    """
+    health = Health()
+    _packages(health)
+    _extras(health)
+    health.machine = _machine()
+    if scores is not None:
+        _scores(Path(scores), health)
+    return health
+
+
+def _packages(health: Health) -> None:
+    health.versions = {"lsi": _version(PACKAGE), "python": platform.python_version()}
+    health.versions |= {name: _version(name) for name in CORE}
+    lowest = _lower_bounds()
+    for name in CORE:
+        found = health.versions[name]
+        if found is None:
+            health.problems.append(f"{name} is missing. Install again: pip install --upgrade {PACKAGE}")
+        elif name in lowest and _numbers(found) < _numbers(lowest[name]):
+            health.problems.append(
+                f"{name} {found} is older than {lowest[name]}. Upgrade: pip install --upgrade {name}"
+            )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _lower_bounds() -> dict[str, str]:
+    """Return the oldest supported version of each core dependency, as the package states them."""
+    try:
+        stated = [text for text in requires(PACKAGE) or [] if ";" not in text and ">=" in text]
+    except PackageNotFoundError:
+        return {}
+    pairs = [text.split(",")[0].split(">=") for text in stated]
+    return {name.strip(): bound.strip() for name, bound in pairs}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, such as (2, 4) of 2.4.0rc1+cpu, for comparison."""
+    numbers: list[int] = []
+    for part in text.partition("+")[0].split(".")[:3]:
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _extras(health: Health) -> None:
+    for extra, packages in EXTRAS.items():
+        missing = [name for name, module in packages.items() if importlib.util.find_spec(module) is None]
+        hint = f"pip install '{PACKAGE}[{extra}]'" if missing else None
+        found = {name: _version(name) for name in packages}
+        health.extras[extra] = {"packages": found, "complete": not missing, "install": hint}
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    from lsi.planning.cost import product_rate
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "available_memory": available_memory(),
+        "float32_rate": product_rate(torch.float32),
+        "float64_rate": product_rate(torch.float64),
+        "gpus": gpus,
+    }
+
+
+def _scores(path: Path, health: Health) -> None:
+    """Load a folder, which checks files, checksum, format and manifest, and look at the values."""
+    from lsi.scores import load
+
+    try:
+        scores = load(path)
+    except LsiError as error:
+        health.problems.append(str(error))
+        health.scores = {"path": str(path), "readable": False}
+        return
+    table, manifest = scores.to_frame(), scores.manifest
+    data = manifest.get("data") or {}
+    health.scores = {
+        "path": str(path),
+        "readable": True,
+        "rows": len(table),
+        "task": scores.task,
+        "created": manifest.get("created"),
+        "written_by": (manifest.get("versions") or {}).get("lsi"),
+        "audited": scores.audit is not None,
+        "size": sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
+    }
+    health.problems += _table_problems(table)
+    expected = data.get("n_scored")
+    if expected is not None and expected != len(table):
+        health.problems.append(f"the table has {len(table):,} rows, and its manifest speaks of {expected:,}.")
+    strange = sorted(entry.name for entry in path.iterdir() if entry.name not in _FILES)
+    if strange:
+        health.remarks.append(f"the folder holds other files too: {', '.join(map(repr, strange[:5]))}.")
+    health.remarks += _audit_remarks(scores)
+
+
+_FILES = ("manifest.json", "scores.parquet")
+
+
+def _table_problems(table: Any) -> list[str]:
+    import numpy as np
+
+    found = []
+    for name in ("lsi", "mean_term", "covariance_term"):
+        values = table[name].to_numpy(dtype=np.float64)
+        strange = int((~np.isfinite(values)).sum())
+        if strange:
+            found.append(f"{strange:,} values of {name} are not finite. Score these samples again.")
+        below = int((values < 0).sum())
+        if below:
+            found.append(f"{below:,} values of {name} are negative, which no divergence is. Score again.")
+    if not table["sample_id"].is_unique:
+        found.append("a sample_id occurs twice. Score again with unique ids.")
+    if not table["position"].is_unique:
+        found.append("a position occurs twice. Score again.")
+    parts = table["mean_term"] + table["covariance_term"]
+    off = int((~np.isclose(parts, table["lsi"], rtol=1e-9, atol=0, equal_nan=True)).sum())
+    if off:
+        found.append(f"{off:,} values of lsi are not the sum of their two terms. Score again.")
+    return found
+
+
+def _audit_remarks(scores: Any) -> list[str]:
+    if scores.audit is None:
+        return ["these scores were not audited. Score with an audit to know how far they can be trusted."]
+    remarks = [f"audit: {scores.audit.summary()}"]
+    if scores.audit.spearman < 0.95:
+        remarks.append("the audit found a rough approximation: treat single values with care.")
+    return remarks

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lsi.cli.compute import check_places, write
-from lsi.cli.options import OutputOptions
+from lsi.cli.inputs.options import OutputOptions
 from lsi.errors import InputError
 
 
@@ -39,7 +39,7 @@ def merge(
     """
     from lsi.cli.display import show_result
     from lsi.cli.saved import find_samples
-    from lsi.shards import merge as put_together
+    from lsi.merging import merge as put_together
 
     places = OutputOptions(output=output, report=report, overwrite=overwrite, json=json, quiet=quiet)
     check_places(places)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lsi.errors import InputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def check_list_file(path: Path) -> None:
         InputError: Its ending is not known.
         OutputError: It exists, or cannot be made.
     """
-    from lsi.data.publish import check_new
+    from lsi.system.files import check_new
 
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--output must end in {', '.join(FORMATS)}, got {path.name!r}.")
@@ -83,8 +83,8 @@ def write_list(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         OutputError: The place is taken, or the disk refuses it.
     """
-    from lsi.analysis.decisions import write_guarded_csv
-    from lsi.data.publish import new_file
+    from lsi.decisions.files import write_guarded_csv
+    from lsi.system.files import new_file
 
     kind = path.suffix.lower()
     with new_file(path) as staging:

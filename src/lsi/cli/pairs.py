@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lsi.cli.gather import source_options
-from lsi.cli.options import (
+from lsi.cli.inputs.gather import source_options
+from lsi.cli.inputs.options import (
     CorruptionOptions,
     DataOptions,
     EncoderOptions,
@@ -16,16 +16,16 @@ from lsi.cli.options import (
     PairOptions,
     ProbeOptions,
 )
-from lsi.cli.settings import audit_size, build_method, seed_of, subset_text, use_machine
+from lsi.cli.inputs.settings import audit_size, build_method, seed_of, subset_text, use_machine
 from lsi.errors import InputError
-from lsi.progress import Progress
+from lsi.system.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lsi.checkpoint import Checkpoint
     from lsi.data import Samples
     from lsi.data.pairs import PairSource
+    from lsi.execution.checkpoint import Checkpoint
     from lsi.scores import Scores
 
 _SHARED_DECAY = ProbeOptions().weight_decay
@@ -74,11 +74,11 @@ def score_the_pairs(
         InputError: If anything cannot be used as it is.
     """
     import lsi
-    from lsi.cli.display import say
+    from lsi.cli.console import say
     from lsi.cli.progress import progress_bar
     from lsi.data import parse_subset
     from lsi.data.pairs import load_pairs
-    from lsi.pairs import check_pair_settings, check_pairs
+    from lsi.tasks.contrastive import check_pair_settings, check_pairs
 
     settings = _settings(corruption, probe, pairs, method)
     names = ("probe", "posterior", "method", "prior_precision", "audit")

@@ -9,12 +9,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from lsi.cli.options import MachineOptions, MethodOptions
-from lsi.cli.settings import build_method, use_machine, workers_of
+from lsi.cli.inputs.options import MachineOptions, MethodOptions
+from lsi.cli.inputs.settings import build_method, use_machine, workers_of
 from lsi.errors import InputError
 
 if TYPE_CHECKING:
-    from lsi.plan import Plan, Way
+    from lsi.planning.plan import Plan, Way
 
 _METHOD, _MACHINE = MethodOptions(), MachineOptions()
 
@@ -51,8 +51,8 @@ def plan(
     Raises:
         InputError: Neither a dataset with features nor a whole size, or settings out of range.
     """
-    from lsi.cost import parse_size
-    from lsi.plan import make_plan
+    from lsi.planning.cost import parse_size
+    from lsi.planning.plan import make_plan
 
     settings = build_method(method)
     use_machine(machine)
@@ -105,12 +105,12 @@ def _show(found: Plan) -> None:
     console.width = max(console.width, 100)
     console.print(table)
     if found.memory is not None:
-        from lsi.cost import size
+        from lsi.planning.cost import size
 
         console.print(f"{size(found.memory)} of memory may be used.")
 
 
 def _cells(way: Way) -> tuple[Any, ...]:
-    from lsi.cost import duration, size
+    from lsi.planning.cost import duration, size
 
     return way.name, duration(way.seconds), size(way.bytes), "" if way.fits else "does not fit"

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from lsi.cli.options import LongRunOptions, OutputOptions
+from lsi.cli.inputs.options import LongRunOptions, OutputOptions
 from lsi.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from lsi.checkpoint import Checkpoint, Say
+    from lsi.execution.checkpoint import Checkpoint, Say
 
 UNFINISHED = ".unfinished"
 """What the folder of finished blocks is called after the name of the output."""
@@ -91,7 +91,7 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
         OutputError: Another run is at work on the same blocks or the same output.
         KeyboardInterrupt: The command was interrupted; says what is kept.
     """
-    from lsi.checkpoint import Checkpoint, drop_lock
+    from lsi.execution.checkpoint import Checkpoint, drop_lock
 
     folder = blocks_folder(output, long)
     lock = None if output.output is None else _locked(output.output)
@@ -114,8 +114,8 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
 
 def _was_written(output: Path | None, folder: Path | None) -> bool:
     """Tell whether the scores at the output are those that the kept blocks led to."""
-    from lsi.checkpoint import run_of
-    from lsi.scores_io import written_run
+    from lsi.execution.checkpoint import run_of
+    from lsi.results.store import written_run
 
     run = None if output is None or folder is None else run_of(folder)
     return run is not None and output is not None and written_run(output) == run
@@ -125,7 +125,7 @@ def _locked(output: Path) -> FileLock:
     """Keep other runs away from an output."""
     from filelock import FileLock, Timeout
 
-    from lsi.scores_folder import explained
+    from lsi.system.files import explained
 
     target = Path(os.path.realpath(output))
     with explained(output):

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from lsi.cli.compute import keep_apart
 from lsi.errors import InputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     from lsi.data import Samples
@@ -81,7 +81,7 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
         InputError: If the dataset that is named cannot be read or is not the one that was scored.
     """
     from lsi.data import SourceOptions, load_samples
-    from lsi.data.sources import reload_samples
+    from lsi.data.reload import reload_samples
     from lsi.report.summary import check_samples
 
     source = scores.manifest.get("source", {})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lsi.errors import InputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +46,9 @@ def select(
         output: File to write: .parquet, .csv, .json, .txt (ids), or .npy (positions). Never overwritten.
         json: Print one JSON object on stdout and nothing else there.
     """
-    from lsi.analysis.selection_file import check_selection_file, write_selection
-    from lsi.data.publish import check_new
+    from lsi.decisions.selection_file import check_selection_file, write_selection
     from lsi.scores import load
+    from lsi.system.files import check_new
 
     if output is not None:
         check_selection_file(output)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from lsi.cli.compute import prepare
-from lsi.cli.options import (
+from lsi.cli.inputs.options import (
     CorruptionOptions,
     DataOptions,
     EncoderOptions,
@@ -18,14 +17,15 @@ from lsi.cli.options import (
     MethodOptions,
     ProbeOptions,
 )
+from lsi.cli.job import prepare
 from lsi.errors import InputError, OutputError
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lsi.analysis.sensitivity import Sensitivity
-    from lsi.cli.compute import Job
+    from lsi.cli.job import Job
+    from lsi.studies.sensitivity import Sensitivity
 
 _PROBE, _METHOD, _MACHINE = ProbeOptions(), MethodOptions(), MachineOptions()
 _ENCODER, _CORRUPTION = EncoderOptions(), CorruptionOptions()
@@ -79,9 +79,9 @@ def sensitivity(
         InputError: If anything cannot be used as it is.
         OutputError: If the file is there already.
     """
-    from lsi.analysis.decisions import write_guarded_csv
-    from lsi.analysis.sensitivity import sensitivity as measure
     from lsi.cli.progress import progress_bar
+    from lsi.decisions.files import write_guarded_csv
+    from lsi.studies.sensitivity import sensitivity as measure
 
     if output is not None and output.exists() and not overwrite:
         raise OutputError(f"{output} exists. Name another file, or replace it with --overwrite.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lsi.progress import Progress
+from lsi.system.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ import numpy as np
 
 from lsi.data.decode import BrokenItem, ItemImages, decode
 from lsi.data.items import Items, Payload
-from lsi.data.npy import npz_names, read_npz
 from lsi.data.options import SourceOptions
+from lsi.data.readers.table_files import FORMATS, open_table_file
+from lsi.data.readers.tables import Table, TableItems, to_numpy
 from lsi.data.samples import Samples
 from lsi.data.sources import load_samples
-from lsi.data.table_files import FORMATS, open_table_file
-from lsi.data.tables import Table, TableItems, to_numpy
 from lsi.errors import InputError, nearest
+from lsi.system.npy import npz_names, read_npz
 
 AUGMENTATIONS = ("crop", "flip", "grey")
 

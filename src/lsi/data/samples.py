@@ -29,7 +29,7 @@ class Samples:
     A source promises that row ``i`` of every array is the same sample and that `ids` stay the same
     from run to run. It holds features, raw items (which an encoder turns into features), or both.
     Whether the values can be scored (finite, numeric, enough classes) is decided in one place,
-    ``lsi.problem.check_problem``.
+    ``lsi.validation.problem.check_problem``.
 
     Attributes:
         name: Short name of the data, as given by the user where there is one.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from lsi.data.files import read_npy, read_npz, read_safetensors, require_file
-from lsi.data.folder import read_image_folder
-from lsi.data.hub import PREFIX, read_hub
-from lsi.data.named import is_known, load_named
+from lsi.data.archives.named import is_known, load_named
 from lsi.data.options import SourceOptions
+from lsi.data.readers.files import read_npy, read_npz, read_safetensors, require_file
+from lsi.data.readers.folder import read_image_folder
+from lsi.data.readers.hub import PREFIX, read_hub
+from lsi.data.readers.table_files import FORMATS
+from lsi.data.readers.tables import read_table
 from lsi.data.samples import Samples
-from lsi.data.table_files import FORMATS
-from lsi.data.tables import read_table
 from lsi.errors import InputError
 
 READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
@@ -32,7 +31,7 @@ def load_samples(source: str | Path, options: SourceOptions | None = None) -> Sa
     A known name wins over a file of the same name; write ``./digits`` to mean the file.
 
     Args:
-        source: A name of `lsi.data.named`, ``hf:owner/name``, the path of a file with a suffix in
+        source: A name of `lsi.data.archives.named`, ``hf:owner/name``, the path of a file with a suffix in
             `READERS`, or the path of a folder of images or of table files.
         options: Where archives are, which columns are what.
 
@@ -61,31 +60,6 @@ def load_samples(source: str | Path, options: SourceOptions | None = None) -> Sa
             "Write features and labels with numpy.savez('data.npz', X=features, y=labels)."
         )
     return reader(path, options)
-
-
-def reload_samples(source: Mapping[str, Any]) -> Samples:
-    """Load the samples that a manifest's ``source`` entry describes.
-
-    Args:
-        source: `Samples.source` of an earlier run.
-
-    Returns:
-        The samples.
-
-    Raises:
-        InputError: If the entry is unknown or its data are gone.
-    """
-    kind = source.get("kind")
-    options = SourceOptions.restore(source.get("options") or {})
-    if kind in ("named", "hub"):
-        return load_samples(str(source.get("name", "")), options)
-    if kind == "file":
-        return load_samples(Path(source.get("path", "")), options)
-    if kind == "pairs":
-        from lsi.data.pairs import load_pairs
-
-        return load_pairs(str(source.get("path", "")), options).left
-    raise InputError("these scores do not say where their samples came from. Name the data with --dataset.")
 
 
 def _read_folder(path: Path, options: SourceOptions) -> Samples:

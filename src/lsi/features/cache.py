@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lsi.data.npy import load_npy
 from lsi.errors import InputError
 from lsi.features.growing import Growing, explained, read_json, whole
-from lsi.places import cache_folder
+from lsi.system.machine import cache_folder
+from lsi.system.npy import load_npy
 
 _KEY = re.compile(r"[0-9a-f]{40}")
 

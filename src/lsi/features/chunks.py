@@ -16,8 +16,8 @@ import numpy as np
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.items import Items, Payload, read_file
 from lsi.errors import InputError
+from lsi.execution.work import Arrays, Executor, Tick
 from lsi.features.encoders.base import Batches, Encoder
-from lsi.work import Arrays, Executor, Tick
 
 Block = tuple[int, list[Payload]]
 """Position of the first of some items that are encoded together, and the items."""

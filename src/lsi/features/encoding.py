@@ -18,7 +18,7 @@ from lsi.features.cache import Entry, FeatureCache
 from lsi.features.chunks import ChunkEncoder, Encoded
 from lsi.features.encoders.base import Encoder
 from lsi.features.growing import Growing
-from lsi.progress import Progress
+from lsi.system.progress import Progress
 
 _KEEP_EVERY = 0.5
 _IN_MEMORY = 1 << 30
@@ -170,7 +170,7 @@ def _chunks(items: Items, encoder: Encoder, start: int, cluster: str | None) -> 
         with closing(chunks.here(items, start)) as found:
             yield found
         return
-    from lsi.cluster import open_cluster
+    from lsi.execution.ray_cluster import open_cluster
 
     with (
         open_cluster(cluster, encoder.device) as executor,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lsi.errors import InputError, nearest
 from lsi.features.encoders.pooling import POOLINGS, pool
-from lsi.progress import Progress
+from lsi.system.progress import Progress
 
 LABEL_KEYS = ("labels", "label", "y", "target", "targets")
 """Keys of a batch that is a mapping under which labels are looked for."""

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.audit import Audit
-from lsi.halving import halving
-from lsi.loo.copies import CopiesEngine, Scorer
+from lsi.execution.halving import halving
+from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.engine import REBUILD_LIMIT, NewtonEngine
 from lsi.loo.result import LooResult
-from lsi.work import Arrays, Tick, Work
+from lsi.loo.retrain.copies import CopiesEngine, Scorer
+from lsi.results.audit import Audit
 
 AUDIT_TOLERANCE = 1e-15  # squared relative decrement: values good to 1e-7, far below any tolerance
 

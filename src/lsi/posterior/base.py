@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lsi.divergence import Terms
 from lsi.features.design import Design
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.model import SoftmaxModel
 
 
 @dataclass

@@ -8,8 +8,8 @@ from torch import Tensor
 from lsi.divergence import Terms, diag_divergence, separable_excess
 from lsi.features.design import Design, row_space
 from lsi.posterior.base import Posterior, Removal, Sensitivity
-from lsi.probes.model import ROWS, SoftmaxModel
-from lsi.probes.softmax import variances
+from lsi.probes.softmax.math import variances
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
 
 class DiagPosterior(Posterior):

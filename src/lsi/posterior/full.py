@@ -10,7 +10,7 @@ from torch import Tensor
 from lsi.divergence import Terms, full_divergence, low_rank_covariance
 from lsi.features.design import Design, row_space
 from lsi.posterior.base import Posterior, Removal, Sensitivity
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.model import SoftmaxModel
 
 # Where the penalty exceeds the prior by more, `δᵀH₋δ − λ‖δ‖²` would lose its digits in float32.
 RIDGE_LIMIT = 100.0

@@ -8,8 +8,8 @@ from torch import Tensor
 from lsi.divergence import KronPrecision, Terms, kron_divergence
 from lsi.features.design import Design
 from lsi.posterior.base import Posterior, Removal, Sensitivity
-from lsi.probes.model import ROWS, SoftmaxModel
-from lsi.probes.softmax import variances
+from lsi.probes.softmax.math import variances
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
 
 class KronPosterior(Posterior):

@@ -17,7 +17,7 @@ from lsi.divergence import Terms, excess, separable_excess
 from lsi.posterior.base import Posterior
 from lsi.posterior.diag import DiagPosterior
 from lsi.posterior.kron import KronPosterior
-from lsi.probes.entries import Entries
+from lsi.probes.softmax.entries import Entries
 
 
 @dataclass

@@ -1,8 +1,7 @@
 """What is trained on the features: settings, mathematics and fit of the probes."""
 
 from lsi.probes.linear import LinearProbe
-from lsi.probes.mlp import MLPProbe
-from lsi.probes.module import ModuleProbe
+from lsi.probes.networks import MLPProbe, ModuleProbe
 from lsi.probes.ridge import RidgeProbe
 from lsi.probes.sigmoid import SigmoidProbe
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsi.errors import InputError
-from lsi.problem import check_positive
+from lsi.validation.settings import check_positive
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.model import SoftmaxModel
 
 
 @dataclass(frozen=True)

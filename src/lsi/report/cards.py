@@ -10,7 +10,7 @@ import pandas as pd
 
 from lsi.data import Samples
 from lsi.report.thumbnails import thumbnail
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 MAX_BARS = 48
 """Most bars of a feature profile; wider rows are grouped."""

@@ -13,7 +13,7 @@ from lsi.report import assets, charts, format, wording
 from lsi.report.encode import script_json
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import jinja2

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lsi.data import Samples
 from lsi.report.format import number
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 
 def task_of(manifest: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lsi.report.format import number, percent
 from lsi.report.labels import class_namer
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     from lsi.scores import Scores

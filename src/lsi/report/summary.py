@@ -17,7 +17,7 @@ from lsi.report.cards import CardMaker
 from lsi.report.findings import class_rows, curation, disagrees, redundancy
 from lsi.report.labels import class_namer, has_classes, task_of
 from lsi.report.suspects import find_suspects, suspects_summary
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     from lsi.scores import Scores

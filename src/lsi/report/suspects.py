@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lsi.report.labels import is_missing, natural
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 MOST_MATRIX_CLASSES = 20
 """Most classes for which suggestions are drawn as a matrix; beyond, the most frequent pairs are listed."""

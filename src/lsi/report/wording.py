@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from lsi.report.format import duration, number, percent
-from lsi.text import plain_text
+from lsi.system.text import plain_text
 
 _TASKS = {
     "regression": " of a regression",

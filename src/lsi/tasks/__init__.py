@@ -6,8 +6,7 @@ from typing import Any
 
 from lsi.errors import InputError
 from lsi.probes.linear import LinearProbe
-from lsi.probes.mlp import MLPProbe
-from lsi.probes.module import ModuleProbe
+from lsi.probes.networks import MLPProbe, ModuleProbe
 from lsi.probes.ridge import RidgeProbe
 from lsi.probes.sigmoid import SigmoidProbe
 from lsi.tasks import classification, networks, regression, sigmoid

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from lsi.loo.result import LooResult
-from lsi.plan import estimate
-from lsi.problem import Problem, check_problem
-from lsi.run import Machine, Method, Outcome, Run
-from lsi.tasks.classes import class_columns, class_manifest
+from lsi.methods import Method
+from lsi.planning.plan import estimate
+from lsi.run.context import Outcome, Run
+from lsi.system.machine import Machine
+from lsi.tasks.columns import class_columns, class_manifest
+from lsi.validation.problem import Problem, check_problem
 
 
 def no_plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:

@@ -8,23 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsi.cost import working_dtype
 from lsi.errors import InputError
+from lsi.execution.work import Here
 from lsi.features.design import Design
 from lsi.loo.audit import audit_newton, audit_retrain
 from lsi.loo.networks.trainer import check_batches
-from lsi.loo.newton import Newton
-from lsi.loo.newton.choose import make_engine
-from lsi.loo.retrain import Retrain, RetrainEngine
-from lsi.plan import choose_solver, refuse_oversize, room_on
+from lsi.loo.newton.block_engine import BlockEngine
+from lsi.loo.newton.engine import NewtonEngine
+from lsi.loo.retrain.engine import RetrainEngine
+from lsi.methods import Method, Newton, Retrain
+from lsi.planning.cost import working_dtype
+from lsi.planning.plan import choose_solver, refuse_oversize, room_on
 from lsi.posterior import POSTERIORS, Posterior
-from lsi.probes.model import SoftmaxModel
-from lsi.problem import Problem
-from lsi.run import Machine, Method, Outcome, Run
+from lsi.probes.softmax.blocks import BlockCurvature
+from lsi.probes.softmax.fit import Curvature
+from lsi.probes.softmax.model import SoftmaxModel
+from lsi.run.context import Outcome, Run
+from lsi.system.machine import Machine
 from lsi.tasks.base import Task
 from lsi.tasks.copies import retrain
-from lsi.tasks.trained import fit_blocks_once, fit_once, solver_once
-from lsi.work import Here
+from lsi.tasks.fitting import fit_blocks_once, fit_once, solver_once
+from lsi.validation.problem import Problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -46,7 +50,7 @@ def check(probe: Any, posterior: str, method: Method) -> None:
 
 
 def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
-    """Refuse a run that cannot fit in memory (see `lsi.plan.refuse_oversize`), and batches of one sample."""
+    """Refuse a run that cannot fit in memory (`refuse_oversize`), and batches of one sample."""
     if isinstance(method, Retrain):
         check_batches(problem.n_samples, method.batch_size)
     refuse_oversize(
@@ -141,3 +145,24 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
         count = min(4, count) if run.audit is True else count
         audit = audit_retrain(engine, run.index, result, count, run.seed, run.work) if count else None
     return result, audit, {"dtype": "float32"}
+
+
+def make_engine(
+    model: SoftmaxModel,
+    curvature: Curvature | BlockCurvature,
+    posterior: Posterior,
+    settings: Newton,
+    memory: int | None = None,
+) -> NewtonEngine | BlockEngine:
+    """Return the engine of a solver.
+
+    Args:
+        model: The trained probe.
+        curvature: What its fit left: the whole Hessian, or class blocks of it.
+        posterior: The posterior that scores are taken of.
+        settings: Tolerance and limits.
+        memory: Bytes that the run may use, from which the blocks get their size; None: no limit.
+    """
+    if isinstance(curvature, BlockCurvature):
+        return BlockEngine(curvature, posterior, settings, memory)
+    return NewtonEngine(model, curvature, posterior, settings, memory)

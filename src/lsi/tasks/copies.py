@@ -14,11 +14,11 @@ from lsi.loo.networks.mlp_stack import MLPStack
 from lsi.loo.networks.module_stack import ModuleStack
 from lsi.loo.networks.stack import Stack
 from lsi.loo.networks.trainer import Data
-from lsi.loo.retrain import Retrain
-from lsi.machine import available_memory
+from lsi.methods import Retrain
 from lsi.probes.linear import LinearProbe
-from lsi.probes.module import ModuleProbe
-from lsi.run import Outcome, Run
+from lsi.probes.networks import ModuleProbe
+from lsi.run.context import Outcome, Run
+from lsi.system.machine import available_memory
 
 
 def retrain(run: Run, settings: Retrain) -> Outcome:

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.audit import spearman
 from lsi.errors import InputError
 from lsi.loo.audit import choose_done
 from lsi.loo.networks.engine import NetworkEngine
 from lsi.loo.networks.trainer import check_batches
-from lsi.loo.newton import Newton
-from lsi.loo.retrain import Retrain
+from lsi.methods import Method, Newton, Retrain
 from lsi.probes.linear import LinearProbe
-from lsi.probes.module import ModuleProbe
-from lsi.problem import Problem
-from lsi.run import Machine, Method, Outcome, Run
+from lsi.probes.networks import ModuleProbe
+from lsi.results.audit import spearman
+from lsi.run.context import Outcome, Run
+from lsi.system.machine import Machine
 from lsi.tasks import classification
 from lsi.tasks.base import Task
 from lsi.tasks.copies import build_engine, retrain
+from lsi.validation.problem import Problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.cost import Estimate, product_rate
 from lsi.errors import InputError
-from lsi.loo.newton import Newton
 from lsi.loo.result import LooResult
-from lsi.loo.ridge import RidgeEngine, RidgeResult
-from lsi.loo.ridge_audit import audit_ridge
-from lsi.probes.least_squares import LARGE, RidgeModel
-from lsi.problem import Problem, check_problem
-from lsi.run import Method, Outcome, Run
+from lsi.loo.ridge import RidgeEngine, RidgeResult, audit_ridge
+from lsi.methods import Method, Newton
+from lsi.planning.cost import Estimate, product_rate
+from lsi.probes.ridge import LARGE, RidgeModel
+from lsi.run.context import Outcome, Run
 from lsi.tasks.base import Task
+from lsi.validation.problem import Problem, check_problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:

@@ -11,25 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.audit import Audit
-from lsi.cost import Estimate, working_dtype
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.loo.audit import choose_done, exact_scores
-from lsi.loo.newton import Newton
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
-from lsi.plan import estimate, refuse_oversize
+from lsi.methods import Method, Newton
+from lsi.planning.cost import Estimate, working_dtype
+from lsi.planning.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS
-from lsi.probes.fit import Curvature
 from lsi.probes.sigmoid import SigmoidModel
-from lsi.problem import Problem, check_problem
-from lsi.problem_targets import is_multilabel
-from lsi.progress import Progress
-from lsi.run import Machine, Method, Outcome, Run
+from lsi.probes.softmax.fit import Curvature
+from lsi.results.audit import Audit
+from lsi.run.context import Outcome, Run
+from lsi.system.machine import Machine
+from lsi.system.progress import Progress
 from lsi.tasks.base import Task
-from lsi.tasks.labels import MultiLabelResult, columns, manifest
-from lsi.tasks.trained import fit_once
+from lsi.tasks.columns import MultiLabelResult, columns, manifest
+from lsi.tasks.fitting import fit_once
+from lsi.validation.problem import Problem, check_problem
+from lsi.validation.targets import is_multilabel
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:

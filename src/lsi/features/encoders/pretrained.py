@@ -18,9 +18,9 @@ from torch import Tensor
 
 from lsi.data.decode import Audio
 from lsi.errors import InputError, nearest
+from lsi.execution.halving import halving
 from lsi.features.encoders.base import Batches, Encoder
 from lsi.features.encoders.pooling import POOLINGS, pool
-from lsi.halving import halving
 
 DEFAULTS = {
     "image": "microsoft/resnet-18",

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.descent import lbfgs
 from lsi.errors import ConvergenceError
 from lsi.loo.contrastive.curvature import dense_curvature
 from lsi.loo.contrastive.model import PairModel
+from lsi.probes.softmax.lbfgs import lbfgs
 
 _MEMORY = 20
 TOLERANCE = 1e-7

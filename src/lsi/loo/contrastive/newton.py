@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
+from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.audit import choose
 from lsi.loo.contrastive.curvature import dense_curvature
 from lsi.loo.contrastive.fit import Preconditioner, minimise
@@ -28,8 +29,7 @@ from lsi.loo.contrastive.precision import Block, PairPrecision, add_terms
 from lsi.loo.contrastive.removal import gradient_change
 from lsi.loo.contrastive.result import PairResult
 from lsi.loo.contrastive.state import Side, both_sides
-from lsi.loo.newton import Newton
-from lsi.work import Arrays, Tick, Work
+from lsi.methods import Newton
 
 DOUBLE_LIMIT = 4096
 """Up to so many weights, and pairs in a batch, products are in float64."""

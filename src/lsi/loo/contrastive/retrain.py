@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
+from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.contrastive.model import Embeddings, PairModel
 from lsi.loo.contrastive.precision import PairPrecision
 from lsi.loo.contrastive.result import PairResult
-from lsi.loo.retrain import Retrain
-from lsi.work import Arrays, Tick, Work
+from lsi.methods import Retrain
 
 _CACHE_ELEMENTS = 1 << 18
 """Logits of all copies together stay about this many: more are paged in anew in every step."""

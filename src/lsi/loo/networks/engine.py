@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lsi.loo.copies import CopiesEngine, Record, Scorer
 from lsi.loo.networks.curvature import NetworkPosterior
 from lsi.loo.networks.stack import Stack
 from lsi.loo.networks.trainer import Data, StackTrainer
-from lsi.loo.plain import train_plainly
 from lsi.loo.result import LooResult
-from lsi.loo.retrain import Retrain
+from lsi.loo.retrain.copies import CopiesEngine, Record, Scorer
+from lsi.loo.retrain.plain import train_plainly
+from lsi.methods import Retrain
 
 _BYTES = 256 << 20  # of the weights of one block of copies, with all that an optimizer keeps
 _ARRAYS = 6  # weights, gradient, two states, two temporaries

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lsi.loo.networks.stack import Batch, LayerRoots, Stack
-from lsi.probes.mlp import mlp_module
+from lsi.probes.networks import mlp_module
 
 Back = Callable[[Tensor, Tensor, Tensor], Tensor]
 

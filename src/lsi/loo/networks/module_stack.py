@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 
 from lsi.errors import InputError
 from lsi.loo.networks.stack import Batch, LayerRoots, Stack
-from lsi.loo.plain import Loss, cross_entropy
+from lsi.loo.retrain.plain import Loss, cross_entropy
 
 _BYTES = 128 << 20  # of intermediate results that one pass over rows may keep
 

@@ -1,4 +1,4 @@
-"""Training of many copies at once, by any of the algorithms in `lsi.loo.algorithms`.
+"""Training of many copies at once, by any of the algorithms in `lsi.methods.algorithms`.
 
 Each function follows one step of its namesake in ``torch.optim`` (or in Opacus) to rounding error.
 """
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
-from lsi.loo.algorithms import DPSGD, SAM, Adam
 from lsi.loo.networks.stack import Batch, Stack
+from lsi.methods.algorithms import DPSGD, SAM, Adam
 
 if TYPE_CHECKING:
-    from lsi.loo.retrain import Retrain
+    from lsi.methods import Retrain
 
 Gradient = Callable[[Tensor], Tensor]
 

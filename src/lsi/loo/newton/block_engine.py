@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.halving import halving
+from lsi.execution.halving import halving
+from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.chord import EXACT_BYTES, MARGIN, ChordScorer
 from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.exact import ExactScorer
-from lsi.loo.newton.settings import Newton
 from lsi.loo.result import LooResult
+from lsi.methods import Newton
 from lsi.posterior.base import Posterior
 from lsi.posterior.sparse import SparseRemoval, sparse_scorer
-from lsi.probes.blocks import BlockCurvature
-from lsi.probes.model import SoftmaxModel
-from lsi.work import Arrays, Tick, Work
+from lsi.probes.softmax.blocks import BlockCurvature
+from lsi.probes.softmax.model import SoftmaxModel
 
 PILOTS = 24  # samples solved with all of the curvature to see what the class blocks miss
 # What solving one sample takes: sweeps over all rows and classes, and products with the sparse curvature.

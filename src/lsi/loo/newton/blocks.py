@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lsi.posterior.sparse import SparseRemoval
-from lsi.probes.blocks import BlockCurvature
-from lsi.probes.entries import entries_of
-from lsi.probes.softmax import variances
+from lsi.probes.softmax.blocks import BlockCurvature
+from lsi.probes.softmax.entries import entries_of
+from lsi.probes.softmax.math import variances
 
 ALL_OWN = 1e-6  # least share of a class block that is left without the sample: float32 has no less
 

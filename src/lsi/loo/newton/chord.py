@@ -19,7 +19,7 @@ from lsi.loo.newton.blocks import BlockRemoval, BlockSolver
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.sweep import sweep
 from lsi.posterior.base import Posterior, Removal
-from lsi.probes.cg import conjugate_gradients
+from lsi.probes.softmax.cg import conjugate_gradients
 
 GOAL = 1e-3  # squared residual that conjugate gradients leave: a step then gains a digit and a half
 SLOW = 0.5  # contraction above which the safe solver takes over

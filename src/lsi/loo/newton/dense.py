@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsi.probes.fit import Curvature
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.fit import Curvature
+from lsi.probes.softmax.model import SoftmaxModel
 
 TOGETHER = 64  # rows of matrices that are inverted several at a time
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps

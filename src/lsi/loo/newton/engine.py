@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
-from lsi.halving import halving
+from lsi.execution.halving import halving
+from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.refine import Refined, Refiner
 from lsi.loo.newton.sampled import SAMPLED_ROWS, SampledCorrector
-from lsi.loo.newton.settings import Newton
 from lsi.loo.result import LooResult
+from lsi.methods import Newton
 from lsi.posterior.base import Posterior, Removal
-from lsi.probes.fit import Curvature
-from lsi.probes.model import SoftmaxModel
-from lsi.work import Arrays, Tick, Work
+from lsi.probes.softmax.fit import Curvature
+from lsi.probes.softmax.model import SoftmaxModel
 
 REFINE_BLOCK = 64  # samples swept together
 # A task is what a worker does at a time and what an interruption may lose: at most so many operations, and

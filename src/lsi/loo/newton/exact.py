@@ -18,8 +18,8 @@ from torch import Tensor
 from lsi.divergence import Terms
 from lsi.loo.newton.sweep import ELEMENTS, own_entries, row_blocks, sweep
 from lsi.posterior.base import Posterior, Removal
-from lsi.probes.cg import conjugate_gradients
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.cg import conjugate_gradients
+from lsi.probes.softmax.model import SoftmaxModel
 
 
 class Removed(Protocol):

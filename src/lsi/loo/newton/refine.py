@@ -26,7 +26,7 @@ from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.sweep import sweep
 from lsi.posterior.base import Posterior, Removal
-from lsi.probes.model import SoftmaxModel
+from lsi.probes.softmax.model import SoftmaxModel
 
 MARGIN = 6.0
 UNSEEN = 3.0  # the first contraction is not observed: taken as this many times the step's relative size

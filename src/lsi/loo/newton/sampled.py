@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.posterior.base import Posterior, Removal
-from lsi.probes.model import ROWS, SoftmaxModel
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
 SAMPLED_ROWS = 2048
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lsi.posterior.base import Posterior
-from lsi.probes.model import SoftmaxModel
-from lsi.probes.softmax import probability_shift
+from lsi.probes.softmax.math import probability_shift
+from lsi.probes.softmax.model import SoftmaxModel
 
 ELEMENTS = 1 << 20  # numbers in one (rows, C, B) block: a few MiB, so that it stays near the cores
 

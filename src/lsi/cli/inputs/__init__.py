@@ -1,0 +1,1 @@
+"""What the user typed, read and checked: options, settings, data."""

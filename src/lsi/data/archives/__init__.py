@@ -1,0 +1,1 @@
+"""Published datasets: their archives fetched, checked and read."""

@@ -1,0 +1,241 @@
+"""Archives: found in a folder, or downloaded and refused unless they are what was published."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from lsi.data.options import SourceOptions
+from lsi.errors import InputError, OutputError
+from lsi.system.machine import cache_folder
+from lsi.system.progress import Progress
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30
+# Pictures hardly shrink in an archive: these bounds are far from any dataset, and near for a bomb.
+LARGEST_MEMBER = 1 << 30  # CIFAR's largest has 155 MB
+_INFLATION, _SMALL, _MOST_MEMBERS = 20, 64 << 20, 500_000
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published file.
+
+    Attributes:
+        name: File name.
+        url: Where it is published.
+        md5: Its published MD5; empty where none is: then it is never downloaded.
+    """
+
+    name: str
+    url: str
+    md5: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An archive on disk.
+
+    Attributes:
+        path: The file.
+        digest: Its MD5.
+        notes: What to tell the user: that its checksum differs from the published one.
+    """
+
+    path: Path
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+def locate(archive: Archive, options: SourceOptions) -> Found:
+    """Find an archive in ``data_dir``, then among earlier downloads, else download it.
+
+    Args:
+        archive: What is wanted.
+        options: Where to look.
+
+    Returns:
+        The file. One in ``data_dir`` is taken as it is, with a note where its checksum differs.
+
+    Raises:
+        InputError: If it is in neither place and cannot be downloaded, or the download is not what was
+            published.
+        OutputError: If the download cannot be written.
+    """
+    if options.data_dir is not None:
+        if not options.data_dir.is_dir():
+            raise InputError(f"--data-dir {options.data_dir} is no folder. Name the folder of the archives.")
+        for path in (options.data_dir / archive.name, *sorted(options.data_dir.glob(f"*/{archive.name}"))):
+            if path.is_file():
+                return _as_it_is(archive, path)
+    if not archive.md5:
+        raise InputError(
+            f"{archive.name} has no published checksum, so it is not downloaded. Get it from {archive.url} "
+            "and name its folder with --data-dir."
+        )
+    kept = cache_folder(options.cache_dir) / "downloads" / archive.name
+    if kept.is_file() and md5_of(kept) == archive.md5:
+        return Found(kept, archive.md5)
+    _download(archive, kept, options.progress)
+    return Found(kept, md5_of(kept))
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file (what publishers state; no protection against an attacker)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _as_it_is(archive: Archive, path: Path) -> Found:
+    digest = md5_of(path)
+    if archive.md5 in ("", digest):
+        return Found(path, digest)
+    note = f"{path.name} in --data-dir is not the published file (MD5 {digest}); it is read as it is."
+    return Found(path, digest, (note,))
+
+
+def _download(archive: Archive, target: Path, progress: Progress | None) -> None:
+    cure = f"Put {archive.name} (from {archive.url}) into a folder and name it with --data-dir."
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = _copy(archive, part, progress)
+        if digest != archive.md5:
+            raise InputError(
+                f"the download of {archive.name} is not the published file: MD5 {digest} instead of "
+                f"{archive.md5}. It was thrown away. Try again. {cure}"
+            )
+        os.replace(part, target)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InputError(f"{archive.name} could not be downloaded ({reason}). {cure}") from error
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}. {cure}") from error
+    finally:
+        with suppress(OSError):  # gone already where all went well
+            part.unlink()
+
+
+def _copy(archive: Archive, part: Path, progress: Progress | None) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    request = urllib.request.Request(archive.url, headers={"User-Agent": "laplace-sample-information"})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, part.open("wb") as file:
+        total, done = int(response.headers.get("Content-Length") or 0), 0
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            if progress is not None and total:
+                progress(f"download {archive.name}", done, total)
+        if total and done < total:
+            raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+    return digest.hexdigest()
+
+
+def unpack(found: Found, folder: Path) -> Path:
+    """Unpack an archive as a whole or not at all.
+
+    Args:
+        found: A tar archive.
+        folder: Where its content goes; left alone where it exists.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If the archive is damaged, or holds paths or links that leave the folder.
+        OutputError: If the folder cannot be written.
+    """
+    if folder.is_dir():
+        return folder
+    staging = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        staging.mkdir(parents=True)
+        with open_tar(found.path) as archive:
+            archive.extractall(staging, members=_plain_members(archive, found.path), filter="data")
+        os.replace(staging, folder)
+    except InputError:
+        raise
+    except tarfile.FilterError as error:
+        raise InputError(
+            f"{found.path.name} was not unpacked: it holds a path or link that leaves the folder ({error}). "
+            "Get the archive from its publisher again."
+        ) from error
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(
+            f"{found.path.name} is damaged ({error}). Get it from its publisher again."
+        ) from error
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster
+            raise OutputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _plain_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield files and folders; links, devices and bombs, which no dataset needs, end the unpacking."""
+    room = _INFLATION * path.stat().st_size + _SMALL
+    for count, entry in enumerate(archive, start=1):
+        if not (entry.isreg() or entry.isdir()):
+            raise InputError(
+                f"{path.name} was not unpacked: {entry.name!r} is a link or a device, a way that leaves the "
+                "folder. Get the archive from its publisher again."
+            )
+        room -= entry.size
+        if room < 0 or count > _MOST_MEMBERS:
+            raise InputError(
+                f"{path.name} was not unpacked: it holds far more than its size can (a bomb). Get the "
+                "archive from its publisher again."
+            )
+        yield entry
+
+
+def open_tar(path: Path) -> tarfile.TarFile:
+    """Open a tar archive of any compression.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The archive, open.
+
+    Raises:
+        InputError: If it is none, or damaged.
+    """
+    try:
+        return tarfile.open(path, "r:*")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{path} is no readable tar archive ({error}). Get it again.") from error
+
+
+def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
+    """Open a file inside an archive; nothing is written to disk.
+
+    Args:
+        archive: The open archive.
+        entry: One of its entries.
+
+    Returns:
+        The file, open for reading.
+
+    Raises:
+        InputError: If the entry is no plain file.
+    """
+    file = archive.extractfile(entry) if entry.isreg() else None
+    if file is None or entry.size > LARGEST_MEMBER:
+        raise InputError(
+            f"{entry.name} in the archive is no plain file, or too large. Get the archive again."
+        )
+    return file  # type: ignore[return-value]

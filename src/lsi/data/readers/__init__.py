@@ -1,0 +1,1 @@
+"""Files, folders, tables and the hub, read as samples."""

@@ -1,0 +1,347 @@
+"""Tables → samples: labels and ids are read at once, images, texts and recordings when needed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lsi.data.decode import ItemImages
+from lsi.data.items import Items, Payload
+from lsi.data.options import SourceOptions
+from lsi.data.readers.table_files import FORMATS, TableFile, open_table_file
+from lsi.data.samples import Samples, row_texts
+from lsi.errors import InputError, nearest
+
+LABEL_NAMES = ("label", "labels", "y", "target", "class", "category", "fine_label")
+"""Columns taken for the label where none is named, in this order."""
+_GUESSED = {"image": ("image", "img", "picture"), "text": ("text", "sentence"), "audio": ("audio",)}
+_IN_MEMORY = 1 << 30
+
+
+class Table:
+    """Files of one table, one after another.
+
+    Args:
+        files: At least one; every one has the first one's columns.
+        root: Folder that relative paths in the table start from.
+        name: How messages call it.
+    """
+
+    def __init__(self, files: Sequence[TableFile], root: Path, name: str) -> None:
+        self.files = files
+        self.root = root
+        self.name = name
+        self.schema = files[0].schema
+        self.n_rows = sum(file.n_rows for file in files)
+
+    def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield `(first row, batch)` in order, from the batch that holds row `start` on."""
+        offset = 0
+        for file in self.files:
+            if offset + file.n_rows > start:
+                for row, batch in self._of(file, columns, max(start - offset, 0)):
+                    yield offset + row, batch
+            offset += file.n_rows
+
+    def _of(self, file: TableFile, columns: list[str], start: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        end = min(start, file.n_rows)
+        try:
+            for row, batch in file.batches(columns, start):
+                # Lengths and offsets in a damaged file may point anywhere in this process's memory.
+                batch.validate(full=True)
+                end = row + len(batch)
+                if end > file.n_rows:
+                    break
+                yield row, batch
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+            raise InputError(f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}") from error
+        if end != file.n_rows:
+            raise InputError(
+                f"{file.path} does not have the {file.n_rows:,} rows that it states. Write it again."
+            )
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a whole column; for labels and ids."""
+        chunks = [batch.column(0) for _, batch in self.batches([name])]
+        if len({chunk.type for chunk in chunks}) > 1:  # JSON Lines: types are found batch by batch
+            return pa.chunked_array([pa.array([v for chunk in chunks for v in chunk.to_pylist()])])
+        return pa.chunked_array(chunks) if chunks else pa.chunked_array([], type=pa.null())
+
+    def require(self, name: str, flag: str) -> str:
+        """Return `name` if it is a column, else raise an error that names the nearest ones."""
+        if name in self.schema.names:
+            return name
+        raise InputError(f"{self.name} has no column {name!r} ({flag}). {nearest(name, self.schema.names)}")
+
+
+class TableItems(Items):
+    """A column with images, texts or recordings.
+
+    Args:
+        kind: One of `lsi.data.items.KINDS`.
+        table: The table.
+        column: Text, bytes, paths relative to the table, or ``{bytes, path}``.
+    """
+
+    def __init__(self, kind: str, table: Table, column: str) -> None:
+        self.kind = kind
+        self._table = table
+        self._column = column
+
+    def __len__(self) -> int:
+        return self._table.n_rows
+
+    def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
+        """Yield the payloads at ascending `positions`."""
+        positions = np.asarray(positions, dtype=np.int64)
+        while len(positions):
+            reached = int(positions[0])
+            for first, batch in self._table.batches([self._column], reached):
+                inside = int(np.searchsorted(positions, first + len(batch)))
+                values = batch.column(0)
+                for position in positions[:inside]:
+                    yield self._payload(values[int(position) - first].as_py())
+                positions = positions[inside:]
+                # A far position is cheaper to reach by a new start: row groups between are not read.
+                if not len(positions) or positions[0] - first > 64 * len(batch):
+                    break
+            else:
+                break
+
+    def _payload(self, value: Any) -> Payload:
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str) and self.kind != "text":
+            return self._table.root / value
+        return value
+
+    def describe(self, position: int) -> str:
+        """Return for example ``row 7 of train.parquet``."""
+        return f"row {position} of {self._table.name}"
+
+
+def read_table(path: Path, options: SourceOptions) -> Samples:
+    """Read a table file, or a folder of table files that are parts of one.
+
+    Args:
+        path: A file with a suffix in `FORMATS`, or a folder of such files.
+        options: Which columns are what.
+
+    Returns:
+        Samples with raw items, or with features where no column of items is named or found.
+
+    Raises:
+        InputError: If the files or the columns cannot be used.
+    """
+    if path.is_dir():
+        paths = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in FORMATS)
+        table = Table([open_table_file(entry) for entry in paths], path, path.resolve().name)
+        if any(set(file.schema.names) != set(table.schema.names) for file in table.files):
+            raise InputError(f"the files in {path} have different columns. Keep one table in a folder.")
+    else:
+        table = Table([open_table_file(path)], path.parent, path.name)
+    source = {"kind": "file", "name": path.resolve().name, "path": str(path.absolute())}
+    return samples_of(table, options, {**source, "options": options.describe()})
+
+
+def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> Samples:
+    """Return the samples that a table holds.
+
+    Args:
+        table: The table.
+        options: Which columns are what.
+        source: Where it came from, for the manifest.
+
+    Returns:
+        The samples.
+
+    Raises:
+        InputError: If a column is missing or cannot be used.
+    """
+    if not table.n_rows:
+        raise InputError(f"{table.name} has no rows.")
+    several = _label_columns(table, options)
+    label = several[0] if several else _label_column(table, options)
+    clean = options.clean_label_column and table.require(options.clean_label_column, "--clean-label-column")
+    id_column = options.id_column and table.require(options.id_column, "--id-column")
+    ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
+    kind, column = _item_column(table, options)
+    features = names = items = None
+    if column is not None and kind is not None:
+        items = TableItems(kind, table, column)
+    else:
+        features, names = _features(table, options, {label, *several, clean, id_column})
+    notes = []
+    if items is None and not options.feature_columns:
+        unused = [
+            name
+            for name in table.schema.names
+            if name not in {label, *several, clean, id_column, *(names or ())}
+        ]
+        if names and unused:
+            notes.append(f"columns left out, since they hold no numbers: {', '.join(map(repr, unused))}.")
+    what = f"{kind}s from the column {column!r}" if items else f"{len(names or ())} feature columns"
+    targets = _targets(table, several) if several else None
+    return Samples(
+        name=Path(table.name).stem,
+        ids=ids,
+        labels=to_numpy(table.column(label)) if targets is None else row_texts(targets),
+        features=features,
+        items=items,
+        images=ItemImages(items) if items and kind == "image" else None,
+        clean_labels=to_numpy(table.column(clean)) if clean else None,
+        class_names=_class_names(table.schema, label),
+        feature_names=names if features is not None and len(names or ()) == features.shape[1] else None,
+        description=f"{what} of {table.name}, labels from {', '.join(map(repr, several or [label]))}.",
+        notes=tuple(notes),
+        source=source,
+        targets=targets,
+        target_names=tuple(several),
+    )
+
+
+def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column with every value kept as it is: missing ones are None, whole numbers stay whole."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    simple = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if (simple or pa.types.is_boolean(column.type)) and not column.null_count:
+        return np.asarray(column.to_numpy())
+    values = column.to_pylist()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array(values, dtype=object if column.null_count else str)
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _label_columns(table: Table, options: SourceOptions) -> list[str]:
+    """Return the columns of several targets or labels, where they were named."""
+    if options.label_columns and options.label_column:
+        raise InputError("--label-column and --label-columns both name labels. Use one of them.")
+    return [table.require(name, "--label-columns") for name in dict.fromkeys(options.label_columns)]
+
+
+def _targets(table: Table, names: list[str]) -> np.ndarray:
+    for name in names:
+        if not _is_number(table.schema.field(name).type):
+            kind = table.schema.field(name).type
+            raise InputError(
+                f"{table.name}: {name!r} holds {kind}, no numbers. Several columns of labels hold numbers "
+                "or zeros and ones."
+            )
+    columns = [table.column(name).cast(pa.float64(), safe=False).to_numpy() for name in names]
+    return np.column_stack(columns)
+
+
+def label_column(paths: Sequence[Path], options: SourceOptions) -> str:
+    """Return the column that `read_table` takes the labels from.
+
+    Args:
+        paths: The files of the table.
+        options: Which columns are what.
+
+    Returns:
+        Its name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    return _label_column(Table([open_table_file(paths[0])], paths[0].parent, paths[0].name), options)
+
+
+def _label_column(table: Table, options: SourceOptions) -> str:
+    if options.label_column:
+        return table.require(options.label_column, "--label-column")
+    for name in LABEL_NAMES:
+        if name in table.schema.names:
+            return name
+    held = ", ".join(map(repr, table.schema.names))
+    raise InputError(f"{table.name}: name the column of labels with --label-column. It has {held}.")
+
+
+def _item_column(table: Table, options: SourceOptions) -> tuple[str | None, str | None]:
+    """Return kind and name of the column of items; None and None for a table of features."""
+    given = {"image": options.image_column, "text": options.text_column, "audio": options.audio_column}
+    named = {kind: name for kind, name in given.items() if name}
+    if len(named) > 1 or (named and options.feature_columns):
+        raise InputError("name one of --image-column, --text-column, --audio-column, --feature-columns.")
+    for kind, name in named.items():
+        return kind, table.require(name, f"--{kind}-column")
+    if options.feature_columns:
+        return None, None
+    for kind, names in _GUESSED.items():
+        for name in names:
+            if name in table.schema.names and not _is_number(table.schema.field(name).type):
+                return kind, name
+    return None, None
+
+
+def _features(
+    table: Table, options: SourceOptions, other: Iterable[str | None]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read feature columns row by row; beyond a gigabyte they go to a memory-mapped temporary file."""
+    names = [table.require(name, "--feature-columns") for name in options.feature_columns]
+    if not names:
+        taken = set(other)
+        fields = [table.schema.field(name) for name in table.schema.names if name not in taken]
+        names = [field.name for field in fields if _is_number(field.type) or _is_vector(field.type)]
+    if not names:
+        held = ", ".join(map(repr, table.schema.names))
+        raise InputError(
+            f"{table.name} has no numeric columns besides the label. It has {held}. For images, texts or "
+            "recordings name --image-column, --text-column or --audio-column."
+        )
+    features: np.ndarray | None = None
+    for first, batch in table.batches(names):
+        block = np.column_stack([_as_columns(batch.column(name), name, table.name) for name in names])
+        if features is None:
+            features = _room(table.n_rows, block.shape[1])
+        if block.shape[1] != features.shape[1]:
+            raise InputError(f"{table.name}: row {first} has vectors of another length. Make them equal.")
+        features[first : first + len(block)] = block
+    assert features is not None  # there is at least one row
+    return features, tuple(names)
+
+
+def _room(rows: int, columns: int) -> np.ndarray:
+    if rows * columns * 8 <= _IN_MEMORY:
+        return np.empty((rows, columns))
+    # The map outlives its file, which has no name: gone with the process, whatever ends it.
+    with tempfile.TemporaryFile(prefix="lsi-table-") as file:
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=(rows, columns))
+
+
+def _as_columns(column: pa.Array, name: str, table: str) -> np.ndarray:
+    if _is_vector(column.type):
+        rows = column.to_pylist()
+        lengths = {len(row or ()) for row in rows}
+        if len(lengths) > 1 or 0 in lengths:
+            raise InputError(f"{table}: the vectors in {name!r} have different lengths, or are missing.")
+        return np.asarray(rows, dtype=np.float64)
+    if not _is_number(column.type) and not pa.types.is_null(column.type):
+        raise InputError(f"{table}: {name!r} holds {column.type}, no numbers. Leave it out, or encode it.")
+    # Integers beyond 2⁵³ lose their last digits, as they do in every matrix of numbers.
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(lists and _is_number(kind.value_type))
+
+
+def _class_names(schema: pa.Schema, label: str) -> dict[Any, str] | None:
+    """Return Hugging Face's class names from the schema, where they are there."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return dict(enumerate(map(str, features[label]["names"])))
+    except (KeyError, TypeError, ValueError):
+        return None

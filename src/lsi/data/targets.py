@@ -1,0 +1,102 @@
+"""What the target of a run is: classes, numbers, or several labels a sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lsi.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lsi.data import Samples
+
+
+CLASSES = ("classification", "binary")
+"""Tasks whose target is a class."""
+
+
+def choose_task(asked: str | None, samples: Samples) -> str:
+    """Return the task: the one asked for, else what the data say.
+
+    Data say so where the source knows (the target of diabetes is a number), where several columns of labels
+    were named (zeros and ones: several labels; other numbers: a regression), and where labels are lists. Else
+    labels are classes; numbers with fractions are then refused with a hint to ``--task regression``.
+
+    Args:
+        asked: ``--task``.
+        samples: The data.
+
+    Returns:
+        ``classification``, ``binary``, ``multilabel`` or ``regression``.
+
+    Raises:
+        InputError: Several columns of labels for a task of classes.
+    """
+    import numpy as np
+
+    from lsi.validation.targets import has_label_lists
+
+    task = asked or samples.task
+    if samples.targets is not None:
+        if task is None:
+            two = bool(np.isin(samples.targets, (0, 1)).all())
+            return "multilabel" if two else "regression"
+        if task in CLASSES:
+            raise InputError(
+                f"several columns of labels are not a {task}. Use --task multilabel or --task regression, or "
+                "name one --label-column."
+            )
+    return task or ("multilabel" if has_label_lists(samples.labels) else "classification")
+
+
+def with_targets(samples: Samples, task: str) -> Samples:
+    """Return samples whose lists of labels stand in `targets` as zeros and ones.
+
+    Args:
+        samples: The data.
+        task: As `choose_task` returns.
+
+    Returns:
+        The same samples; those of other tasks are left alone.
+
+    Raises:
+        InputError: If labels are neither lists nor columns, and several are asked for.
+    """
+    import numpy as np
+
+    from lsi.validation.targets import check_indicators, has_label_lists
+
+    if task != "multilabel" or samples.targets is not None:
+        return samples
+    lists = list(samples.labels)
+    if not has_label_lists(lists):
+        raise InputError(
+            "--task multilabel needs several labels a sample: name columns of zeros and ones with "
+            "--label-columns, or a column of lists with --label-column."
+        )
+    targets, names = check_indicators(lists)
+    texts = np.array([", ".join(map(str, labels)) for labels in lists], dtype=object)
+    return replace(samples, labels=texts, targets=targets, target_names=names)
+
+
+def target_of(samples: Samples) -> np.ndarray:
+    """Return what is to be learnt: `(N,)` labels or numbers, or `(N, T)` of several.
+
+    Args:
+        samples: The data.
+
+    Returns:
+        The targets where there are several, else the labels.
+    """
+    return samples.labels if samples.targets is None else samples.targets
+
+
+def named(target: np.ndarray, names: tuple[str, ...]) -> Any:
+    """Return several targets with their names, one as it is."""
+    if not names:
+        return target
+    import pandas as pd
+
+    return pd.DataFrame(target, columns=list(names))

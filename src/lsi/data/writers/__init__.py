@@ -1,0 +1,1 @@
+"""Datasets written again after decisions, in the format that they came in."""

@@ -1,0 +1,163 @@
+"""Cleaned arrays: .npz, .npy with a file of labels, .safetensors."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsi.data.options import SourceOptions
+from lsi.data.readers.files import find_labels
+from lsi.data.samples import Samples
+from lsi.errors import InputError
+from lsi.system.files import check_new, new_file
+from lsi.system.npy import load_npy, npz_names, read_npz
+
+
+def relabelled(values: np.ndarray, labels: Mapping[int, Any]) -> np.ndarray:
+    """Return labels with some replaced, of the same kind; text may grow longer.
+
+    Args:
+        values: `(N,)` labels.
+        labels: New label by row.
+
+    Returns:
+        A new array; the same one where nothing changes.
+
+    Raises:
+        InputError: A new label is of another type.
+    """
+    if not labels:
+        return values
+    rows = np.fromiter(labels, dtype=np.int64, count=len(labels))
+    new = np.array(list(labels.values()))
+    if new.dtype.kind == "U" and values.dtype.kind == "S":
+        new = np.char.encode(new, "utf-8")
+    kinds = {"i": "iub", "u": "iub", "b": "b", "f": "iuf"}.get(values.dtype.kind, values.dtype.kind)
+    out = (
+        values.astype(np.promote_types(values.dtype, new.dtype))
+        if values.dtype.kind in "US"
+        else values.copy()
+    )
+    if new.dtype.kind not in kinds:
+        raise InputError(f"the new label {new[0]!r} does not fit among labels of type {values.dtype}.")
+    out[rows] = new
+    if values.dtype.kind in "iu" and (out[rows] != new).any():
+        raise InputError(f"a new label does not fit into {values.dtype}: {new.max()!r}.")
+    return out
+
+
+def _ids_move(names: Container[str], options: SourceOptions, keep: np.ndarray) -> bool:
+    """Return whether row numbers were the ids: they move now, so that they have to be written down."""
+    return "ids" not in names and options.id_column is None and not keep.all()
+
+
+def write_npz(
+    source: Path,
+    output: Path,
+    samples: Samples,
+    keep: np.ndarray,
+    labels: Mapping[int, Any],
+    options: SourceOptions,
+) -> None:
+    """Write a .npz: arrays with one row a sample lose rows, others stay.
+
+    Args:
+        source: The file that was read.
+        output: File to write.
+        samples: What was read.
+        keep: `(N,)` bool.
+        labels: New label by row.
+        options: How the source was read.
+
+    Raises:
+        InputError: An array holds Python objects, or a label does not fit.
+    """
+    key = options.label_column or "y"
+    arrays = read_npz(source, npz_names(source))
+    if _ids_move(arrays, options, keep):
+        arrays["ids"] = np.asarray(samples.ids)
+    arrays[key] = relabelled(arrays[key], labels)
+    parts = {name: _rows(array, keep) for name, array in arrays.items()}
+    # As numpy.savez does, but any name is fine for an array.
+    with new_file(output) as staging, zipfile.ZipFile(staging, "w") as out:
+        for name, array in parts.items():
+            with out.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def write_safetensors(
+    source: Path,
+    output: Path,
+    samples: Samples,
+    keep: np.ndarray,
+    labels: Mapping[int, Any],
+    options: SourceOptions,
+) -> None:
+    """Write a .safetensors file, as `write_npz` does.
+
+    Args:
+        source: The file that was read.
+        output: File to write.
+        samples: What was read.
+        keep: `(N,)` bool.
+        labels: New label by row.
+        options: How the source was read.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    key = options.label_column or "y"
+    with safe_open(source, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    if _ids_move(tensors, options, keep):
+        tensors["ids"] = torch.from_numpy(np.asarray(samples.ids))
+    tensors[key] = torch.from_numpy(relabelled(tensors[key].numpy(), labels))
+    mask = torch.from_numpy(keep)
+    parts = {
+        name: (tensor[mask] if tensor.ndim and len(tensor) == len(keep) else tensor).contiguous()
+        for name, tensor in tensors.items()
+    }
+    with new_file(output) as staging:
+        save_file(parts, staging, metadata)
+
+
+def write_npy(
+    source: Path,
+    output: Path,
+    samples: Samples,
+    keep: np.ndarray,
+    labels: Mapping[int, Any],
+    options: SourceOptions,
+) -> None:
+    """Write features as .npy and labels beside them, as .npy or text.
+
+    Args:
+        source: The features that were read.
+        output: File of features to write; labels go to `<stem>_labels` with the suffix that they had.
+        samples: What was read.
+        keep: `(N,)` bool.
+        labels: New label by row.
+        options: How the source was read.
+    """
+    given = find_labels(source, options)
+    beside = output.with_name(f"{output.stem}_labels{given.suffix}")
+    check_new(beside)
+    left = relabelled(samples.labels, labels)[keep]
+    features = load_npy(source)
+    with new_file(output) as staging, new_file(beside) as staging_labels:
+        with staging.open("wb") as file:
+            np.save(file, features[keep])
+        if given.suffix.lower() == ".npy":
+            with staging_labels.open("wb") as file:
+                np.save(file, left)
+        else:
+            staging_labels.write_text("".join(f"{label}\n" for label in left.tolist()), encoding="utf-8")
+
+
+def _rows(array: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    return array[keep] if array.ndim and len(array) == len(keep) else array

@@ -1,0 +1,131 @@
+"""A dataset without some samples and with some labels changed, written in the format that it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lsi.data.options import SourceOptions
+from lsi.data.readers.table_files import FORMATS
+from lsi.data.readers.tables import label_column
+from lsi.data.samples import Samples
+from lsi.data.writers.arrays import write_npy, write_npz, write_safetensors
+from lsi.data.writers.folder import write_image_folder
+from lsi.data.writers.tables import write_table_file
+from lsi.errors import InputError
+from lsi.system.files import check_new, new_file, new_folder
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is done to a dataset, by row of the source.
+
+    Attributes:
+        keep: `(N,)` bool.
+        labels: New label of a row, for those that get one; rows that are not kept are left out.
+    """
+
+    keep: np.ndarray
+    labels: Mapping[int, Any]
+
+
+def write_cleaned(
+    samples: Samples, changes: Changes, output: Path, options: SourceOptions, link: bool = False
+) -> None:
+    """Write what is left of a dataset; everything that is not changed stays as it is.
+
+    Args:
+        samples: The source, as loaded with `options`.
+        changes: What is done to it.
+        output: Place to write, of the same type as the source.
+        options: How the source was read.
+        link: Whether files of an image folder are hard-linked instead of copied.
+
+    Raises:
+        InputError: The source has no format to write, `output` is of another type, or a label does not fit.
+        OutputError: The place is taken or cannot be written.
+    """
+    source = place_of(samples)
+    check_target(samples, output)
+    if not changes.keep.any():
+        raise InputError("no sample would be left. Keep at least one.")
+    if changes.labels and samples.targets is not None:
+        raise InputError("several targets a sample cannot be relabelled. Keep or remove samples only.")
+    if source.is_dir():
+        tables = sorted(entry for entry in source.iterdir() if entry.suffix.lower() in FORMATS)
+        with new_folder(output) as staging:
+            if tables:
+                _write_tables(tables, staging, changes, options)
+            else:
+                write_image_folder(source, samples, changes.keep, changes.labels, staging, link)
+        return
+    suffix = source.suffix.lower()
+    if suffix in _ARRAYS:
+        _ARRAYS[suffix](source, output, samples, changes.keep, changes.labels, options)
+        return
+    column = label_column([source], options) if changes.labels else None
+    with new_file(output) as staging:
+        write_table_file(source, staging, column, changes.keep, changes.labels)
+
+
+_ARRAYS: dict[str, Callable[..., None]] = {
+    ".npz": write_npz,
+    ".npy": write_npy,
+    ".safetensors": write_safetensors,
+}
+
+
+def place_of(samples: Samples) -> Path:
+    """Return the file or folder that samples came from.
+
+    Args:
+        samples: Samples as loaded.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: They came from no file or folder of the user's.
+    """
+    if samples.source.get("kind") != "file":
+        raise InputError(
+            f"{samples.name} is a dataset known by name, not a file or folder that could be written in its "
+            "own format. Use the kept positions: X[numpy.load('kept.npy')], from `lsi select -o kept.npy`."
+        )
+    return Path(samples.source["path"])
+
+
+def check_target(samples: Samples, output: Path) -> None:
+    """Refuse a place before any work.
+
+    Args:
+        samples: The source.
+        output: Place to write.
+
+    Raises:
+        InputError: It is of another type than the source, or inside it.
+        OutputError: It is taken or cannot be written.
+    """
+    source = place_of(samples)
+    if source.is_file() and output.suffix.lower() != source.suffix.lower():
+        raise InputError(
+            f"the cleaned dataset keeps its format: give {str(output)!r} the suffix {source.suffix!r}."
+        )
+    if source.is_dir() and source.resolve() in output.absolute().resolve().parents:
+        raise InputError(f"{str(output)!r} lies inside the dataset {str(source)!r}. Put it beside.")
+    check_new(output)
+
+
+def _write_tables(tables: list[Path], staging: Path, changes: Changes, options: SourceOptions) -> None:
+    from lsi.data.readers.table_files import open_table_file
+
+    column, first = label_column(tables, options) if changes.labels else None, 0
+    for path in tables:
+        stop = first + open_table_file(path).n_rows
+        labels = {row - first: label for row, label in changes.labels.items() if first <= row < stop}
+        write_table_file(path, staging / path.name, column, changes.keep[first:stop], labels)
+        first = stop

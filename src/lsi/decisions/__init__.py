@@ -1,0 +1,1 @@
+"""Files in which people and tools exchange what to keep."""

@@ -1,0 +1,82 @@
+"""Where the blocks of a run are worked off, and what identifies the run that they belong to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lsi.execution.checkpoint import Checkpoint
+from lsi.execution.work import Executor, Here, Nowhere, Shard, Work
+from lsi.system.machine import Machine
+from lsi.system.progress import Progress
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def open_work(
+    key: dict[str, Any],
+    checkpoint: PathLike | Checkpoint | None,
+    cluster: str | None,
+    shard: Shard | None,
+    machine: Machine,
+    progress: Progress | None,
+) -> Iterator[Work]:
+    """Yield who works off the blocks of a run.
+
+    Args:
+        key: Of the run.
+        checkpoint: Folder for finished blocks, or a checkpoint that its owner closes; None: none are kept.
+        cluster: Address of a Ray cluster, ``"local"``, or None: this process.
+        shard: Which part of the run is done; None: all.
+        machine: What the run may use.
+        progress: Called as `progress(stage, done, total)`.
+
+    Yields:
+        The work.
+
+    Raises:
+        InputError: The checkpoint is of another run, or there is no such cluster.
+        OutputError: The checkpoint cannot be written, or another run is at work in it.
+        KeyboardInterrupt: The run was interrupted; says what is kept of it.
+    """
+    store = None if checkpoint is None else _opened(checkpoint, {**key, "shard": _part(shard)})
+    try:
+        with _executor(cluster, machine) as executor:
+            yield Work(executor, store or Nowhere(), shard, progress)
+    except KeyboardInterrupt as error:
+        if store is None:
+            raise
+        raise KeyboardInterrupt(store.summary()) from error
+    finally:
+        if store is not None and store is not checkpoint:
+            store.close()
+
+
+def _opened(checkpoint: PathLike | Checkpoint, key: dict[str, Any]) -> Checkpoint:
+    """Return the checkpoint of a run, open; one that cannot be opened is let go of."""
+    store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    try:
+        store.open(key)
+    except BaseException:
+        if store is not checkpoint:
+            store.close()
+        raise
+    return store
+
+
+@contextmanager
+def _executor(cluster: str | None, machine: Machine) -> Iterator[Executor]:
+    if cluster is None:
+        yield Here()
+        return
+    from lsi.execution.ray_cluster import open_cluster
+
+    with open_cluster(cluster, machine.device) as executor:
+        yield executor
+
+
+def _part(shard: Shard | None) -> list[int] | None:
+    return None if shard is None else [shard.index, shard.of]

@@ -1,0 +1,370 @@
+"""Blocks of work on a Ray cluster: what they all need is sent once to a node, lost workers are replaced.
+
+Ray is an optional package: nothing here is imported before a cluster is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsi.errors import InputError, LsiError
+from lsi.execution.packing import Part, pack, unpack
+from lsi.execution.work import Arrays, Tick
+from lsi.system.machine import available_memory
+from lsi.system.versions import versions
+
+LOCAL = "local"
+_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+STORE_BYTES = 2 << 30  # most memory that a local cluster shares among its workers
+# How often a block is tried whose worker died. A block that kills each of its workers has to end at last.
+ATTEMPTS = 100
+REACH_SECONDS, ANSWER_SECONDS, PATIENCE = 3.0, 60.0, 60.0
+
+
+class WorkersLostError(LsiError):
+    """Each worker that tried a block died."""
+
+
+class RayExecutor:
+    """Does blocks in the workers of the Ray cluster that this process is connected to.
+
+    An owner whose blocks take long has the attribute `tries_elsewhere`: where so many workers were lost
+    with a block, it is done in this process. Workers that live for seconds would never be done with it.
+
+    Args:
+        device: Where a worker computes.
+
+    Raises:
+        InputError: No node of the cluster can hold a worker, or its software is another.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.threads = torch.get_num_threads()
+        self._gpus = 1 if device.type == "cuda" else 0
+        self._held: dict[tuple[Any, ...], tuple[Part, Any]] = {}
+        self.workers = count_workers(self.threads, self._gpus)
+        _check_nodes()
+
+    def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
+        """Yield the place of each block and what `owner.method(block, tick)` returned, as they are done.
+
+        Args:
+            owner: Holds what all blocks need; its large arrays are sent once, and again only if they change.
+            method: Name of its method.
+            blocks: What is to be done, taken up as workers become free.
+            tick: Called by what is done here; blocks under way elsewhere do not tell.
+
+        Yields:
+            Place and result.
+
+        Raises:
+            LsiError: What a block raised.
+            WorkersLostError: Every worker that tried a block died.
+        """
+        import ray
+
+        numbered = iter(enumerate(blocks))
+        first = next(numbered, None)
+        if first is None:
+            return
+        todo, sent = chain([first], numbered), self._send(owner)
+        under_way: dict[Any, tuple[int, Any]] = {}
+        few = getattr(owner, "tries_elsewhere", None)
+        do = ray.remote(_do).options(
+            num_cpus=self.threads,
+            num_gpus=self._gpus,
+            max_retries=(few or ATTEMPTS) - 1,
+            name=f"lsi {method}",
+        )
+        limit = 2 * self.workers + 2  # the next ones wait beside a worker, and results do not pile up
+        try:
+            while True:
+                while len(under_way) < limit and (item := next(todo, None)) is not None:
+                    under_way[do.remote(self.threads, method, item[1], *sent)] = item
+                if not under_way:
+                    return
+                ref = self._first_done(list(under_way))
+                place, block = under_way.pop(ref)
+                try:
+                    arrays = _result(ref)
+                except WorkersLostError:
+                    if few is None:
+                        raise
+                    arrays = getattr(owner, method)(block, tick)
+                yield place, arrays
+        finally:
+            for ref in under_way:
+                ray.cancel(ref)
+
+    def _send(self, owner: Any) -> tuple[Any, ...]:
+        """Return what tells the owner apart, its payload and its parts; the same part is sent once."""
+        import ray
+
+        payload, parts = pack(owner)
+        old, self._held = self._held, {}
+        for part in parts:
+            self._held[part.key] = old.get(part.key) or (part, ray.put(part.read()))
+        refs = [self._held[part.key][1] for part in parts]
+        digest = hashlib.sha256(payload + "".join(ref.hex() for ref in refs).encode()).hexdigest()
+        return digest, ray.put(payload), *refs
+
+    def _first_done(self, refs: list[Any]) -> Any:
+        import ray
+
+        while True:
+            done, _ = ray.wait(refs, num_returns=1, timeout=PATIENCE)
+            if done:
+                return done[0]
+            if not _slots(self.threads, self._gpus):
+                warnings.warn("no worker is left in the cluster: waiting for one to join.", stacklevel=2)
+
+
+@contextmanager
+def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
+    """Yield who does blocks on a cluster.
+
+    Args:
+        address: ``"local"``: start one on this machine and end it; ``"auto"``, ``"host:port"`` or
+            ``"ray://host:port"``: one that runs. A connection that is there already is used, and left.
+        device: Where workers compute.
+
+    Yields:
+        The executor.
+
+    Raises:
+        InputError: Ray is missing, there is no such cluster, or it cannot do the work.
+    """
+    check_cluster(address)
+    if device.type == "cuda" and device.index:
+        raise InputError(f"device={str(device)!r}: workers of a cluster choose their GPUs. Use 'cuda'.")
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(address)
+    try:
+        yield RayExecutor(device)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def check_cluster(address: Any) -> None:
+    """Refuse within seconds what cannot be connected to.
+
+    Args:
+        address: As in `open_cluster`.
+
+    Raises:
+        InputError: Ray is missing, the address is none, or nothing answers there.
+    """
+    if not isinstance(address, str) or not address:
+        raise InputError(
+            f"cluster must be 'local', 'auto' or an address such as 'host:6379', got {address!r}."
+        )
+    # Nothing is reported to anyone, and nothing is served but the cluster itself.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == LOCAL and "ray" not in sys.modules and not _AUTHENTICATION & os.environ.keys():
+        # Ray listens on every network of the machine: nobody but this process and its workers gets in.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            "a cluster needs the package ray: pip install 'laplace-sample-information[ray]'."
+        ) from error
+    if ray.is_initialized() or address in (LOCAL, "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InputError(
+            f"cluster {address!r} is no address. Use 'local', 'auto', 'host:6379' or 'ray://host:10001'."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"nothing answers at {address!r} ({error}). Start the cluster with `ray start --head`, or use "
+            "cluster='local'."
+        ) from error
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == LOCAL:
+            have = available_memory() or 4 * STORE_BYTES
+            ray.init(
+                address=LOCAL,
+                num_cpus=_processors(),
+                object_store_memory=int(max(128 << 20, min(STORE_BYTES, have // 4))),
+                include_dashboard=False,
+                **quiet,
+            )
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        if "InvalidAuthToken" in f"{error} {error.__cause__}":
+            raise InputError(
+                f"the cluster {address!r} asks for its token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH, as on its head."
+            ) from error
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the cluster {address!r} cannot be used: {reason}. Start one with `ray start --head`, or use "
+            "cluster='local'."
+        ) from error
+
+
+def room_for(address: str, device: str | None = None) -> int:
+    """Return how many workers a cluster has room for; a local one is not started for it.
+
+    Args:
+        address: As in `open_cluster`.
+        device: Where workers would compute.
+
+    Raises:
+        InputError: The cluster cannot be used, or has no room for a worker.
+    """
+    check_cluster(address)
+    import ray
+
+    threads, gpus = torch.get_num_threads(), int(str(device or "").startswith("cuda"))
+    if ray.is_initialized():
+        return count_workers(threads, gpus)
+    if address == LOCAL:
+        return min(_processors() // threads, torch.cuda.device_count() if gpus else _processors())
+    _connect(address)
+    try:
+        return count_workers(threads, gpus)
+    finally:
+        ray.shutdown()
+
+
+def _processors() -> int:
+    """Return how many processors a local cluster has: enough for one worker at least."""
+    return max(os.cpu_count() or 1, torch.get_num_threads())
+
+
+def count_workers(threads: int, gpus: int = 0) -> int:
+    """Return how many workers the cluster can hold at a time.
+
+    Args:
+        threads: Of each.
+        gpus: Of each.
+
+    Returns:
+        The number, at least one.
+
+    Raises:
+        InputError: There is no room for any.
+    """
+    found = _slots(threads, gpus)
+    if not found:
+        what = f"{threads} processor{'s' if threads > 1 else ''}" + (" and a GPU" if gpus else "")
+        raise InputError(
+            f"no node of the cluster has {what} for a worker. Use fewer threads (--threads, or "
+            "torch.set_num_threads), or start nodes that have them."
+        )
+    return found
+
+
+def _slots(threads: int, gpus: int) -> int:
+    import ray
+
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            room = int(has.get("CPU", 0) // threads)
+            total += min(room, int(has.get("GPU", 0))) if gpus else room
+    return total
+
+
+def _check_nodes() -> None:
+    """Refuse nodes whose software would not give the same bits."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            ask = ray.remote(_versions).options(num_cpus=0, scheduling_strategy=there)
+            asked[node["NodeManagerAddress"]] = ask.remote()
+    for address, ref in asked.items():
+        try:
+            found = ray.get(ref, timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, ImportError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"the node {address} of the cluster cannot work ({reason}). Install the same version of this "
+                "library there."
+            ) from error
+        _check_versions(found, address)
+
+
+def _check_versions(found: dict[str, str], address: str) -> None:
+    mine = versions()
+    other = [
+        f"{name} {found.get(name)} instead of {mine[name]}" for name in mine if found.get(name) != mine[name]
+    ]
+    if other:
+        raise InputError(
+            f"the node {address} of the cluster has {', '.join(other)}. Install the same versions "
+            "everywhere, or results would differ."
+        )
+
+
+def _versions() -> dict[str, str]:
+    return versions()
+
+
+def _result(ref: Any) -> Arrays:
+    """Return a result as arrays of its own; errors of the library come back as themselves."""
+    import ray
+
+    try:
+        arrays = ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error
+        raise
+    except ray.exceptions.WorkerCrashedError as error:
+        raise WorkersLostError(
+            f"a block of work ended each of its {ATTEMPTS} workers: they may lack memory. Use a smaller "
+            "memory=…, or fewer workers on a node."
+        ) from error
+    return {name: array if array.flags.writeable else array.copy() for name, array in arrays.items()}
+
+
+_owners: dict[str, Any] = {}
+"""In a worker: the owner of the blocks that it does, by what tells it apart; one at a time."""
+
+
+def _do(threads: int, method: str, block: Any, digest: str, payload: bytes, *parts: np.ndarray) -> Arrays:
+    """Do one block in a worker."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    if digest not in _owners:
+        _owners.clear()
+        _owners[digest] = unpack(payload, parts)
+    return getattr(_owners[digest], method)(block, _tell_nobody)
+
+
+def _tell_nobody(units: int) -> None:
+    """Take a tick."""

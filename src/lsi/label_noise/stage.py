@@ -1,0 +1,123 @@
+"""Label noise as a stage of a run: whether it is worth its time, and what it adds to table and manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.errors import InputError
+from lsi.execution.work import Arrays
+from lsi.label_noise.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
+from lsi.loo.result import LooResult
+from lsi.planning.cost import size
+from lsi.run.context import Run
+
+MOST_WORK = 1e13  # operations: about a minute on a processor
+MOST_BYTES = 6e9
+LITTLE_WORK = 2e10  # operations that a run of a few samples may spend, too
+PASSES = 400  # sums over all rows: fits of three views, forwards and backwards
+TOP = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+
+
+def check_label_noise(wanted: Any) -> None:
+    """Refuse anything but True, False and None.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if wanted is not None and not isinstance(wanted, bool | np.bool_):
+        raise InputError(f"label_noise must be True, False, or None (where it is quick), got {wanted!r}.")
+
+
+def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memory: int | None) -> None:
+    """Refuse, before any work, an estimate that was asked for and does not fit into the budget.
+
+    Args:
+        n_samples: N.
+        n_features: D.
+        n_classes: C.
+        memory: Bytes that the run may use; None: no limit.
+
+    Raises:
+        InputError: It does not fit.
+    """
+    need = needed_bytes(n_samples, n_features, n_classes)
+    if memory is not None and need > memory:
+        raise InputError(
+            f"label_noise=True needs about {size(need)} for these data, but memory allows {size(memory)}. "
+            "Leave label_noise out, or raise memory."
+        )
+
+
+def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
+    """Estimate which labels are wrong, and add it to the result's columns and the manifest's notes.
+
+    Args:
+        run: A run whose target are classes.
+        result: Gets the columns `wrong_probability`, `suggested_label` and `flip_gain`.
+        wanted: True, False, or None: where it is quick beside the scoring.
+    """
+    problem = run.problem
+    shape = problem.n_samples, problem.n_features, problem.n_classes
+    memory = run.machine.memory
+    if wanted is False or (wanted is None and not worthwhile(*shape, len(problem.subset), memory)):
+        return
+    with run.clock("label noise"):
+        found = _found_once(run)
+    where = problem.subset
+    labels = pd.Series(problem.classes).infer_objects().to_numpy()
+    result.extra["wrong_probability"] = found.wrong_probability[where]
+    result.extra["suggested_label"] = labels[found.suggested[where]]
+    result.extra["flip_gain"] = found.flip_gain[where]
+    run.notes["label_noise"] = describe(found, where)
+
+
+def _found_once(run: Run) -> LabelNoise:
+    """Return the estimate, made once however often the run is interrupted."""
+    problem = run.problem
+
+    def estimate() -> Arrays:
+        found = estimate_label_noise(
+            problem.features, problem.target, problem.n_classes, run.device, run.work
+        )
+        return vars(found)
+
+    return LabelNoise(**run.work.once("label-noise", estimate))
+
+
+def worthwhile(
+    n_samples: int, n_features: int, n_classes: int, n_scored: int, memory: int | None = None
+) -> bool:
+    """Return whether the estimate is small beside the scoring, so that it is made unasked.
+
+    Args:
+        n_samples: N.
+        n_features: D.
+        n_classes: C.
+        n_scored: Samples to score; the estimate always takes all N.
+        memory: Bytes that the run may use; None: no limit.
+    """
+    width = n_features + random_count(n_samples)
+    work = 4.0 * n_samples * width**2 + width**3 + PASSES * n_samples * width * n_classes
+    most = MOST_WORK if 2 * n_scored >= n_samples else LITTLE_WORK
+    room = MOST_BYTES if memory is None else min(MOST_BYTES, memory)
+    return work <= most and needed_bytes(n_samples, n_features, n_classes) <= room
+
+
+def describe(found: LabelNoise, where: np.ndarray) -> dict[str, Any]:
+    """Return the manifest's entry, as JSON values.
+
+    Args:
+        found: The estimate for all samples.
+        where: Positions that are scored: counts are of these.
+    """
+    ordered = np.sort(found.wrong_probability[where])[::-1].cumsum()
+    tops = sorted({n for n in TOP if n < len(ordered)} | {len(ordered)})
+    return {
+        "n_wrong": float(ordered[-1]),
+        "kind": "conditional: row true class, column given label, rows sum to one",
+        "noise_matrix": found.noise_matrix.tolist(),
+        "top": [{"n": n, "wrong": float(ordered[n - 1])} for n in tops],
+    }

@@ -1,0 +1,252 @@
+"""Leave-one-out by training copies of one model, whatever the model: seeds, blocks, and time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.execution.halving import halving
+from lsi.execution.work import Arrays, Tick, Work
+from lsi.loo.result import LooResult
+from lsi.methods.algorithms import DPSGD
+from lsi.results.audit import spearman
+from lsi.system.progress import Progress, ticks
+
+if TYPE_CHECKING:
+    from lsi.methods import Retrain
+
+Scorer = Callable[[Tensor, Tensor], LooResult]
+"""Called with positions `(B,)` and the weights of their copies `(B, …)`."""
+Record = Callable[[int, Tensor], None]
+TANGENTS = "tangents"
+_MEANS = ("mean_term", "covariance_term", "loo_probability")
+
+
+@dataclass
+class SeedRun:
+    """What one seed gave: the result at the end, and LSI after recorded epochs, `(n_scored,)` each.
+
+    `strides` says in how many the copies were trained, 0 where every epoch was computed; `tangents` whether
+    they followed the curvature of the model of all samples.
+    """
+
+    result: LooResult
+    recorded: dict[int, np.ndarray] = field(default_factory=dict)
+    strides: int = 0
+    tangents: bool = False
+
+
+class CopiesEngine(ABC):
+    """Scores samples by the models trained without each of them.
+
+    Args:
+        settings: The protocol.
+        device: Where models are trained.
+    """
+
+    def __init__(self, settings: Retrain, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+
+    @abstractmethod
+    def start(self, seed: int) -> Tensor:
+        """Return the initial weights of every copy."""
+
+    @abstractmethod
+    def block_size(self) -> int:
+        """Return how many copies are trained together."""
+
+    def task_size(self, task: CopiesTask) -> int:
+        """Return how many samples a worker scores at a time."""
+        return self.block_size()
+
+    @abstractmethod
+    def train(
+        self,
+        start: Tensor,
+        index: Tensor,
+        seed: int,
+        tick: Callable[[], None] | None,
+        record: Record | None,
+    ) -> Tensor:
+        """Return trained copies `(B, …)`.
+
+        Args:
+            start: Initial weights.
+            index: Left-out position of each copy, −1 for none, `(B,)`.
+            seed: Of what the algorithm draws.
+            tick: Called after every epoch.
+            record: Called as `record(epoch, copies)` after the epochs that `Retrain.records` names.
+        """
+
+    @abstractmethod
+    def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
+        """Return one copy trained by ``torch.optim`` on all samples but one, for the audit."""
+
+    @abstractmethod
+    def scorer(self, whole: Tensor) -> Scorer:
+        """Return what scores copies against the full-data weights `whole`."""
+
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
+        """Return the result of the samples at `index`: means over the seeds, and their spread.
+
+        Args:
+            index: Positions to score, `(n_scored,)`.
+            work: Who works off the blocks; None: this process.
+
+        Returns:
+            The result; `extra` holds `lsi_std` and `lsi_epoch_…` where they were asked for.
+        """
+        first, count = self.settings.seed, self.settings.n_seeds
+        work = work or Work()
+        runs = [self._run_seed(seed, index, work) for seed in range(first, first + count)]
+        mean = LooResult.empty(len(index))
+        for name in _MEANS:
+            getattr(mean, name)[:] = np.mean([getattr(run.result, name) for run in runs], axis=0)
+        mean.loo_prediction[:], mean.done[:] = runs[0].result.loo_prediction, runs[0].result.done
+        if count > 1:
+            mean.extra["lsi_std"] = np.std([run.result.lsi for run in runs], axis=0, ddof=1)
+        for epoch in runs[0].recorded:
+            mean.extra[f"lsi_epoch_{epoch}"] = np.mean([run.recorded[epoch] for run in runs], axis=0)
+        self.training = self._describe(runs, mean)
+        return mean
+
+    def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
+        wholes = dict(work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress)))
+        tangents = wholes.pop(TANGENTS, None) is not None
+        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()}, tangents)
+        end, size = self.settings.epochs, self.task_size(task)
+        recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
+        run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
+        run.strides, run.tangents = len(task.wholes) - 1 if 0 in task.wholes else 0, tangents
+        bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
+        blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
+        within = work.within(f"seed-{seed}")
+        for place, arrays in within.map("leave-one-out", task, "score", blocks, units):
+            for epoch in recorded:
+                run.recorded[epoch][bounds[place]] = arrays.pop(str(epoch))
+            run.result.put(bounds[place], LooResult.of(arrays))
+        return run
+
+    def train_along(
+        self,
+        wholes: dict[int, np.ndarray],
+        index: Tensor,
+        seed: int,
+        tick: Tick,
+        record: Record | None,
+        tangents: bool = False,
+    ) -> Tensor:
+        """Return trained copies `(B, …)`, knowing how the model of all samples was trained.
+
+        Args:
+            wholes: What `train_whole` returned, by epoch.
+            index: Left-out position of each copy, `(B,)`.
+            seed: Of the initial weights, and of what the algorithm draws.
+            tick: Called with the number of epochs done.
+            record: As in `train`.
+            tangents: Whether `train_whole` named `TANGENTS`.
+        """
+        return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
+
+    def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
+        """Return the weights of the model of all samples, by the epoch after which they are needed.
+
+        An array named `TANGENTS` among them says that copies follow its curvature instead of the data.
+
+        Args:
+            seed: Of the initial weights, and of what the algorithm draws.
+            index: Positions that will be left out, `(n_scored,)`.
+            progress: Called as `progress("fit", epochs done, epochs)`.
+        """
+        nothing = torch.tensor([-1], device=self.device)
+        wholes: Arrays = {}
+
+        def record(epoch: int, copies: Tensor) -> None:
+            wholes[str(epoch)] = copies[0].cpu().numpy().copy()
+
+        tick = ticks(progress, "fit", self.settings.epochs)
+        last = self.train(self.start(seed).to(self.device), nothing, seed, tick, record)[0]
+        return {**wholes, str(self.settings.epochs): last.cpu().numpy()}
+
+    def _describe(self, runs: list[SeedRun], mean: LooResult) -> dict[str, Any]:
+        """Return what is worth knowing about the training, as JSON values."""
+        s, done = self.settings, mean.done
+        out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
+        if any(run.strides for run in runs):
+            out["strides"] = [run.strides for run in runs]
+            out["tangents"] = [run.tangents for run in runs]
+        if len(runs) > 1:
+            pairs = [spearman(a.result.lsi[done], b.result.lsi[done]) for a, b in combinations(runs, 2)]
+            out["rank_correlation_between_seeds"] = float(np.mean(pairs))
+        if runs[0].recorded:
+            epochs = list(runs[0].recorded)
+            out["recorded_epochs"] = epochs
+            out["rank_correlation_with_end"] = [
+                spearman(mean.lsi[done], mean.extra[f"lsi_epoch_{epoch}"][done]) for epoch in epochs
+            ]
+        if isinstance(s.algorithm, DPSGD):
+            out["privacy"] = {"delta": 1e-5, "epsilon": s.algorithm.epsilon(s.epochs, 1e-5)}
+        return out
+
+
+@dataclass
+class CopiesTask:
+    """What the blocks of one seed need.
+
+    Attributes:
+        engine: Trains and scores.
+        seed: Of the initial weights, and of what the algorithm draws.
+        wholes: Weights of the model of all samples, by epoch.
+        tangents: Whether copies follow its curvature.
+    """
+
+    engine: CopiesEngine
+    seed: int
+    wholes: dict[int, np.ndarray]
+    tangents: bool = False
+
+    def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result, and LSI after recorded epochs under their numbers.
+
+        Args:
+            positions: To leave out, `(n,)`.
+            tick: Called with 1 after every epoch.
+        """
+        found = list(halving(positions, len(positions), lambda part: self._score(part, tick)))
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    def _score(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        engine, end = self.engine, self.engine.settings.epochs
+        index, recorded = torch.from_numpy(positions).to(engine.device), {}
+
+        def record(epoch: int, copies: Tensor) -> None:
+            if epoch < end:
+                recorded[str(epoch)] = self._scorers[epoch](index, copies).lsi
+
+        copies = engine.train_along(self.wholes, index, self.seed, tick, record, self.tangents)
+        result = self._scorers[end](index, copies)
+        if engine.settings.records(end):
+            recorded[str(end)] = result.lsi
+        return {**result.arrays(), **recorded}
+
+    @cached_property
+    def _scorers(self) -> dict[int, Scorer]:
+        device, settings = self.engine.device, self.engine.settings
+        return {
+            epoch: self.engine.scorer(torch.from_numpy(whole).to(device))
+            for epoch, whole in self.wholes.items()
+            if epoch == settings.epochs or (epoch and settings.records(epoch))
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the scorers behind: workers build their own."""
+        names = ("engine", "seed", "wholes", "tangents")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,164 @@
+r"""`Retrain`: leave-one-out by training again, and the published protocol for many heads at a time.
+
+In the published protocol every head (full data and one a left-out sample) starts from the same
+initial weights and runs full-batch gradient descent on the mean cross-entropy of its own samples, exactly as
+``torch.optim.SGD`` would: with decay :math:`g \leftarrow g + \mathrm{wd}\,\theta`, momentum
+:math:`b \leftarrow \mu b + g`, and, for Nesterov, :math:`g \leftarrow g + \mu b`.
+
+Source: Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.execution.work import Arrays, Tick
+from lsi.loo.newton.engine import loo_prediction
+from lsi.loo.newton.sweep import row_blocks
+from lsi.loo.result import LooResult
+from lsi.loo.retrain.copies import TANGENTS, CopiesEngine, CopiesTask, Record, Scorer
+from lsi.loo.retrain.heads import HeadTrainer, initial_weights
+from lsi.loo.retrain.plain import train_plainly
+from lsi.loo.retrain.strides.choice import Choice, Strides, Wholes
+from lsi.methods.retrain import Retrain
+from lsi.posterior.base import Posterior, Removal
+from lsi.probes.softmax.model import SoftmaxModel
+from lsi.system.progress import Progress
+
+MOST_WORK = 1e14  # operations of a block
+FEWEST = 32  # heads of a block, whatever their work
+TENSORS = 20  # of the size of all heads, in strides
+
+
+class RetrainEngine(CopiesEngine):
+    """Leave-one-out scores of a linear probe by the published protocol.
+
+    Its gradients sum to zero over the classes, so that contrasts of classes say all about a change.
+
+    Args:
+        model: Untrained model in original coordinates, in the type to train in.
+        build: Makes the posterior of a trained model: `build(model)` returns it and the basis of the
+            coordinates that it lives in, or None for the original ones.
+        settings: The protocol.
+        fit_intercept: Whether the last column of the design is the intercept.
+        memory: Bytes that the run may use; None: no limit.
+    """
+
+    def __init__(
+        self,
+        model: SoftmaxModel,
+        build: Callable[[SoftmaxModel], tuple[Posterior, Tensor | None]],
+        settings: Retrain,
+        fit_intercept: bool,
+        memory: int | None = None,
+    ) -> None:
+        super().__init__(settings, model.design.device)
+        self.model, self.build, self.fit_intercept = model, build, fit_intercept
+        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings, memory)
+
+    def start(self, seed: int) -> Tensor:
+        """Return the initial head `(C, D)`."""
+        d = self.model.design.n_features - int(self.fit_intercept)
+        return initial_weights(seed, d, self.model.n_classes, self.fit_intercept)
+
+    def block_size(self) -> int:
+        """Return how many heads are trained together: enough to fill the products.
+
+        Bounded in memory, and in the work that an interruption would lose.
+        """
+        c, d = self.model.n_classes, self.model.design.n_features
+        bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
+        return max(1, min(self._room(), max(FEWEST, bearable)))
+
+    def task_size(self, task: CopiesTask) -> int:
+        """Return how many samples a worker scores at a time: all that fit, where none looks at the data."""
+        return max(1, self._room()) if task.tangents else self.block_size()
+
+    def _room(self) -> int:
+        c, d = self.model.n_classes, self.model.design.n_features
+        return min(256, (256 << 20) // (4 * c * max(TENSORS * d, 1024)))
+
+    def train(
+        self,
+        start: Tensor,
+        index: Tensor,
+        seed: int,
+        tick: Callable[[], None] | None,
+        record: Record | None,
+    ) -> Tensor:
+        """Return trained heads `(B, C, D)`, every epoch of each computed."""
+        return self.trainer.train(start, index, tick, record)
+
+    def train_along(
+        self,
+        wholes: Wholes,
+        index: Tensor,
+        seed: int,
+        tick: Tick,
+        record: Record | None,
+        tangents: bool = False,
+    ) -> Tensor:
+        """Return trained heads `(B, C, D)`: in strides where `train_whole` kept the initial weights."""
+        if 0 not in wholes:
+            return super().train_along(wholes, index, seed, tick, record)
+        heads, doubtful = self.strides.train(Choice(wholes, tangents), index, tick, record)
+        again = doubtful.nonzero()[:, 0]
+        if not len(again):
+            return heads
+        if record is not None and self.settings.record_every is not None:
+            again = torch.arange(len(index), device=index.device)  # so that no epoch is recorded of two kinds
+        if tangents:
+            data = self.train_along(wholes, index[again], seed, lambda _: None, record)
+        else:
+            data = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
+        heads[again] = data.to(heads.dtype)
+        return heads
+
+    def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
+        """Return the weights of the full-data head by epoch, at every node where strides will do."""
+        if not self.strides.grids(len(index)):
+            return super().train_whole(seed, index, progress)
+        start = self.start(seed).to(self.device)
+        way = self.strides.choose(start, index, seed, self.trainer, self.scorer, progress)
+        found = {str(epoch): whole for epoch, whole in way.wholes.items()}
+        return {**found, TANGENTS: np.ones(1)} if way.tangents else found
+
+    def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
+        """Return one head `(C, D)`."""
+        model = self.model
+        x = model.design.rows(0, model.n_samples)
+        layer = torch.nn.Linear(x.shape[1], model.n_classes, bias=False, device=x.device, dtype=x.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(self.start(seed))
+        weight = model.weight.to(x.dtype)
+        train_plainly(layer, x, model.target, weight, self.settings, model.weight_decay, seed, left_out)
+        return layer.weight.detach()
+
+    def scorer(self, whole: Tensor) -> Scorer:
+        """Return what scores heads against the full-data head `whole`, `(C, D)`."""
+        contrasts = self.model.contrasts
+        trained = replace(self.model, theta=contrasts.T @ whole.to(torch.float64))
+        posterior, basis = self.build(trained)
+
+        def score(index: Tensor, heads: Tensor) -> LooResult:
+            delta = contrasts.T @ (heads.to(torch.float64) - whole.to(torch.float64))
+            return self._score(posterior, index, delta if basis is None else delta @ basis)
+
+        return score
+
+    def _score(self, posterior: Posterior, index: Tensor, delta: Tensor) -> LooResult:
+        model = posterior.model
+        x, _, curvature = model.curvature_at(index)
+        shift = posterior.new_shift(len(index))
+        for block in row_blocks(model, index, delta):
+            posterior.add_shift(shift, block.x, block.weight, block.probabilities, block.change)
+        terms = posterior.divergence(Removal(index, x, curvature, delta, shift))
+        probability, prediction = loo_prediction(model, index, delta)
+        unknown = torch.full((len(index),), float("nan"), dtype=torch.float64)
+        columns = (terms.mean, terms.covariance, probability, prediction, unknown, unknown)
+        return LooResult(*(column.cpu().numpy() for column in columns))

@@ -1,0 +1,274 @@
+"""What a run will do and cost, before it starts: the solver, its time and memory, and the alternatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lsi.errors import InputError
+from lsi.methods import Newton, Retrain, as_method
+from lsi.planning.cost import Estimate, Shape, cost, size
+from lsi.posterior import POSTERIORS
+from lsi.system.machine import available_memory
+from lsi.validation.settings import check_choice
+
+WORKER_START = 5.0  # seconds until workers of a cluster have the library loaded
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to score a dataset, and what it costs.
+
+    Attributes:
+        method: ``"newton"`` or ``"retrain"``.
+        solver: ``"dense"`` or ``"blocks"`` for Newton, else empty.
+        posterior: Name of the structure.
+        seconds: Predicted wall-clock time, without loading the data.
+        bytes: Predicted peak memory beyond the interpreter and its libraries.
+        fits: Whether that is available.
+    """
+
+    method: str
+    solver: str
+    posterior: str
+    seconds: float
+    bytes: int
+    fits: bool
+
+    @property
+    def name(self) -> str:
+        """The way in words, such as ``"newton, dense solver, posterior diag"``."""
+        solver = f", {self.solver} solver" if self.solver else ""
+        return f"{self.method}{solver}, posterior {self.posterior}"
+
+    def __str__(self) -> str:
+        """Return the way and its cost in one line."""
+        line = f"{self.name}: {Estimate.of(self.seconds, self.bytes).text}"
+        return line if self.fits else f"{line} (does not fit)"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The way that a run would take, and the others.
+
+    Attributes:
+        chosen: What `lsi.score` would do with the same settings.
+        alternatives: Other ways to score the same samples.
+        memory: Bytes that a run may use, None where that is not known.
+    """
+
+    chosen: Way
+    alternatives: tuple[Way, ...]
+    memory: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return {
+            "chosen": vars(self.chosen),
+            "alternatives": [vars(way) for way in self.alternatives],
+            "memory": self.memory,
+        }
+
+    def __str__(self) -> str:
+        """Return the plan as a few lines."""
+        have = "" if self.memory is None else f" ({size(self.memory)} available)"
+        lines = [f"{self.chosen}{have}", "alternatives:", *(f"  {way}" for way in self.alternatives)]
+        return "\n".join(lines)
+
+
+def make_plan(
+    n_samples: int,
+    n_features: int,
+    n_classes: int,
+    *,
+    posterior: str = "diag",
+    method: str | Newton | Retrain = "newton",
+    n_scored: int | None = None,
+    memory: int | None = None,
+    workers: int = 1,
+) -> Plan:
+    """Predict what `lsi.score` would do with a linear probe, from a quick calibration of this machine.
+
+    Times are right to about a factor of two on an idle machine.
+
+    Args:
+        n_samples: N.
+        n_features: D, without the intercept.
+        n_classes: C.
+        posterior: ``"diag"``, ``"kron"`` or ``"full"``.
+        method: As in `lsi.score`.
+        n_scored: Samples to score; None: all.
+        memory: Bytes that a run may use; None: what the machine has left.
+        workers: Workers of a cluster, each with the threads of this process.
+
+    Returns:
+        The chosen way and the alternatives.
+
+    Raises:
+        InputError: Sizes that are no dataset, an unknown posterior or method.
+
+    Examples:
+        >>> make_plan(1000, 64, 10).chosen.solver
+        'dense'
+    """
+    if min(n_samples, n_classes) < 2 or n_features < 1 or (n_scored or 1) < 1 or workers < 1:
+        raise InputError(
+            "A plan needs at least 2 samples, 2 classes, 1 feature, 1 scored sample and 1 worker."
+        )
+    check_choice("posterior", posterior, POSTERIORS)
+    method = as_method(method)
+    have = budget(memory)
+    shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
+    newton = method if isinstance(method, Newton) else Newton()
+    retrain = method if isinstance(method, Retrain) else Retrain()
+    chosen = choose_solver(n_samples, n_features + 1, n_classes, posterior, newton, have)
+    other = "blocks" if chosen == "dense" else "dense"
+    ways: list[tuple[Newton | Retrain, str]] = [(newton, chosen), (newton, other), (retrain, "")]
+    if isinstance(method, Retrain):
+        ways = [ways[2], ways[0], ways[1]]
+    first, *others = [
+        _way(shape, posterior, *way, have, workers)
+        for way in ways
+        if (posterior, way[1]) != ("full", "blocks")
+    ]
+    for structure in POSTERIORS:
+        if (
+            structure != posterior
+            and isinstance(method, Newton)
+            and (structure, newton.solver) != ("full", "blocks")
+        ):
+            solver = choose_solver(n_samples, n_features + 1, n_classes, structure, newton, have)
+            others.append(_way(shape, structure, newton, solver, have, workers))
+    return Plan(first, tuple(others), have)
+
+
+def _way(
+    shape: Shape, posterior: str, method: Newton | Retrain, solver: str, have: int | None, workers: int
+) -> Way:
+    found = cost(shape, posterior, method, solver, None, have)
+    name = "retrain" if isinstance(method, Retrain) else "newton"
+    seconds = found.seconds
+    if workers > 1:
+        # What does not depend on the number of scored samples is counted as if it were not shared out.
+        fixed = cost(replace(shape, n_scored=0), posterior, method, solver, None, have).seconds
+        seconds = fixed + (seconds - fixed) / workers + WORKER_START
+    return Way(name, solver, posterior, seconds, found.bytes, have is None or found.bytes <= have)
+
+
+def estimate(
+    n_samples: int,
+    n_features: int,
+    n_classes: int,
+    posterior: str,
+    method: Newton | Retrain,
+    n_scored: int | None = None,
+    memory: int | None = None,
+) -> Estimate:
+    """Predict time and memory of a run.
+
+    Args:
+        n_samples: N.
+        n_features: D, without the intercept.
+        n_classes: C.
+        posterior: Name of the structure.
+        method: The engine's settings.
+        n_scored: Samples to score; None: all.
+        memory: Bytes that the run may use; None: what the machine has left.
+
+    Returns:
+        The prediction.
+    """
+    shape = Shape(n_samples, n_features + 1, n_classes, n_samples if n_scored is None else n_scored)
+    solver = ""
+    if isinstance(method, Newton):
+        solver = choose_solver(n_samples, n_features + 1, n_classes, posterior, method, memory)
+    return cost(shape, posterior, method, solver, None, budget(memory))
+
+
+def budget(memory: int | None) -> int | None:
+    """Return the bytes that a run may use: what was allowed, at most what the machine has left.
+
+    Args:
+        memory: What was allowed; None: no limit.
+    """
+    have = available_memory()
+    return memory if have is None else have if memory is None else min(memory, have)
+
+
+def room_on(device: torch.device, memory: int | None) -> int | None:
+    """Return the bytes that a run may use where its large matrices live.
+
+    Args:
+        device: Where it runs.
+        memory: What was allowed; None: no limit.
+    """
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else budget(memory)
+
+
+def choose_solver(
+    n_samples: int, n_features: int, n_classes: int, posterior: str, method: Newton, memory: int | None = None
+) -> str:
+    """Return the solver of a run: the one asked for, else dense where its matrices fit in memory.
+
+    Args:
+        n_samples: N.
+        n_features: D, with the intercept.
+        n_classes: C.
+        posterior: Name of the structure.
+        method: The engine's settings.
+        memory: Bytes that the run may use; None: what the machine has left.
+    """
+    if method.solver != "auto":
+        return method.solver
+    have = budget(memory)
+    need = cost(Shape(n_samples, n_features, n_classes, 0), posterior, method, "dense", 1.0).bytes
+    return "dense" if have is None or need <= have or posterior == "full" else "blocks"
+
+
+def refuse_oversize(
+    n_samples: int,
+    n_features: int,
+    n_classes: int,
+    posterior: str,
+    method: Newton | Retrain,
+    device: torch.device,
+    memory: int | None = None,
+) -> None:
+    """Refuse, before any work, a run that cannot fit in memory, and name what would.
+
+    Args:
+        n_samples: N.
+        n_features: D, without the intercept.
+        n_classes: C.
+        posterior: Name of the structure.
+        method: The engine's settings.
+        device: Where it would run.
+        memory: Bytes that the run may use; None: what there is.
+
+    Raises:
+        InputError: If the prediction exceeds what is available, or the posterior has no such solver.
+    """
+    if isinstance(method, Retrain):
+        return
+    if method.solver == "blocks" and posterior == "full":
+        raise InputError(
+            "The full posterior needs the whole Hessian, which solver='blocks' never forms. "
+            "Use posterior='kron' or 'diag', or solver='dense'."
+        )
+    d = n_features + 1
+    have = room_on(device, memory)
+    solver = choose_solver(n_samples, d, n_classes, posterior, method, memory)
+    need = cost(Shape(n_samples, d, n_classes, 0), posterior, method, solver, 1.0).bytes
+    cure = "use posterior='kron' or 'diag' with solver='auto'"
+    if solver == "blocks":
+        cure = "score fewer classes at a time"
+    if have is None or need <= have:
+        return
+    fitting = int((have / (8.0 * 3.5)) ** 0.5 / max(1, n_classes - 1))
+    raise InputError(
+        f"{n_features} features × {n_classes} classes need a curvature matrix of about {size(need)}, but "
+        f"{size(have)} are available. Reduce the features to about {max(1, fitting)} (for example with "
+        f"sklearn.decomposition.PCA), {cure}, or use method='retrain' with a subset."
+    )

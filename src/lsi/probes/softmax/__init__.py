@@ -1,0 +1,1 @@
+"""The linear softmax probe: model, mathematics, and how it is fitted."""

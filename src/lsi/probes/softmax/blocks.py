@@ -1,0 +1,226 @@
+r"""Curvature of a probe of many classes: its class blocks, and products with all of it.
+
+The curvature :math:`\bar H = \sum_j w_j S_j \otimes x_j x_j^\top + (n-1)\,\mathrm{wd}\,I` is written here
+in all C classes. Its diagonal blocks
+
+.. math:: H_c = \sum_j w_j p_{jc}(1 - p_{jc})\, x_j x_j^\top + (n-1)\,\mathrm{wd}\,I
+
+take C·D² numbers where the whole takes C²·D². The blocks are what the first-order removals of large
+problems are made with; products with the whole correct them by conjugate gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lsi.errors import InputError
+from lsi.probes.softmax.cg import Operator, conjugate_gradients
+from lsi.probes.softmax.entries import ClassEntries, Entries
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
+
+DENSE_BYTES = 1 << 28  # probabilities that may be kept from one product to the next
+KEPT_BYTES = 1 << 30  # gathered rows that may be kept from one product to the next
+
+
+@dataclass
+class BlockCurvature:
+    """Class blocks and sparse products at the weights of one model.
+
+    Attributes:
+        model: Data and weights.
+        entries: Its probabilities that count.
+        inverse: `H_c⁻¹` for each class, `(C, D, D)` float32.
+        spread: `Σ_j x_j x_jᵀ / N`, `(D, D)` float32.
+    """
+
+    model: SoftmaxModel
+    entries: ClassEntries
+    inverse: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, model: SoftmaxModel, entries: ClassEntries | None = None) -> BlockCurvature:
+        """Accumulate and invert the class blocks of `model`.
+
+        Args:
+            model: Data and weights; a float32 design.
+            entries: Its entries, where they are known already.
+
+        Returns:
+            The blocks, inverted, with what products with the whole need.
+
+        Raises:
+            InputError: If a block is not positive definite.
+        """
+        entries, spread = entries or ClassEntries.of(model), _spread(model)
+        blocks = class_blocks(model, entries, spread)
+        for block in blocks:
+            block.copy_(_inverse(block.double(), model.loo_ridge))
+        return cls(model, entries, blocks, spread.to(torch.float32))
+
+    @cached_property
+    def contrasts(self) -> Tensor:
+        """The basis that leads from C − 1 class contrasts to C classes, float32."""
+        return self.model.contrasts.to(torch.float32)
+
+    def precondition(self, right: Tensor) -> Tensor:
+        """Return `H_c⁻¹ v_c` for `right` of shape `(B, C, D)`."""
+        return torch.bmm(right.transpose(0, 1), self.inverse).transpose(0, 1)
+
+    def product(self, v: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """Return `H̄ v`, or `H₋ᵢ v` with one left-out sample for each of the B vectors.
+
+        Args:
+            v: `(B, C, D)` float32.
+            left_out: Positions, `(B,)`.
+        """
+        if len(v) == 1 and left_out is None:
+            return self._whole(v)
+        out = self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
+        flat = v.transpose(0, 1)
+        total = torch.zeros_like(flat)
+        for which in range(len(self.entries.blocks)):
+            self._add_product(which, flat, left_out, total)
+        return out + total.transpose(0, 1)
+
+    @cached_property
+    def _whole(self) -> WholeCurvature:
+        return WholeCurvature(self.model)
+
+    @cached_property
+    def _kept(self) -> dict[int, Tensor] | None:
+        """Rows gathered once for all products, where there is room for them."""
+        room = 4 * self.entries.count * self.model.design.n_features <= KEPT_BYTES
+        return {} if room else None
+
+    def _gathered(self, which: int) -> Tensor:
+        """Return the row of each entry of a block, `(e, D)`."""
+        if self._kept is not None and which in self._kept:
+            return self._kept[which]
+        block = self.entries.blocks[which]
+        x = self.model.design.rows(block.rows.start, block.rows.stop).index_select(0, block.row)
+        if self._kept is not None:
+            self._kept[which] = x
+        return x
+
+    def _add_product(self, which: int, v: Tensor, left_out: Tensor | None, total: Tensor) -> None:
+        block = self.entries.blocks[which]
+        n_rows = block.rows.stop - block.rows.start
+        gathered, b = self._gathered(which), v.shape[1]
+        z = torch.empty((len(gathered), b), dtype=gathered.dtype, device=gathered.device)
+        for c, part in block.segments:
+            torch.mm(gathered[part], v[c].T, out=z[part])
+        mean = torch.zeros((n_rows, b), dtype=z.dtype, device=z.device)
+        mean.index_add_(0, block.row, z * block.p[:, None])
+        # p and 1 − p apart: where p rounds to one, the difference to the mean has lost its digits.
+        z.sub_(mean[block.row]).mul_(
+            (block.p * self.model.weight[block.rows].to(z.dtype)[block.row])[:, None]
+        )
+        if left_out is not None:
+            z.masked_fill_(_own(block, n_rows, left_out), 0.0)
+        for c, part in block.segments:
+            total[c].addmm_(z[part].T, gathered[part])
+
+    def solve(self, right: Tensor, goal: float = 1e-8) -> Tensor:
+        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
+
+        Args:
+            right: Right-hand side in class contrasts.
+            goal: As in `conjugate_gradients`.
+        """
+        return self._whole.solve(right, self.precondition, goal)
+
+
+class WholeCurvature:
+    """Products with all of the curvature at the weights of one model, one vector at a time.
+
+    Args:
+        model: Data and weights.
+    """
+
+    def __init__(self, model: SoftmaxModel) -> None:
+        self.model = model
+        self._kept: list[Tensor] | None = None
+        if 4 * model.n_samples * model.n_classes <= DENSE_BYTES:
+            self._kept = [model.probabilities(x) for _, x in model.design.blocks(ROWS)]
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Return `H̄ v` for `v` of shape `(1, C, D)` float32."""
+        model, vector = self.model, v[0]
+        out = model.loo_ridge * vector
+        for place, (rows, x) in enumerate(model.design.blocks(ROWS)):
+            p = model.probabilities(x) if self._kept is None else self._kept[place]
+            z = x @ vector.T
+            # Relative to the likeliest class, whose own row keeps its digits where its p rounds to one.
+            z.sub_(z.gather(1, p.argmax(1, keepdim=True)))
+            z.sub_((p * z).sum(1, keepdim=True)).mul_(p).mul_(model.weight[rows, None].to(x.dtype))
+            out.addmm_(z.T, x)
+        return out[None]
+
+    def solve(self, right: Tensor, precondition: Operator, goal: float) -> Tensor:
+        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
+
+        Args:
+            right: Right-hand side in class contrasts.
+            precondition: Product with an approximation of `H̄⁻¹`, for `(1, C, D)`.
+            goal: As in `conjugate_gradients`.
+        """
+        # In units of its own size: float32 has no room for the square of a small gradient.
+        size = right.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        v = (self.model.contrasts @ (right / size)).to(torch.float32)[None]
+        solution = conjugate_gradients(self, precondition, v, goal, 100)[0]
+        return self.model.contrasts.T @ solution.to(torch.float64) * size
+
+
+def class_blocks(model: SoftmaxModel, entries: ClassEntries, spread: Tensor | None = None) -> Tensor:
+    """Return `Σ_j w_j p_jc (1 − p_jc) x_j x_jᵀ` for each class, `(C, D, D)` float32, without any ridge.
+
+    Args:
+        model: Data and weights.
+        entries: Its entries; what they leave out is taken as spread like the features as a whole.
+        spread: `Σ_j x_j x_jᵀ / N`, where it is known already.
+    """
+    d, spread = model.design.n_features, _spread(model) if spread is None else spread
+    blocks = torch.zeros((model.n_classes, d, d), dtype=torch.float32, device=model.design.device)
+    for block in entries.blocks:
+        x = model.design.rows(block.rows.start, block.rows.stop)
+        weight = block.variance * model.weight[block.rows].to(x.dtype)[block.row]
+        for c, which in block.segments:
+            rows = x[block.row[which]]
+            blocks[c].addmm_((rows * weight[which, None]).T, rows)
+    for block_of_class, rest in zip(blocks, entries.rest.tolist(), strict=True):
+        block_of_class.copy_(block_of_class.double() + rest * spread)
+    return blocks
+
+
+def _own(block: Entries, n_rows: int, left_out: Tensor) -> Tensor:
+    """Return the mask `(e, B)` of entries that belong to the left-out sample itself."""
+    where = left_out - block.rows.start
+    inside = (where >= 0) & (where < n_rows)
+    owner = torch.full((n_rows,), -1, dtype=torch.int64, device=left_out.device)
+    owner[where[inside]] = inside.nonzero()[:, 0]
+    columns = torch.arange(len(left_out), device=left_out.device)
+    return owner[block.row][:, None] == columns
+
+
+def _spread(model: SoftmaxModel) -> Tensor:
+    d = model.design.n_features
+    total = torch.zeros((d, d), dtype=torch.float64, device=model.design.device)
+    for _, x in model.design.blocks(8 * ROWS):
+        total += x.T @ x
+    return total / model.n_samples
+
+
+def _inverse(block: Tensor, ridge: float) -> Tensor:
+    block.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(block)
+    if int(failed):
+        raise InputError(
+            "The probe's curvature is singular: the weight decay is too small for the features' scale. "
+            "Standardise the features or raise weight_decay."
+        )
+    return torch.cholesky_inverse(factor)

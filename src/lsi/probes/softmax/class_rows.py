@@ -1,0 +1,64 @@
+"""Class rows of a Hessian as blocks of work: only the weights change from one Newton step to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.execution.work import Arrays, Tick, Work
+from lsi.probes.softmax.model import ClassWeights, Panels, SoftmaxModel
+
+
+@dataclass
+class ClassRows:
+    """What the blocks need: the data of a model, at whatever weights.
+
+    Attributes:
+        model: Its own weights are not looked at.
+    """
+
+    model: SoftmaxModel
+    _last: tuple[np.ndarray, ClassWeights] | None = None
+
+    def hessian(self, theta: Tensor, work: Work) -> Tensor:
+        """Return what `SoftmaxModel.hessian` does at the weights `theta`, to the same bits.
+
+        Args:
+            theta: `(C − 1, D)`.
+            work: Who works off the blocks.
+        """
+        at = theta.cpu().numpy()
+        count = len(at)
+        blocks = [(r, at) for r in reversed(range(count))]  # the longest first
+
+        def rows() -> Iterator[tuple[int, Panels]]:
+            # Results of single steps are of no use to anyone later: neither kept nor told of.
+            for place, arrays in work.aside().map("curvature", self, "row", blocks, [1] * count):
+                panels = {int(low): torch.from_numpy(panel) for low, panel in arrays.items()}
+                yield blocks[place][0], [(low, panels[low].to(theta.device)) for low in sorted(panels)]
+
+        whole = self.model.assembled(rows())
+        self._last = None
+        return whole
+
+    def row(self, block: tuple[int, np.ndarray], tick: Tick) -> Arrays:
+        """Return the panels of one class row by their first features.
+
+        Args:
+            block: Class row, and the weights `(C − 1, D)`.
+            tick: Not called.
+        """
+        r, at = block
+        if self._last is None or not np.array_equal(self._last[0], at):
+            theta = torch.from_numpy(at.copy()).to(self.model.design.device)
+            self._last = at, self.model.curvature_weights(theta)
+        return {str(low): panel.cpu().numpy() for low, panel in self.model.class_row(r, self._last[1])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what is kept between blocks behind."""
+        return {"model": self.model, "_last": None}

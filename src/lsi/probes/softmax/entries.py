@@ -1,0 +1,128 @@
+"""Which classes a row has any say in: the sparse form of the probabilities of a trained probe.
+
+Where there are many classes, a trained probe gives nearly all probability of a row to a few of them. Sums
+over rows and classes then need only these entries, grouped by class so that matrix products do the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsi.probes.softmax.math import residuals
+from lsi.probes.softmax.model import SoftmaxModel
+
+NEGLIGIBLE = 1e-5  # probability below which a class has no say in a row
+GATHERED = 1 << 28  # bytes of gathered rows that one block may take, at least
+MOST = 32  # entries a row: where hardly anything is known of many rows, the likeliest classes must do
+# Beyond FEW classes, an entry also needs this share of the probability that the likeliest class leaves.
+FEW, SHARE = 160, 0.01
+PER_CLASS = 192  # entries a class and block below which products are too small to be worth starting
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The entries (row, class) of one block of rows, sorted by class.
+
+    Attributes:
+        rows: The rows of the design.
+        row: Row within the block of each entry, `(e,)`.
+        p: Its probability, `(e,)` float32.
+        residual: Its residual `p − e_y`, `(e,)` float32.
+        segments: `(class, slice)` for each class that has entries.
+    """
+
+    rows: slice
+    row: Tensor
+    p: Tensor
+    residual: Tensor
+    segments: list[tuple[int, slice]]
+
+    @property
+    def classes(self) -> Tensor:
+        """Class of each entry, `(e,)`."""
+        codes = torch.tensor([c for c, _ in self.segments], device=self.row.device)
+        counts = torch.tensor([which.stop - which.start for _, which in self.segments])
+        return codes.repeat_interleave(counts.to(codes.device))
+
+    @property
+    def variance(self) -> Tensor:
+        """`p (1 − p)`, `(e,)`, exact also where p rounds to one: it is then the residual of the label."""
+        return self.p * torch.where(self.residual < 0, -self.residual, 1.0 - self.p)
+
+
+@dataclass(frozen=True)
+class ClassEntries:
+    """All entries of a trained probe, and what the others add up to.
+
+    Attributes:
+        blocks: By blocks of rows, in the order of the rows.
+        rest: `Σ_j w_j p_jc` over the entries left out, `(C,)` float64: next to all of their curvature.
+    """
+
+    blocks: list[Entries]
+    rest: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of entries."""
+        return sum(len(block.row) for block in self.blocks)
+
+    @classmethod
+    def of(cls, model: SoftmaxModel) -> ClassEntries:
+        """Collect the entries of `model`: every probability that counts, and every label.
+
+        Args:
+            model: Data and weights.
+
+        Returns:
+            The entries of all rows.
+        """
+        rest = torch.zeros(model.n_classes, dtype=torch.float64, device=model.design.device)
+        blocks = []
+        for rows, p in _probability_blocks(model):
+            blocks.append(entries_of(rows, p, model.target[rows]))
+            weight = model.weight[rows]
+            rest += (p * weight[:, None].to(p.dtype)).sum(0, dtype=torch.float64)
+            kept = blocks[-1].p.to(torch.float64) * weight[blocks[-1].row]
+            rest.index_add_(0, blocks[-1].classes, kept, alpha=-1.0)
+        return cls(blocks, rest.clamp_min(0))
+
+
+def _probability_blocks(model: SoftmaxModel) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows and their probabilities, in blocks whose entries are likely to fill `GATHERED`."""
+    item = model.design.dtype.itemsize
+    size = max(GATHERED // (model.design.n_features * item), PER_CLASS * model.n_classes) // 4
+    for start in range(0, model.n_samples, size):
+        rows = slice(start, min(start + size, model.n_samples))
+        parts = [
+            model.probabilities(model.design.rows(low, min(low + 4096, rows.stop)))
+            for low in range(start, rows.stop, 4096)
+        ]
+        yield rows, torch.cat(parts)
+
+
+def entries_of(rows: slice, p: Tensor, target: Tensor) -> Entries:
+    """Return the entries of a block of rows: every probability that counts, and every label.
+
+    Args:
+        rows: Which rows these are.
+        p: Their probabilities, `(n, C)`.
+        target: Their class codes, `(n,)`.
+    """
+    least = p.topk(MOST, sorted=False).values.amin(1, keepdim=True) if p.shape[1] > MOST else p.new_zeros(1)
+    if p.shape[1] > FEW:
+        least = torch.maximum(least, SHARE * (1.0 - p.amax(1, keepdim=True)))
+    keep = (p >= NEGLIGIBLE) & (p >= least)
+    keep.scatter_(1, target[:, None], True)
+    which, row = keep.T.nonzero(as_tuple=True)  # classes first, so that the entries come sorted by class
+    counts = torch.bincount(which, minlength=keep.shape[1]).tolist()
+    segments, low = [], 0
+    for c, count in enumerate(counts):
+        if count:
+            segments.append((c, slice(low, low + count)))
+        low += count
+    return Entries(rows, row, p[row, which], residuals(p, target)[row, which], segments)

@@ -1,0 +1,231 @@
+"""Training of the linear softmax probe to its optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.errors import ConvergenceError, InputError
+from lsi.probes.softmax.lbfgs import lbfgs
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
+from lsi.system.progress import Progress
+
+Hessian = Callable[[SoftmaxModel], Tensor]
+
+# Squared Newton decrement at which the fit counts as converged, in nats and relative to an objective below
+# one: the error that it leaves in any loss is below it, and so far below the smallest score of interest.
+TARGET_DECREMENT = 1e-20
+ACCEPTED_DECREMENT = 1e-10
+# A factor is kept while a step with it shrinks the squared decrement at least this much. The factor
+# that is left at the end was then built where the curvature is within about 1 % of the optimum's.
+REUSE_RATE = 1e-4
+# Parameters above which a Hessian costs more than a warm start without one.
+DENSE_START = 1200
+# Largest entry of the gradient, in coordinates where the Hessian is about one, that ends it.
+WARM_GRADIENT = 3e-4
+
+
+@dataclass
+class Curvature:
+    """`H̄ = Σ h_j + λ₋ I` in class-contrast coordinates with its Cholesky factor.
+
+    Attributes:
+        factor: Lower Cholesky factor `(K', K')`, float64.
+        shape: `(C − 1, D)`.
+        built_at: Weights that it is the curvature at, `(C − 1, D)`.
+        drift: Relative error of the curvature, as the worst contraction of a step with it shows: it
+            was built a little off the optimum, and in the type of the design.
+    """
+
+    factor: Tensor
+    shape: tuple[int, int]
+    built_at: Tensor
+    drift: float = 0.0
+
+    @classmethod
+    def of(cls, model: SoftmaxModel, hessian: Hessian = SoftmaxModel.hessian) -> Curvature:
+        """Accumulate and factorise the curvature of `model` at its current weights.
+
+        Args:
+            model: Data and weights.
+            hessian: Accumulates it.
+
+        Returns:
+            The factorised curvature.
+
+        Raises:
+            InputError: If the matrix is not positive definite in float64.
+        """
+        matrix = hessian(model)
+        matrix.diagonal().add_(model.loo_ridge)
+        failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
+        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+        if int(failed):
+            raise InputError(
+                "The probe's curvature is singular: the weight decay is too small for the features' scale. "
+                "Standardise the features or raise weight_decay."
+            )
+        return cls(factor, (model.theta.shape[0], model.theta.shape[1]), model.theta)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`."""
+        return torch.cholesky_solve(right.reshape(-1, 1), self.factor).view(self.shape)
+
+    def into_inverse(self) -> Tensor:
+        """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor."""
+        factor, self.factor = self.factor, torch.empty(0)
+        return torch.cholesky_inverse(factor, out=factor)
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What the fit achieved, for the manifest.
+
+    Attributes:
+        gradient_norm: Norm of the gradient of the mean objective.
+        decrement: Squared Newton decrement of the sum objective, in nats.
+        iterations: Newton steps taken after the warm start.
+        mean_loss: Mean cross-entropy without the penalty.
+        train_accuracy: Share of samples whose most likely class is their label.
+    """
+
+    gradient_norm: float
+    decrement: float
+    iterations: int
+    mean_loss: float
+    train_accuracy: float
+
+
+def warm_start(model: SoftmaxModel, iterations: int = 100) -> Tensor:
+    """Return weights near the optimum by L-BFGS in coordinates whitened by the features' spread.
+
+    Args:
+        model: The untrained model.
+        iterations: Upper limit of L-BFGS iterations.
+    """
+    dtype, device = model.design.dtype, model.design.device
+    gram = torch.zeros((model.design.n_features,) * 2, dtype=dtype, device=device)
+    for _, x in model.design.blocks(ROWS):
+        gram.addmm_(x.T, x)
+    values, vectors = torch.linalg.eigh(gram.to(torch.float64))
+    # At zero weights every S'_j is I / C, so that the Hessian is the identity in these coordinates.
+    to_weights = (vectors * (values.clamp_min(0) / model.n_classes + model.ridge).rsqrt()).T
+
+    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = torch.from_numpy(free).to(device).view(model.theta.shape) @ to_weights
+        loss, gradient = model.objective_and_gradient(theta, dtype)
+        return loss, (gradient @ to_weights.T).reshape(-1).cpu().numpy()
+
+    options = {"maxiter": iterations, "maxcor": 20, "gtol": WARM_GRADIENT, "ftol": 0.0}
+    found = lbfgs(objective, np.zeros(model.theta.numel()), options)
+    return torch.from_numpy(found.x).to(device).view(model.theta.shape) @ to_weights
+
+
+def fit(
+    model: SoftmaxModel,
+    progress: Progress | None = None,
+    max_iterations: int = 200,
+    hessian: Hessian = SoftmaxModel.hessian,
+) -> tuple[SoftmaxModel, Curvature, FitReport]:
+    """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts.
+
+    Args:
+        model: The untrained model; its `design` type decides the type of the large products.
+        progress: Called as `progress("fit", done, total)`.
+        max_iterations: Limit of Newton steps.
+        hessian: Accumulates the curvature of a model.
+
+    Returns:
+        The trained model, the factorised curvature at its weights and a report.
+
+    Raises:
+        ConvergenceError: If the optimum is not reached.
+        InputError: If the curvature is singular.
+    """
+    if model.theta.numel() > DENSE_START:
+        model = replace(model, theta=warm_start(model))
+    curvature, rate, stalled = Curvature.of(model, hessian), 1.0, 0
+    objective, gradient = model.objective_and_gradient(model.theta)
+    step = curvature.solve(gradient)
+    decrement = float((step * gradient).sum())
+    for iteration in range(1, max_iterations + 1):
+        unit = min(1.0, objective)
+        if decrement <= TARGET_DECREMENT * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
+            break
+        model, objective, gradient = line_search(model, step, decrement, objective)
+        step = curvature.solve(gradient)
+        reached = float((step * gradient).sum())
+        rate, before, decrement = max(reached, 0.0) / decrement, decrement, reached
+        if before > ACCEPTED_DECREMENT * unit:
+            curvature.drift = max(curvature.drift, rate**0.5)
+        stalled = stalled + 1 if rate > 0.25 else 0
+        if rate > REUSE_RATE and decrement > ACCEPTED_DECREMENT * unit:
+            curvature, rate = Curvature.of(model, hessian), 1.0
+            step = curvature.solve(gradient)
+            decrement = float((step * gradient).sum())
+        if progress is not None:
+            progress("fit", iteration, 0)
+    if not decrement <= ACCEPTED_DECREMENT * min(1.0, objective):
+        raise ConvergenceError(
+            f"The probe did not reach its optimum in {max_iterations} Newton steps (decrement {decrement:.1e}"
+            " nats). Standardise the features or raise weight_decay."
+        )
+    if curvature.drift > 1e-6 and model.theta.numel() <= DENSE_START:
+        curvature = Curvature.of(model, hessian)
+    return model, curvature, fit_report(model, objective, gradient, decrement, iteration)
+
+
+def line_search(
+    model: SoftmaxModel,
+    step: Tensor,
+    decrement: float,
+    objective: float,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[SoftmaxModel, float, Tensor]:
+    """Return the model, its objective and its gradient after a backtracking Newton step.
+
+    Args:
+        model: Where the step starts.
+        step: Subtracted from the weights, `(C − 1, D)`.
+        decrement: Its product with the gradient.
+        objective: At the start.
+        dtype: Type of the products of objective and gradient.
+
+    Returns:
+        The moved model, its objective and its gradient.
+    """
+    length, rounding = 1.0, (1e-13 if dtype == torch.float64 else 1e-6) * abs(objective)
+    while True:
+        theta = model.theta - length * step
+        value, gradient = model.objective_and_gradient(theta, dtype)
+        if value <= objective - 1e-4 * length * decrement + rounding or length < 1e-10:
+            return replace(model, theta=theta), value, gradient
+        length *= 0.5
+
+
+def fit_report(
+    model: SoftmaxModel, objective: float, gradient: Tensor, decrement: float, iterations: int
+) -> FitReport:
+    """Return the report of a fit.
+
+    Args:
+        model: The trained model.
+        objective: Its objective in sum form.
+        gradient: What is left of the gradient.
+        decrement: Squared Newton decrement, in nats.
+        iterations: Newton steps taken.
+
+    Returns:
+        The report, with loss and accuracy on the training data.
+    """
+    n = model.n_samples
+    penalty = 0.5 * model.ridge * float((model.theta**2).sum())
+    hits = sum(
+        int((model.probabilities(x).argmax(-1) == model.target[rows]).sum())
+        for rows, x in model.design.blocks(ROWS)
+    )
+    return FitReport(float(gradient.norm()) / n, decrement, iterations, (objective - penalty) / n, hits / n)

@@ -1,0 +1,171 @@
+"""Training of a probe of many classes to its optimum: descent, then Newton steps by conjugate gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from lsi.errors import ConvergenceError
+from lsi.probes.softmax.blocks import WholeCurvature
+from lsi.probes.softmax.class_factors import ClassFactors
+from lsi.probes.softmax.fit import ACCEPTED_DECREMENT, FitReport, fit_report, line_search
+from lsi.probes.softmax.lbfgs import lbfgs
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
+from lsi.system.progress import Progress
+
+# Squared Newton decrement in nats at which the fit counts as converged. First-order removals are taken at the
+# weights that the fit found, so that its error enters them only in second order.
+TARGET = 1e-13
+# Rounds of descent, each with fresh factors: at most so many iterations, or until the squared gradient in
+# coordinates where the curvature is about one, an estimate of the decrement, is this share of the objective.
+ROUNDS = ((8, 1e-2), (60, 1e-8))
+NOISE = 1e-10  # relative change of the objective that single precision cannot tell from none
+TINY = float(np.finfo(float).tiny)
+SCALES = 0.5 * 2.0 ** torch.arange(10)
+SCALE_ROWS = 20_000  # rows on which the scale of the least-squares start is chosen
+ROUGH, FINE = 1e-2, 1e-6  # squared residuals that conjugate gradients leave, at most and at least
+GUESS = 3.0  # how far that estimate may be off
+
+
+def fit_blocks(
+    model: SoftmaxModel, progress: Progress | None = None, max_iterations: int = 60
+) -> tuple[SoftmaxModel, FitReport]:
+    """Train `model` to its optimum without ever forming its `(K, K)` Hessian.
+
+    Args:
+        model: The untrained model, with a float32 design.
+        progress: Called as `progress("fit", done, total)`.
+        max_iterations: Limit of Newton steps.
+
+    Returns:
+        The trained model and a report.
+
+    Raises:
+        ConvergenceError: If the optimum is not reached.
+        InputError: If a class block is singular.
+    """
+    model, factors = descend(replace(model, theta=least_squares_start(model)), progress)
+    objective, gradient = model.objective_and_gradient(model.theta)
+    before, stalled, iteration = float("inf"), 0, 0
+    while True:
+        unit = min(1.0, objective)
+        decrement = float(factors.to_free(model.contrasts @ gradient).square().sum(dtype=torch.float64))
+        if GUESS * decrement <= TARGET * unit:
+            break  # a step would be solved for its size alone
+        # No more digits than the goal is away.
+        goal = min(ROUGH, max(FINE, 0.1 * TARGET * unit / decrement))
+        step = WholeCurvature(model).solve(gradient, factors.precondition, goal)
+        decrement = float((step * gradient).sum())
+        stalled = stalled + 1 if decrement > 0.25 * before else 0
+        if decrement <= TARGET * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
+            break
+        if iteration == max_iterations or decrement != decrement:
+            raise ConvergenceError(
+                f"The probe did not reach its optimum in {iteration} Newton steps (decrement "
+                f"{decrement:.1e} nats). Standardise the features or raise weight_decay."
+            )
+        model, objective, gradient = line_search(model, step, decrement, objective)
+        drifted, before, iteration = decrement > 0.05 * objective, decrement, iteration + 1
+        if drifted:
+            factors = ClassFactors.of(model)
+        if progress is not None:
+            progress("fit", iteration, 0)
+    return model, fit_report(model, objective, gradient, decrement, iteration)
+
+
+def descend(model: SoftmaxModel, progress: Progress | None = None) -> tuple[SoftmaxModel, ClassFactors]:
+    """Return the model near its optimum, by L-BFGS in coordinates where the class blocks are about one.
+
+    An evaluation is one pass over the rows in single precision; a Newton step would take dozens.
+
+    Args:
+        model: Where to start.
+        progress: Called as `progress("fit", done, 0)`.
+
+    Returns:
+        The model as far as single precision leads, and the factors of its class blocks.
+    """
+    done = 0
+    for iterations, goal in ROUNDS:
+        factors = ClassFactors.of(model)
+        model, done = _descent(model, factors, iterations, goal, done, progress)
+    return model, factors
+
+
+def _descent(
+    model: SoftmaxModel,
+    factors: ClassFactors,
+    iterations: int,
+    goal: float,
+    done: int,
+    progress: Progress | None,
+) -> tuple[SoftmaxModel, int]:
+    """Return the model after a round of L-BFGS, and the number of evaluations so far."""
+    contrasts, start = model.contrasts, model.contrasts @ model.theta
+    state = (0.0, 0.0)
+
+    def weights(free: np.ndarray) -> Tensor:
+        moved = factors.to_weights(torch.from_numpy(free).to(start.device).view(start.shape))
+        return contrasts.T @ (start + moved)
+
+    def evaluate(free: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal state, done
+        loss, gradient = model.objective_and_gradient(weights(free), model.design.dtype)
+        slope = factors.to_free(contrasts @ gradient).to(torch.float64)
+        state, done = (loss, float(slope.square().sum())), done + 1
+        if progress is not None:
+            progress("fit", done, 0)
+        return loss, slope.reshape(-1).cpu().numpy()
+
+    def arrived(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        if state[1] <= goal * state[0]:
+            raise StopIteration
+
+    first = evaluate(np.zeros(start.numel()))
+    scale = max(state[1], TINY) ** 0.5  # so that the first step, of length one, is that of Newton's method
+
+    def scaled(free: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, slope = evaluate(free * scale) if free.any() else first
+        return loss, slope * scale
+
+    options = {"maxiter": iterations, "maxcor": 20, "gtol": 0.0, "ftol": NOISE}
+    found = lbfgs(scaled, np.zeros(start.numel()), options, arrived)
+    return replace(model, theta=weights(found.x * scale)), done
+
+
+def least_squares_start(model: SoftmaxModel) -> Tensor:
+    r"""Return the ridge regression on the labels, scaled to the least cross-entropy on a part of the rows.
+
+    .. math:: \theta = s\,Y^\top X (X^\top X + \lambda I)^{-1}, \qquad Y_{jc} = 1[y_j = c] - 1/C
+
+    Two passes over the rows, where gradient descent from zero needs dozens.
+
+    Args:
+        model: The untrained model.
+    """
+    d = model.design.n_features
+    gram = torch.zeros((d, d), dtype=torch.float64, device=model.design.device)
+    sums = torch.zeros((model.n_classes, d), dtype=torch.float64, device=model.design.device)
+    for rows, x in model.design.blocks(ROWS):
+        double = x.to(torch.float64)
+        gram += double.T @ double
+        sums.index_add_(0, model.target[rows], double)
+    gram.diagonal().add_(model.ridge)
+    direction = torch.linalg.solve(gram, (model.contrasts.T @ sums).T).T
+    losses = [_loss(model, scale * direction) for scale in SCALES.tolist()]
+    return direction * SCALES[int(torch.tensor(losses).argmin())]
+
+
+def _loss(model: SoftmaxModel, theta: Tensor) -> float:
+    """Return the mean objective over rows spread evenly through the data."""
+    index = torch.arange(0, model.n_samples, max(1, model.n_samples // SCALE_ROWS), device=theta.device)
+    total = 0.0
+    for part in index.split(ROWS):
+        x = model.design.take(part)
+        logits = x @ (model.contrasts @ theta).T.to(x.dtype)
+        total += float(torch.nn.functional.cross_entropy(logits, model.target[part], reduction="sum"))
+    return total / len(index) + 0.5 * model.weight_decay * float(theta.square().sum())

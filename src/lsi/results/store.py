@@ -1,0 +1,228 @@
+"""Scores on disk: a folder with `scores.parquet` and `manifest.json`, written as a whole or not at all.
+
+The folder is built under a hidden name beside its place, flushed to the disk, and renamed; scores that it
+replaces are kept until then. `manifest.json` holds the SHA-256 of the table, so damage is noticed on loading.
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from lsi.errors import InputError
+from lsi.results.schema import manifest_fault, table_fault
+from lsi.system.files import PathLike, check_target, is_scores_folder, replace_folder
+
+TABLE_FILE = "scores.parquet"
+MANIFEST_FILE = "manifest.json"
+FORMAT = "laplace-sample-information scores"
+FORMAT_VERSION = 1
+_FILE_KEYS = ("format", "format_version", "table")
+_OVERHEAD_BYTES = 1 << 20
+_ROW_BYTES = 256
+
+
+def check_output(path: PathLike, overwrite: bool = False, n_rows: int = 0) -> Path:
+    """Refuse a folder to which scores cannot be written; called before any work is done.
+
+    Args:
+        path: Folder to write; its parents need not exist yet.
+        overwrite: Whether scores that it already holds may be replaced.
+        n_rows: How many rows will be written, for the check of free disk space.
+
+    Returns:
+        The folder, with links resolved.
+
+    Raises:
+        OutputError: The path is a file, the folder holds scores (without `overwrite`) or anything else, it
+            cannot be created there, or the disk has too little space.
+    """
+    return check_target(path, overwrite, _holds_scores, _OVERHEAD_BYTES + _ROW_BYTES * n_rows)
+
+
+def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], overwrite: bool) -> Path:
+    """Write a table and its manifest into a folder, as a whole or not at all.
+
+    Args:
+        path: Folder to write.
+        table: The scores. Columns that are neither numbers, booleans, dates nor strings are stored as the
+            `repr` of their values, and the manifest names them.
+        manifest: JSON values.
+        overwrite: Whether scores that the folder already holds may be replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: As `check_output`, or the disk is full or read-only. Nothing is left half-written, and
+            scores that were there before stay.
+    """
+    target = check_output(path, overwrite, len(table))
+    stored, repr_columns = _storable(table)
+    content = _parquet_bytes(stored)
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "table": {
+            "file": TABLE_FILE,
+            "rows": len(table),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "repr_columns": repr_columns,
+        },
+    }
+    described = {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
+    text = json.dumps({**header, **described}, indent=2, allow_nan=False) + "\n"
+    files = {TABLE_FILE: content, MANIFEST_FILE: text.encode()}
+    replace_folder(target, files, _holds_scores)
+    return target
+
+
+def read_scores(path: PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read what `write_scores` wrote.
+
+    Args:
+        path: Folder with the scores.
+
+    Returns:
+        The table and the manifest.
+
+    Raises:
+        InputError: There are no scores, they are damaged, or another program or version wrote them.
+    """
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    table = _read_table(folder, manifest)
+    return table, {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
+
+
+def written_run(path: PathLike) -> str | None:
+    """Return which run wrote the scores in a folder, by the digest of its data and settings.
+
+    Args:
+        path: Folder with the scores.
+
+    Returns:
+        The digest; None where the run kept no blocks, or there are no scores that can be read.
+    """
+    try:
+        run = _read_manifest(Path(path)).get("run")
+    except InputError:
+        return None
+    return run if isinstance(run, str) else None
+
+
+def _storable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    columns, repr_columns = {}, []
+    for name, column in table.items():
+        if not _is_storable(column):
+            column = column.map(repr)
+            repr_columns.append(str(name))
+        columns[name] = column
+    return pd.DataFrame(columns), repr_columns
+
+
+def _is_storable(column: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return True
+    return all(isinstance(value, str) for value in column)
+
+
+def _parquet_bytes(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    pa.parquet.write_table(arrow, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _holds_scores(folder: Path) -> bool:
+    return is_scores_folder(folder, (TABLE_FILE, MANIFEST_FILE), MANIFEST_FILE, FORMAT)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"{os.fspath(folder)!r} {kind}. Pass the folder that Scores.save or --output wrote.")
+    content = _read_file(folder, MANIFEST_FILE)
+    try:
+        manifest = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{MANIFEST_FILE} is no JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{os.fspath(folder / MANIFEST_FILE)!r} was not written by Scores.save. Pass a folder of scores."
+        )
+    _check_version(folder, manifest.get("format_version"))
+    if not isinstance(manifest.get("table"), dict):
+        raise _damaged(folder, f"{MANIFEST_FILE} does not describe the table")
+    if fault := manifest_fault(manifest):
+        raise _damaged(folder, f"{MANIFEST_FILE}: {fault}")
+    return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_version(folder: Path, version: object) -> None:
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"The scores in {os.fspath(folder)!r} have format version {version!r}; this installation reads "
+            f"version {FORMAT_VERSION}. Upgrade with: pip install --upgrade laplace-sample-information"
+        )
+
+
+def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
+    described = manifest["table"]
+    content = _read_file(folder, TABLE_FILE)
+    if hashlib.sha256(content).hexdigest() != described.get("sha256"):
+        raise _damaged(folder, f"{TABLE_FILE} does not match the checksum in {MANIFEST_FILE}")
+    try:
+        table = _to_pandas(content)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{TABLE_FILE} cannot be read: {error}") from error
+    if len(table) != described.get("rows"):
+        raise _damaged(folder, f"{TABLE_FILE} has {len(table)} rows, not {described.get('rows')}")
+    if fault := table_fault(table, manifest):
+        raise _damaged(folder, f"{TABLE_FILE}: {fault}")
+    return table
+
+
+def _to_pandas(content: bytes) -> pd.DataFrame:
+    arrow = pa.parquet.read_table(io.BytesIO(content), use_threads=False)
+    arrow.validate(full=True)
+    frame = arrow.to_pandas()
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    raise ValueError("it has an index")
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    try:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise InputError(f"{name} in {os.fspath(folder)!r} is no plain file. Restore the folder.")
+        return (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{os.fspath(folder)!r} has no {name}, so it holds no complete scores. Pass the folder that "
+            "Scores.save or --output wrote."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{name} in {os.fspath(folder)!r} cannot be read ({error.strerror}). Check its permissions."
+        ) from error
+
+
+def _damaged(folder: Path, what: str) -> InputError:
+    return InputError(
+        f"The scores in {os.fspath(folder)!r} are damaged: {what}. Restore the folder from a copy, or score "
+        "again."
+    )

@@ -1,0 +1,1 @@
+"""What every stage of one run needs, and what identifies the run."""

@@ -1,0 +1,97 @@
+"""What every stage of one run needs: the checked data, the settings, the device and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsi.errors import InputError
+from lsi.execution.work import Work
+from lsi.features.design import Design
+from lsi.loo.audit import default_count
+from lsi.loo.result import LooResult
+from lsi.results.audit import Audit
+from lsi.system.machine import Machine
+from lsi.system.progress import Progress
+from lsi.validation.problem import Problem
+
+
+def check_audit(audit: Any, what: str = "samples") -> None:
+    """Refuse anything but True, False or a number.
+
+    Args:
+        audit: How many are left out again.
+        what: What they are called.
+
+    Raises:
+        InputError: It is something else, or negative.
+    """
+    if not isinstance(audit, int) or audit < 0:
+        raise InputError(f"audit must be True, False or a number of {what} ≥ 0, got {audit!r}.")
+
+
+Outcome = tuple[LooResult, Audit | None, dict[str, Any]]
+"""What running a task gives: the result, the audit, and what the fit reports for the manifest."""
+
+
+class Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to `stage`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one run needs."""
+
+    problem: Problem
+    probe: Any
+    posterior: str
+    prior_precision: float
+    audit: bool | int
+    seed: int
+    machine: Machine
+    clock: Clock
+    work: Work = field(default_factory=Work)
+    notes: dict[str, Any] = field(default_factory=dict)  # what a task adds to the manifest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return self.machine.device
+
+    @property
+    def progress(self) -> Progress | None:
+        """Called as `progress(stage, done, total)`."""
+        return self.work.progress
+
+    @property
+    def index(self) -> Tensor:
+        """Positions to score, on the device."""
+        return torch.from_numpy(self.problem.subset).to(self.device)
+
+    def design(self, dtype: torch.dtype) -> Design:
+        """Return the design matrix in the original coordinates."""
+        return Design(self.problem.features, self.probe.fit_intercept, dtype, self.device)
+
+    def audit_count(self, n_parameters: int) -> int:
+        """Return how many samples the audit leaves out."""
+        if isinstance(self.audit, bool):
+            return default_count(n_parameters, self.posterior) if self.audit else 0
+        return min(int(self.audit), len(self.problem.subset))

@@ -1,0 +1,1 @@
+"""The operating system: files, memory, versions, text, progress. Nothing of LSI."""

@@ -1,0 +1,51 @@
+"""What the machine has: memory, the device of a run, and the folder of the cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def available_memory() -> int | None:
+    """Return how many bytes the machine can still give, None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may use.
+
+    Attributes:
+        device: Where it computes.
+        memory: Bytes, None where there is no limit but the machine's own.
+    """
+
+    device: torch.device
+    memory: int | None = None
+
+
+def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the cache's folder; it need not exist yet.
+
+    Args:
+        given: A folder; None: ``$LSI_CACHE``, else ``lsi`` in the user's cache folder.
+
+    Returns:
+        The folder.
+    """
+    if given is not None:
+        return Path(given).expanduser()
+    if named := os.environ.get("LSI_CACHE"):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lsi"

@@ -1,0 +1,154 @@
+"""How several labels a sample stand in a result, in the table and in the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsi.loo.result import LooResult
+from lsi.validation.problem import Problem
+
+NONE = "(none)"
+"""How the table writes the labels of a sample that has none."""
+
+
+@dataclass
+class MultiLabelResult(LooResult):
+    """Leave-one-out of L heads: `loo_prediction` is `(n_scored, L)` here.
+
+    Attributes:
+        head_lsi: LSI of each head, nats, `(n_scored, L)`.
+        head_probability: Probability of each label's given value, `(n_scored, L)`.
+    """
+
+    head_lsi: np.ndarray
+    head_probability: np.ndarray
+
+    @classmethod
+    def summed(cls, heads: list[LooResult]) -> MultiLabelResult:
+        """Add up heads that share nothing.
+
+        Divergences and leverages are sums, probabilities a product, and the certificate is the mean of
+        the heads' weighted with their LSI: an upper estimate of the sum's relative error.
+
+        Args:
+            heads: One result a label.
+
+        Returns:
+            Their sum.
+        """
+
+        def each(name: str) -> np.ndarray:
+            return np.stack([getattr(head, name) for head in heads], 1)
+
+        lsi, probability = each("lsi"), each("loo_probability")
+        total = np.maximum(lsi.sum(1), np.finfo(np.float64).tiny)
+        certificate = (each("relative_error") * lsi).sum(1) / total
+        return cls(
+            each("mean_term").sum(1),
+            each("covariance_term").sum(1),
+            probability.prod(1),
+            each("loo_prediction"),
+            each("leverage").sum(1),
+            certificate,
+            head_lsi=lsi,
+            head_probability=probability,
+            done=heads[0].done,
+        )
+
+
+def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
+    """Return given and likely labels, and what each label's head says.
+
+    Args:
+        problem: The checked problem.
+        result: What the heads found.
+
+    Returns:
+        For two classes those of a classification. For several labels `label` and `loo_prediction` (texts: the
+        labels that a sample has, with commas), `loo_probability` (that all labels are as given: the
+        product over heads), and `label_<name>`, `lsi_<name>`, `loo_probability_<name>`.
+    """
+    if not isinstance(result, MultiLabelResult):
+        return class_columns(problem, result)
+    given = problem.target[problem.subset]
+    named: dict[str, np.ndarray] = {}
+    for column, name in enumerate(problem.outputs):
+        named[f"label_{name}"] = given[:, column]
+        named[f"lsi_{name}"] = result.head_lsi[:, column]
+        named[f"loo_probability_{name}"] = result.head_probability[:, column]
+    return {
+        "label": label_texts(given, problem.outputs),
+        "loo_probability": result.loo_probability,
+        "loo_prediction": label_texts(result.loo_prediction, problem.outputs),
+        **named,
+    }
+
+
+def manifest(problem: Problem) -> dict[str, Any]:
+    """Return the classes, or the labels and how many samples have each.
+
+    Args:
+        problem: The checked problem.
+
+    Returns:
+        For two classes `classes` and `class_counts`; for several labels `task`, `classes` (none), `outputs`
+        and `output_counts`.
+    """
+    if not problem.outputs:
+        return class_manifest(problem)
+    counts = problem.target.sum(0).tolist()
+    return {
+        "task": "multilabel",
+        "classes": [],
+        "outputs": list(problem.outputs),
+        "output_counts": counts,
+    }
+
+
+def label_texts(indicators: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Return the labels of every sample as text.
+
+    Args:
+        indicators: ``(n, L)`` zeros and ones.
+        names: L names.
+
+    Returns:
+        ``(n,)`` names with commas, or ``(none)``.
+    """
+    rows = [", ".join(names[k] for k in np.flatnonzero(row)) or NONE for row in indicators]
+    return np.array(rows, dtype=object)
+
+
+def class_columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
+    """Return the given label, and probability and prediction without the sample.
+
+    Args:
+        problem: The checked problem.
+        result: What the engine found.
+
+    Returns:
+        Columns `label`, `loo_probability` and `loo_prediction`, one entry a scored sample.
+    """
+    labels = pd.Series(problem.classes).infer_objects().to_numpy()
+    return {
+        "label": labels[problem.target[problem.subset]],
+        "loo_probability": result.loo_probability,
+        "loo_prediction": labels[result.loo_prediction],
+    }
+
+
+def class_manifest(problem: Problem) -> dict[str, Any]:
+    """Return the classes and how many samples each has.
+
+    Args:
+        problem: The checked problem.
+
+    Returns:
+        Entries `classes` and `class_counts`.
+    """
+    counts = np.bincount(problem.target, minlength=problem.n_classes)
+    return {"classes": problem.classes.tolist(), "class_counts": counts.tolist()}

@@ -1,0 +1,97 @@
+"""The fit of a probe as a step that is done once, however often its run is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.execution.work import Arrays, Work
+from lsi.probes.softmax.blocks import BlockCurvature
+from lsi.probes.softmax.class_rows import ClassRows
+from lsi.probes.softmax.fit import Curvature, FitReport, fit
+from lsi.probes.softmax.fit_blocks import fit_blocks
+from lsi.probes.softmax.model import SoftmaxModel
+
+Fitted = tuple[SoftmaxModel, Curvature, FitReport]
+FittedBlocks = tuple[SoftmaxModel, BlockCurvature, FitReport]
+
+
+def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
+    """Train a probe and factorise its curvature, or take its weights up and factorise alone.
+
+    The factor is not kept: it is rebuilt from the weights that it was built at, which gives the same bits.
+
+    Args:
+        untrained: The untrained model.
+        work: Keeps the fit.
+
+    Returns:
+        As `fit`.
+    """
+    fresh: list[Fitted] = []
+    rows = ClassRows(untrained)
+
+    def hessian(model: SoftmaxModel) -> Tensor:
+        return rows.hessian(model.theta, work)
+
+    def train() -> Arrays:
+        model, curvature, report = fit(untrained, work.progress, hessian=hessian)
+        fresh.append((model, curvature, report))
+        built = curvature.built_at.cpu().numpy()
+        return {**_arrays(model, report), "built_at": built, "drift": np.array(curvature.drift)}
+
+    kept = work.once("fit", train)
+    if fresh:
+        return fresh[0]
+    model = replace(untrained, theta=_theta(kept["theta"], untrained))
+    curvature = Curvature.of(replace(untrained, theta=_theta(kept["built_at"], untrained)), hessian)
+    curvature.drift = float(kept["drift"])
+    return model, curvature, _report(kept)
+
+
+def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = None) -> FittedBlocks:
+    """Train a probe of many classes, or take its weights up.
+
+    Args:
+        untrained: The untrained model.
+        work: Keeps the fit.
+        basis: `(D, R)`, into whose coordinates the trained model is brought; None: it stays in its own.
+
+    Returns:
+        The trained model, its class blocks and a report.
+    """
+    kept = work.once("fit", lambda: _arrays(*fit_blocks(untrained, work.progress)))
+    model = replace(untrained, theta=_theta(kept["theta"], untrained))
+    if basis is not None:
+        model = replace(model, design=model.design.rotated(basis), theta=model.theta @ basis)
+    return model, BlockCurvature.of(model), _report(kept)
+
+
+def solver_once(work: Work, choose: Callable[[], str]) -> str:
+    """Return the solver of a run: chosen once, since what the machine has left may change the choice.
+
+    Args:
+        work: Keeps the choice.
+        choose: Returns ``"dense"`` or ``"blocks"``.
+    """
+    kept = work.once("solver", lambda: {"blocks": np.array(choose() == "blocks")})
+    return "blocks" if bool(kept["blocks"]) else "dense"
+
+
+def _theta(values: np.ndarray, model: SoftmaxModel) -> Tensor:
+    return torch.from_numpy(values).to(model.theta.device)
+
+
+def _arrays(model: SoftmaxModel, report: FitReport) -> Arrays:
+    told = {name: np.array(value) for name, value in asdict(report).items()}
+    return {"theta": model.theta.cpu().numpy(), **told}
+
+
+def _report(kept: Arrays) -> FitReport:
+    values: dict[str, Any] = {name: kept[name].item() for name in FitReport.__dataclass_fields__}
+    return FitReport(**values)

@@ -1,0 +1,1 @@
+"""The only gate for what users pass."""

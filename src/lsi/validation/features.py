@@ -1,0 +1,248 @@
+"""Features as they come in (numpy, torch, pandas) → one finite, C-contiguous float array.
+
+Only `lsi.validation.problem` calls this. The shape and the kind of the entries are looked at first, since
+that is cheap; the conversion and the pass over all entries come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+
+from lsi.errors import InputError
+
+CHUNK_BYTES = 1 << 25
+"""How much of the features is read at a time: a large memory-mapped array is never loaded whole."""
+
+
+def name_some(values: Sequence[Any] | np.ndarray, limit: int = 5) -> str:
+    """Return the first few values as text, for messages: ``0, 7, 12, …``."""
+    shown = ", ".join(str(value) for value in values[:limit])
+    return shown + (", …" if len(values) > limit else "")
+
+
+def as_matrix(X: Any) -> np.ndarray:
+    """Return X as a 2-D numpy array of real numbers, not yet converted and not copied where avoidable.
+
+    Args:
+        X: Features of shape `(N, D)`: numpy array, torch tensor, pandas DataFrame or nested list.
+
+    Returns:
+        Array of shape `(N, D)` of booleans, integers or floats.
+
+    Raises:
+        InputError: X is sparse, complex, not 2-D, without columns, or holds objects or strings.
+    """
+    _refuse_sparse(X)
+    if isinstance(X, pd.DataFrame):
+        matrix = _frame_to_numpy(X)
+    elif isinstance(X, torch.Tensor):
+        matrix = tensor_to_numpy(X)
+    else:
+        matrix = _array_to_numpy(X)
+    _check_shape(matrix)
+    _check_kind(matrix)
+    return matrix
+
+
+def to_float(matrix: np.ndarray) -> np.ndarray:
+    """Return the matrix in the library's floating-point types, C-contiguous; the same object where it fits.
+
+    float32 and float64 stay, float16 and booleans become float32, wider floats become float64, and integers
+    become float32 where that loses nothing against float64, else float64.
+
+    Args:
+        matrix: Array of shape `(N, D)` of booleans, integers or floats.
+
+    Returns:
+        Array of shape `(N, D)`, float32 or float64. A memory-mapped array that needs no conversion stays
+        memory-mapped.
+    """
+    dtype = _float_dtype(matrix)
+    if matrix.dtype == dtype and matrix.flags.c_contiguous:
+        return matrix
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, which check_finite reports
+        return np.ascontiguousarray(matrix, dtype=dtype)
+
+
+def check_finite(features: np.ndarray) -> None:
+    """Refuse features with NaN or infinite entries, naming how many rows and the first of them.
+
+    Args:
+        features: Float array of shape `(N, D)`; read in chunks.
+
+    Raises:
+        InputError: At least one entry is NaN or infinite, or so large that its square is.
+    """
+    rows = [start + np.flatnonzero(~np.isfinite(chunk).all(axis=1)) for start, chunk in _chunks(features)]
+    bad = np.concatenate(rows)
+    if bad.size:
+        count = len(features)
+        raise InputError(
+            f"X has NaN or infinite values in {bad.size} of {count} rows (first: {name_some(bad)}). Remove "
+            "these rows from X and y, or fill them in, for example with sklearn.impute.SimpleImputer()."
+        )
+    ends = [max(chunk.max(), -chunk.min()) for _, chunk in _chunks(features) if chunk.size]
+    largest = float(max(ends, default=0.0))
+    # Squares are summed over rows; beyond this they overflow, and with them every curvature.
+    if largest > 1e-3 * float(np.finfo(features.dtype).max) ** 0.5:
+        raise InputError(
+            f"X holds values as large as {largest:.1e}: their squares are infinite as {features.dtype}. "
+            "Bring features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
+        )
+
+
+def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return a dense tensor from any device as numpy, sharing memory where possible.
+
+    Args:
+        tensor: Any dense tensor; types that numpy lacks (bfloat16, float8) become float32.
+
+    Returns:
+        Array of the same shape.
+    """
+    known = {torch.float16, torch.float32, torch.float64}
+    detached = tensor.detach().cpu()
+    if detached.is_floating_point() and detached.dtype not in known:
+        detached = detached.to(torch.float32)
+    return detached.resolve_conj().resolve_neg().numpy()
+
+
+def refuse_masked(values: Any, name: str) -> None:
+    """Refuse numpy masked arrays with masked entries: a plain conversion would drop the mask silently.
+
+    Args:
+        values: Anything.
+        name: How the message calls it.
+
+    Raises:
+        InputError: At least one entry is masked.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise InputError(
+            f"{name} is a masked array with masked entries. Remove these rows, or fill them in first."
+        )
+
+
+def _refuse_sparse(X: Any) -> None:
+    is_tensor = isinstance(X, torch.Tensor) and X.layout != torch.strided
+    if scipy.sparse.issparse(X) or is_tensor:
+        cure = "X.to_dense()" if is_tensor else "X.toarray()"
+        raise InputError(
+            f"X is a sparse matrix of shape {tuple(X.shape)}; dense features are needed. Pass {cure}, or "
+            "reduce it first, for example with sklearn.decomposition.TruncatedSVD(256)."
+        )
+
+
+def _array_to_numpy(X: Any) -> np.ndarray:
+    refuse_masked(X, "X")
+    if type(X) in (np.ndarray, np.memmap):
+        return X
+    try:
+        return np.asarray(X)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"X cannot be read as an array ({error}). Pass a 2-D array in which all rows have the same "
+            "length."
+        ) from error
+
+
+def _frame_to_numpy(frame: pd.DataFrame) -> np.ndarray:
+    dtypes = [_numpy_dtype(dtype) for dtype in frame.dtypes]
+    pairs = zip(frame.columns, dtypes, strict=True)
+    bad = [repr(name) for name, dtype in pairs if dtype is None or dtype.kind not in "biufc"]
+    if bad:
+        raise InputError(
+            f"X has columns that are not numbers: {name_some(bad)}. Drop them, or encode them as numbers, "
+            "for example with pandas.get_dummies(X) or skrub.TableVectorizer()."
+        )
+    if not dtypes:
+        return np.empty(frame.shape)
+    common = np.result_type(*(dtype for dtype in dtypes if dtype is not None))
+    if all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):
+        return frame.to_numpy(dtype=common)
+    if common.kind in "biu" and frame.isna().to_numpy().any():
+        common = np.dtype(np.float64)
+    if common.kind != "f":
+        return frame.to_numpy(dtype=common)
+    return frame.to_numpy(dtype=common, na_value=np.nan)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype | None:
+    """Return the numpy type behind a pandas column type, None where it is no number."""
+    if not pd.api.types.is_numeric_dtype(dtype):
+        return None
+    inner = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
+    return inner if isinstance(inner, np.dtype) else None
+
+
+def _check_shape(matrix: np.ndarray) -> None:
+    if matrix.ndim and len(matrix) == 0:
+        raise InputError(
+            f"X is empty: its shape is {matrix.shape}. Check how the samples were loaded or selected."
+        )
+    if matrix.ndim != 2:
+        cure = (
+            "Reshape it with X.reshape(-1, 1) if it is a single feature."
+            if matrix.ndim == 1
+            else "Flatten it with X.reshape(len(X), -1), or pass the features of an encoder."
+        )
+        raise InputError(f"X must be 2-D, one row a sample; got shape {matrix.shape}. {cure}")
+    if matrix.shape[1] == 0:
+        # The wording is scikit-learn's, which users of its estimators search for.
+        raise InputError(
+            f"X has 0 feature(s) (shape={matrix.shape}) while a minimum of 1 is required. Check how its "
+            "columns were selected."
+        )
+
+
+def _check_kind(matrix: np.ndarray) -> None:
+    if matrix.dtype.kind in "biuf":
+        return
+    if matrix.dtype.kind == "c":
+        raise InputError(
+            "Complex data not supported: X is complex. Pass its real parts, for example np.hstack([X.real, "
+            "X.imag])."
+        )
+    columns = _columns_not_numbers(matrix)
+    if matrix.dtype.kind == "O" and not columns:
+        raise InputError(
+            "X is an object array, though its entries are numbers. Pass X.astype(np.float32), or float64."
+        )
+    raise InputError(
+        f"X has columns that are not numbers ({matrix.dtype}): columns {name_some(columns)}. Drop them, or "
+        "encode them as numbers, for example with sklearn.preprocessing.OneHotEncoder()."
+    )
+
+
+def _columns_not_numbers(matrix: np.ndarray) -> list[int]:
+    if matrix.dtype.kind != "O":
+        return list(range(matrix.shape[1]))
+    numbers = (bool, int, float, np.bool_, np.integer, np.floating)
+    return [j for j, column in enumerate(matrix.T) if not all(isinstance(entry, numbers) for entry in column)]
+
+
+def _float_dtype(matrix: np.ndarray) -> np.dtype:
+    kind, size = matrix.dtype.kind, matrix.dtype.itemsize
+    if kind == "f":
+        return np.dtype(np.float32 if size <= 4 else np.float64)
+    if kind == "b" or size <= 2:
+        return np.dtype(np.float32)
+    exact = all(_fits_float32(chunk) for _, chunk in _chunks(matrix))
+    return np.dtype(np.float32 if exact else np.float64)
+
+
+def _fits_float32(integers: np.ndarray) -> bool:
+    as_double = integers.astype(np.float64)
+    return bool(np.array_equal(as_double.astype(np.float32), as_double))
+
+
+def _chunks(matrix: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    step = max(1, CHUNK_BYTES // max(1, matrix.shape[1] * matrix.itemsize))
+    for start in range(0, len(matrix), step):
+        yield start, matrix[start : start + step]

@@ -1,0 +1,165 @@
+"""Inputs that once ended in an error without a cure; those about safety are in tests/security."""
+
+import gzip
+import json
+import struct
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip_bytes
+
+from lsi.cli import main
+from lsi.data import SourceOptions, load_samples, parse_subset, read_transition
+from lsi.data.archives import vision as vision_module
+from lsi.data.corruption.human import human_labels
+from lsi.data.pairs import holds_pairs
+from lsi.errors import InputError
+from lsi.features.cache import FeatureCache
+
+OPEN_BRACKET = npy_bytes(X).replace(b"(6, 3), }", b"(6, 3,  }")
+
+
+def refused(path, content, options=None):
+    path.write_bytes(content)
+    with pytest.raises(InputError):
+        load_samples(str(path), options)
+
+
+@pytest.mark.parametrize("key", ["X.npy", "y.npy"])
+def test_an_open_bracket_in_the_header_of_an_array(tmp_path, key):
+    members = {"X.npy": npy_bytes(X), "y.npy": npy_bytes(Y)}
+    refused(tmp_path / "d.npz", zip_bytes({**members, key: OPEN_BRACKET}))
+
+
+def test_an_open_bracket_in_every_other_npy(tmp_path):
+    np.save(tmp_path / "d_labels.npy", Y)
+    refused(tmp_path / "d.npy", OPEN_BRACKET)
+    (tmp_path / "t.npy").write_bytes(OPEN_BRACKET)
+    with pytest.raises(InputError):
+        read_transition(tmp_path / "t.npy")
+    with pytest.raises(InputError):
+        from lsi.decisions.files import read_decisions
+
+        read_decisions(tmp_path / "t.npy")
+
+
+def test_a_compression_that_nobody_knows(tmp_path):
+    content = bytearray(zip_bytes({"X.npy": npy_bytes(X), "y.npy": npy_bytes(Y)}))
+    content[8] = content[content.index(b"PK\x01\x02") + 10] = 77
+    refused(tmp_path / "d.npz", content)
+
+
+def test_labels_that_are_no_text(tmp_path):
+    np.save(tmp_path / "d.npy", X)
+    (tmp_path / "labels.txt").write_bytes(b"a\n\xaa\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        load_samples(str(tmp_path / "d.npy"), SourceOptions(labels=tmp_path / "labels.txt"))
+
+
+def test_a_zip_with_a_broken_directory(tmp_path):
+    content = zip_bytes({"left.npy": npy_bytes(X), "right.npy": npy_bytes(X)})
+    (tmp_path / "d.npz").write_bytes(content.replace(b"PK\x01\x02", b"PK\x01\x00"))
+    with pytest.raises(InputError):
+        holds_pairs(str(tmp_path / "d.npz"))
+
+
+def test_column_names_that_are_no_text(tmp_path):
+    refused(tmp_path / "d.csv", b"label,\xff\na,1\nb,2\n")
+    content = table_bytes("arrow", items_table())
+    refused(tmp_path / "d.arrow", content.replace(b"bytes\x00", b"byt\xff\xff\x00"))
+
+
+def test_two_columns_of_one_name(tmp_path):
+    refused(tmp_path / "d.csv", b"label,x,x\na,1,2\nb,2,3\n")
+
+
+def test_integers_beyond_the_digits_of_a_float_are_features_all_the_same(tmp_path):
+    table = pa.table({"label": ["a", "b", "a"], "x": pa.array([2**63 - 1, -(2**63), 1], pa.int64())})
+    (tmp_path / "d.arrow").write_bytes(table_bytes("arrow", table))
+    np.testing.assert_allclose(
+        load_samples(str(tmp_path / "d.arrow")).features[:, 0], [2.0**63, -(2.0**63), 1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", '{"shape": 7}'),
+        ("manifest.json", '{"shape": []}'),
+        ("manifest.json", '{"shape": [2, 3], "broken": []}'),
+        ("features.npy", OPEN_BRACKET.decode("latin1")),
+        ("progress.json", "{}"),
+        ("progress.json", '{"total": 4, "rows": "x", "dim": 3, "broken": {}}'),
+        ("progress.json", '{"total": 4, "rows": 2, "dim": 3, "broken": []}'),
+        ("progress.json", '{"total": 4, "rows": 2, "dim": 3, "broken": {"x": "y"}}'),
+        ("progress.json", '{"total": 4, "rows": 2, "dim": null, "broken": {}}'),
+    ],
+)
+def test_a_damaged_entry_of_the_cache_is_made_again(tmp_path, name, content):
+    cache, key = FeatureCache(tmp_path), "ab" * 20
+    with cache.open(key) as entry:
+        for half in (False, True):
+            growing = entry.resume(4)
+            growing.append(X[2:4] if half else X[:2], {})
+            growing.finish({"encoder": "e"}) if half else growing.keep()
+            growing.close()
+            if half == (name != "progress.json"):
+                break
+        (entry.folder / name).write_text(content, encoding="latin1")
+        assert entry.read() is None or name == "progress.json"
+        cache.entries()
+        growing = entry.resume(4)
+        growing.append(X[growing.rows : 4], {})
+        growing.finish({"encoder": "e"})
+        features, manifest = entry.read()
+    np.testing.assert_array_equal(features, X[:4])
+    assert manifest["broken"] == {}
+
+
+@pytest.mark.parametrize("text", ["9" * 30, "9" * 30 + ":", "-" + "9" * 30])
+def test_positions_of_thirty_digits(text):
+    with pytest.raises(InputError):
+        parse_subset(text, np.array([0, 1, 0]), 0)
+
+
+def test_human_labels_for_classes_of_text(tmp_path):
+    with pytest.raises(InputError, match="holds no CIFAR"):
+        human_labels(Y, "aggregate", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compute", "-d", "a" * 300],
+        ["compute", "-d", "digits", "--report", "a" * 300],
+        ["apply", "x" * 300, "digits", "-o", "out.npz"],
+        ["show", "a\0b"],
+        ["compute", "-d", "digits", "--seed", "9" * 30],
+        ["compute", "-d", "digits", "--device", "meta"],
+    ],
+)
+def test_arguments_that_no_system_takes(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_line_of_json_with_a_huge_number(tmp_path):
+    line = json.dumps({"label": "a", "x": 10**40})
+    refused(tmp_path / "d.jsonl", (line + "\n").encode() * 4)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_idx_file_that_promises_gigabytes_makes_no_room_for_them(tmp_path, monkeypatch, suffix):
+    header = struct.pack(">4I", 0x803, 1 << 16, 1 << 8, 1 << 8) + bytes(100)
+    content = gzip.compress(header) if suffix else header
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(content)
+    monkeypatch.setattr(vision_module, "available_memory", lambda: 1 << 40)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="incomplete"):
+        load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20

@@ -1,0 +1,363 @@
+"""Heads trained in strides against the protocol run plainly in double precision, and against every epoch."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from tests.build import untrained
+from tests.cases import CASES, POSTERIORS, Case, clusters
+from tests.oracles import plain_sgd
+
+import lsi
+from lsi.cli.inputs.options import MethodOptions
+from lsi.cli.inputs.settings import build_method
+from lsi.features.design import Design
+from lsi.loo.retrain.engine import RetrainEngine
+from lsi.loo.retrain.strides import choice
+from lsi.loo.retrain.strides.filters import Responses
+from lsi.loo.retrain.strides.grid import GRIDS, Grid, worthwhile
+from lsi.loo.retrain.strides.modes import TOP, curvature_modes, principal_axes
+from lsi.loo.retrain.strides.trainer import StrideTrainer
+from lsi.probes.softmax.model import SoftmaxModel
+
+LONG = lsi.Retrain(epochs=500, lr=0.02)
+HEAVY = lsi.Retrain(epochs=500, lr=0.1, momentum=0.5, nesterov=False)
+FLOAT32 = 1e-4  # what 500 epochs in float32 leave in a difference of two heads
+
+
+@pytest.fixture(autouse=True)
+def whatever_the_size(monkeypatch):
+    """Let datasets go in strides that are too small for them to pay."""
+    monkeypatch.setattr(choice, "LEAST_WORK", 0.0)
+
+
+def medium(**settings):
+    """More samples than pilots are good for, with classes that overlap."""
+    return Case("medium", *clusters(20, (30, 25, 25), 6, distance=1.0), **settings)
+
+
+def plain(case, settings, left_out=None, epochs=None):
+    """Return one head trained plainly in float64, `(C, D)`."""
+    names = ("lr", "momentum", "nesterov", "seed")
+    return plain_sgd.train(
+        case.features,
+        case.target,
+        case.n_classes,
+        weight_decay=case.weight_decay,
+        weight=case.weight,
+        left_out=left_out,
+        fit_intercept=case.fit_intercept,
+        dtype=torch.float64,
+        epochs=settings.epochs if epochs is None else epochs,
+        **{name: getattr(settings, name) for name in names},
+    )
+
+
+def strides(case, settings, grid, left_out):
+    """Return differences from the full-data head at the end, `(B, C, D)`, along its path in float64."""
+    nodes = grid.nodes(settings.epochs)
+    path = {node: plain(case, settings, epochs=node) for node in nodes}
+    trainer = StrideTrainer(untrained(case, torch.float32), settings)
+    change, _ = trainer.train(trainer.path(path), torch.tensor(left_out), None, None)
+    return change.numpy()
+
+
+@pytest.mark.parametrize("settings", [LONG, HEAVY], ids=["nesterov", "heavy ball"])
+@pytest.mark.parametrize(
+    "name", ["multiclass", "binary", "N < D", "class weights", "no intercept", "constant column"]
+)
+def test_differences(name, settings):
+    case, left_out = CASES[name], [0, 5, 11]
+    whole = plain(case, settings)
+    exact = np.stack([plain(case, settings, i) - whole for i in left_out])
+    found = strides(case, settings, GRIDS[0], left_out)
+    error = np.linalg.norm((found - exact).reshape(3, -1), axis=1)
+    assert_array_equal(error <= 5e-4 * np.linalg.norm(exact.reshape(3, -1), axis=1), True)
+
+
+def test_finer_grids_come_nearer():
+    case, left_out = medium(), [3, 40]
+    exact = np.stack([plain(case, LONG, i) for i in left_out]) - plain(case, LONG)
+    error = [np.abs(strides(case, LONG, grid, left_out) - exact).max() for grid in (Grid(0.4, 200), *GRIDS)]
+    assert error[0] > 10 * error[1] > 10 * error[2]
+
+
+@pytest.mark.parametrize("settings", [LONG, HEAVY], ids=["nesterov", "heavy ball"])
+@pytest.mark.parametrize("epochs", [1, 2, 17])
+def test_filter_is_the_optimizer(settings, epochs):
+    # One weight whose gradient is λθ + f(t), f a cubic: torch.optim.SGD itself says where it goes.
+    rates, offsets = [0.0, 0.3, 2.0], [-7, -2, 0, epochs]
+    cubic = np.polynomial.Polynomial([0.3, -0.2, 0.01, 0.002])
+    theta = torch.nn.Parameter(torch.tensor([0.7, -0.4, 0.2], dtype=torch.float64))
+    optimizer = torch.optim.SGD([theta], settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    forcing, states = [cubic(offset) for offset in offsets], []
+    for epoch in range(-3, epochs + 1):  # a few epochs for a velocity that is not zero
+        if epoch in (0, epochs):
+            states.append([theta.detach().clone(), optimizer.state[theta]["momentum_buffer"].clone()])
+        theta.grad = torch.tensor(rates) * theta.detach() + cubic(epoch)
+        optimizer.step()
+    stride = Responses.of(torch.tensor(rates, dtype=torch.float64), epochs, 3, settings).at(offsets)
+    inputs = torch.stack([*states[0], *(torch.full((3,), value) for value in forcing)], 1)
+    assert_allclose((stride.weights * inputs).sum(1), states[1][0], rtol=1e-5, atol=1e-5)
+    assert_allclose((stride.velocity * inputs).sum(1), states[1][1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["multiclass", "class weights", "N < D"])
+def test_modes_diagonalise_the_curvature(name):
+    case = CASES[name]
+    model = untrained(case, torch.float64)
+    model = replace(model, design=model.design.rotated(principal_axes(model.design)))
+    weights = torch.randn(model.design.n_features, case.n_classes, dtype=torch.float64)
+    modes = curvature_modes(model, weights)
+    assert len(modes.rate) <= TOP
+    x = model.design.rows(0, model.n_samples)
+    p = torch.softmax(x @ weights, 1)
+    s = (torch.diag_embed(p) - p[:, :, None] * p[:, None, :]) * model.weight[:, None, None]
+    s = model.contrasts.T @ s @ model.contrasts
+    dense = torch.einsum("nab,nd,ne->daeb", s, x, x).reshape(len(modes.rate), -1) / model.n_samples
+    dense = modes.top.T @ dense @ modes.top
+    assert_allclose(dense, torch.diag(modes.rate - case.weight_decay), atol=1e-10)
+    there = torch.randn(len(modes.rate), 2, dtype=torch.float64)
+    assert_allclose(modes.back(modes.into(there.clone())), there, atol=1e-12)
+
+
+def test_large_curvature_is_diagonalised_at_the_top_only():
+    features, target = clusters(0, [30] * 10, 40)
+    model = untrained(Case("wide", features, target), torch.float64)
+    model = replace(model, design=model.design.rotated(principal_axes(model.design)))
+    modes = curvature_modes(model, torch.zeros(model.design.n_features, 10, dtype=torch.float64))
+    assert modes.top.shape == (TOP, TOP)
+    # All classes equally likely: S' is a tenth of the identity, and the features are uncorrelated.
+    spread = model.design.rows(0, model.n_samples).square().mean(0) / 10 + model.weight_decay
+    assert_allclose(modes.rate.view(-1, 9).sort(0)[0], spread[:, None].expand(-1, 9).sort(0)[0], rtol=1e-9)
+
+
+def test_nodes():
+    for grid in GRIDS:
+        nodes = grid.nodes(1000, record_every=30)
+        assert nodes == sorted(set(nodes)) and {*range(0, 1000, 30), 1000} <= {*nodes}
+        assert max(np.diff(nodes)) <= grid.longest
+    assert worthwhile(20, None) == [] and worthwhile(1000, 1) == []
+    assert [len(nodes) < 1000 / 3 for nodes in worthwhile(1000, None)] == [True, True]
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_scores(posterior):
+    case = medium(class_weight={0: 1.0, 1: 2.0, 2: 0.5})
+    fast, every = (case.score(posterior, replace(LONG, tol=tol)) for tol in (1e-3, None))
+    assert 0 < fast.manifest["training"]["strides"][0] < 100
+    assert "strides" not in every.manifest["training"]
+    assert_allclose(fast.lsi, every.lsi, rtol=1e-3)
+    assert_allclose(
+        fast.to_frame()["loo_probability"], every.to_frame()["loo_probability"], rtol=0, atol=1e-4
+    )
+
+
+def test_recorded_epochs_and_seeds():
+    case, settings = medium(), replace(LONG, record_every=125, n_seeds=2)
+    fast, every = (case.score("diag", replace(settings, tol=tol)).to_frame() for tol in (1e-3, None))
+    columns = ["lsi", "lsi_std", *(f"lsi_epoch_{epoch}" for epoch in (125, 250, 375, 500))]
+    assert [name for name in fast.columns if name.startswith("lsi_epoch")] == columns[2:]
+    for column in columns:
+        error = np.abs(fast[column] - every[column])
+        size = every["lsi" if column == "lsi_std" else column]
+        assert_array_equal(error <= 1e-3 * size, True)
+    assert_allclose(fast["lsi_epoch_500"], fast["lsi"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_block_size(size, monkeypatch):
+    case = medium()
+    whole = case.score("diag", LONG)
+    monkeypatch.setattr("lsi.loo.retrain.engine.RetrainEngine.block_size", lambda self: size)
+    assert_allclose(case.score("diag", LONG).lsi, whole.lsi, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tangents", [False, True])
+def test_a_copy_elsewhere_trains_to_the_same_bits(tangents):
+    case = medium()
+    nodes = GRIDS[0].nodes(LONG.epochs)
+    wholes = {node: plain(case, LONG, epochs=node).astype(np.float32) for node in nodes}
+    here = choice.Strides(untrained(case, torch.float32), LONG)
+    index, ticks, way = torch.tensor([2, 30, 31]), [], choice.Choice(wholes, tangents)
+    first, _ = here.train(way, index, ticks.append, None)
+    assert sum(ticks) == LONG.epochs
+    elsewhere, _ = copy.deepcopy(here).train(copy.deepcopy(way), index, None, None)
+    assert_array_equal(elsewhere, first)
+    other, _ = here.train(choice.Choice(wholes, not tangents), index, None, None)
+    assert float((other - first).abs().max()) > 0
+    assert_array_equal(here.train(way, index, None, None)[0], first)
+    assert first.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["multiclass", "binary", "N < D", "class weights", "no intercept"])
+def test_a_tangent_is_right_to_first_order(name):
+    case, index = CASES[name], torch.tensor([0, 5, 11])
+    trainer = StrideTrainer(untrained(case, torch.float64), LONG)
+    path = trainer.path({epoch: plain(case, LONG, epochs=epoch) for epoch in (0, 40)}, tangents=True)
+    torch.manual_seed(0)
+    k = path.model.design.n_features * (case.n_classes - 1)
+    change = torch.randn(k, 3, dtype=torch.float64)
+    data = replace(path, tangents=None)
+
+    def gradients(size):
+        return [trainer._gradient(each, 40, index, size * change) for each in (path, data)]
+
+    # Without a change what is left is the sample's own removal, which is exact.
+    assert_allclose(*gradients(0.0), rtol=1e-12, atol=1e-15)
+    error = [(tangent - exact).norm() for tangent, exact in map(gradients, (1e-2, 5e-3))]
+    assert 3.5 < error[0] / error[1] < 4.5
+
+
+@pytest.mark.parametrize("name", ["multiclass", "class weights"])
+def test_what_a_tangent_neglects(name):
+    case, left_out, epoch = CASES[name], [3, 8], 60
+    trainer = StrideTrainer(untrained(case, torch.float64), LONG)
+    whole = plain(case, LONG, epochs=epoch)
+    path = trainer.path({0: plain(case, LONG, epochs=0), epoch: whole}, tangents=True)
+    change = 0.3 * np.random.default_rng(1).normal(size=(2, case.n_classes, case.design.shape[1]))
+    change -= change.mean(1, keepdims=True)
+    inside = torch.einsum("bcd,cr,dk->krb", torch.tensor(change), path.model.contrasts, trainer._axes)
+    found = path.tangents.neglected(epoch, torch.tensor(left_out), inside.reshape(-1, 2))
+    weight = np.ones(len(case.target)) if case.weight is None else case.weight
+    for i, delta, rho in zip(left_out, change, found.tolist(), strict=True):
+        kept, logits = np.arange(len(weight)) != i, case.design @ whole.T
+        z = case.design @ delta.T
+        p, after = (np.exp(s) / np.exp(s).sum(1, keepdims=True) for s in (logits, logits + z))
+        linear = p * (z - (p * z).sum(1, keepdims=True))
+        beyond, along = (((z * each).sum(1) * weight)[kept].sum() for each in (after - p - linear, linear))
+        assert_allclose(rho, abs(beyond) / along, rtol=1e-5)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("tol", [1e-3, 1e-2, 1e-1])
+def test_scores_by_tangents(posterior, tol, monkeypatch):
+    # Most heads are too far off for the tangent at a thousandth, and few at a tenth.
+    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
+    case, data = Case("larger", *clusters(20, (150, 125, 125), 6, distance=1.0)), []
+    train = choice.Strides.train
+
+    def remember(self, way, index, tick, record):
+        if not way.tangents:
+            data.append(len(index))
+        return train(self, way, index, tick, record)
+
+    monkeypatch.setattr(choice.Strides, "train", remember)
+    fast, every = (case.score(posterior, replace(LONG, tol=each)) for each in (tol, None))
+    # Every epoch in float32 leaves errors of its own in the smallest scores, which are below 1e-5 nats.
+    assert_allclose(fast.lsi, every.lsi, rtol=tol, atol=2e-8)
+    if tol == 1e-1:
+        assert fast.manifest["training"]["tangents"] == [True]
+        assert 0 < sum(data) < len(case.target) / 4
+
+
+def test_recorded_epochs_by_tangents(monkeypatch):
+    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
+    case = Case("larger", *clusters(20, (150, 125, 125), 6, distance=1.0))
+    settings = replace(LONG, record_every=250)
+    fast, every = (case.score("diag", replace(settings, tol=tol)) for tol in (0.05, None))
+    assert fast.manifest["training"]["tangents"] == [True]
+    for column in ("lsi_epoch_250", "lsi_epoch_500"):
+        assert_allclose(fast.to_frame()[column], every.to_frame()[column], rtol=0.05)
+
+
+def test_progress_before_the_first_block(monkeypatch):
+    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
+    case, seen = medium(), []
+    lsi.score(case.features, case.target, method=LONG, audit=False, progress=lambda *what: seen.append(what))
+    nodes = len(GRIDS[0].nodes(LONG.epochs))
+    assert [what for what in seen if what[0] == "fit"] == [("fit", n, 500) for n in range(1, 501)]
+    assert [what for what in seen if what[0] == "curvature"] == [
+        ("curvature", n, nodes) for n in range(1, nodes + 1)
+    ]
+
+
+@pytest.mark.parametrize(("alone", "memory", "room"), [(True, 1 << 30, 1 << 30), (False, 1 << 30, 0)])
+def test_tangents_have_the_room_of_the_run(alone, memory, room, monkeypatch):
+    asked = []
+    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: asked.append(sizes[-1]) or False)
+    if not alone:
+        monkeypatch.setattr("lsi.tasks.classification.Here", type(None))
+    case = medium()
+    lsi.score(case.features, case.target, method=LONG, audit=False, memory=memory)
+    assert asked == [room]
+
+
+def test_when_tangents_pay():
+    everything = 50_000, 513, 10, 50_000, 67
+    assert choice.tangents_pay(*everything)
+    assert choice.tangent_bytes(50_000, 513, 10, 67) == 67 * 4 * 4617**2
+    assert not choice.tangents_pay(*everything, 8 << 30)  # half of it is for other things
+    assert choice.tangents_pay(*everything, 12 << 30)
+    assert not choice.tangents_pay(50_000, 513, 10, 256, 67)  # not worth the curvatures
+    assert not choice.tangents_pay(2000, 513, 10, 2000, 67)
+    assert not choice.tangents_pay(50_000, 513, 60, 50_000, 67)
+
+
+def test_pilots_can_refuse(monkeypatch):
+    case, subset = medium(), range(20)
+    every = case.score("diag", replace(LONG, tol=None), subset=subset)
+    monkeypatch.setattr(choice, "PILOT_SHARE", 0.0)
+    monkeypatch.setattr(choice, "ROUNDING", 0.0)
+    refused = case.score("diag", LONG, subset=subset)
+    assert "strides" not in refused.manifest["training"]
+    assert_allclose(refused.lsi, every.lsi, rtol=FLOAT32)
+
+
+@pytest.mark.parametrize("record_every", [None, 250])
+def test_doubtful_heads_are_trained_epoch_by_epoch(record_every, monkeypatch):
+    case, settings = medium(), replace(LONG, record_every=record_every)
+    chosen, train = [], choice.Strides.train
+
+    def doubting(self, way, index, tick, record):
+        heads, doubtful = train(self, way, index, tick, record)
+        if len(index) == len(case.target):  # not the pilots
+            heads[::3], doubtful[::3] = float("nan"), True
+            chosen.append(index[doubtful])
+        return heads, doubtful
+
+    monkeypatch.setattr(choice.Strides, "train", doubting)
+    found = case.score("diag", settings)
+    assert len(chosen) == 1 and found.manifest["training"]["strides"][0] > 0
+    every = case.score("diag", replace(settings, tol=None))
+    assert_allclose(found.lsi, every.lsi, rtol=1e-3)
+
+
+def test_strides_too_long_for_the_training_are_noticed():
+    # A learning rate near the largest that is stable: scores are right all the same.
+    case = medium()
+    wild = lsi.Retrain(epochs=300, lr=0.8, momentum=0.9)
+    fast, every = (case.score("diag", replace(wild, tol=tol)) for tol in (1e-3, None))
+    assert_allclose(fast.lsi, every.lsi, rtol=2e-3)
+
+
+def test_small_runs_compute_every_epoch(monkeypatch):
+    monkeypatch.setattr(choice, "LEAST_WORK", 2e10)
+    assert "strides" not in medium().score("diag", LONG).manifest["training"]
+    assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 10, 256) == worthwhile(1000, None)
+    assert choice.grids_to_try(lsi.Retrain(tol=None), 5000, 513, 10, 256) == []
+    assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 10, 4) == []
+    assert choice.grids_to_try(lsi.Retrain(), 5000, 513, 200, 256) == []
+
+
+@pytest.mark.parametrize("given, tol", [(None, 1e-3), (1e-2, 1e-2), ("none", None)])
+def test_tolerance_on_the_command_line(given, tol):
+    assert build_method(MethodOptions(method="retrain", tol=given)) == lsi.Retrain(tol=tol)
+
+
+@pytest.mark.parametrize("n_samples, heads", [(200, 256), (20_000, 244), (100_000, 48), (250_000, 32)])
+def test_an_interruption_loses_little(n_samples, heads):
+    model = SoftmaxModel.start(
+        Design(torch.empty(1, 512).expand(n_samples, 512), dtype=torch.float32), None, None, 0.0, 10
+    )
+    engine = RetrainEngine(model, None, lsi.Retrain(), False)
+    assert engine.block_size() == heads
+
+
+@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), True])
+def test_tolerance_out_of_range(tol):
+    with pytest.raises(lsi.InputError, match="tol"):
+        lsi.Retrain(tol=tol)
