@@ -87,19 +87,7 @@ def score_model(
 
 
 def find_head(model: nn.Module, batch: Any, layer: str | None = None) -> tuple[str, nn.Linear]:
-    """Return name and module of the last linear layer.
-
-    Args:
-        model: The classifier.
-        batch: A batch to run once: what is defined last need not run last.
-        layer: Its name, where it is known.
-
-    Returns:
-        The layer.
-
-    Raises:
-        InputError: If there is none, or none of that name.
-    """
+    """Return name and module of the last linear layer."""
     linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     if layer is not None:
         if layer not in linear:
@@ -141,21 +129,7 @@ class Captured:
 def capture(
     model: nn.Module, head: nn.Linear, loader: Iterable[Any], precision: str, progress: Progress | None
 ) -> Captured:
-    """Run a network over a loader and keep the inputs of one layer.
-
-    Args:
-        model: The classifier.
-        head: The layer.
-        loader: As in `score_model`.
-        precision: As in `score_model`.
-        progress: As in `score_model`.
-
-    Returns:
-        Inputs of the layer, labels and predictions.
-
-    Raises:
-        InputError: If the layer does not see one vector a sample.
-    """
+    """Run a network over a loader and keep the inputs of one layer."""
     rows: list[Tensor] = []
     labels: list[Tensor] = []
     predicted: list[Tensor] = []

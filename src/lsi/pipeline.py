@@ -138,21 +138,7 @@ def check_settings(
     prior_precision: Any,
     audit: Any,
 ) -> Method:
-    """Check everything that does not need the data.
-
-    Args:
-        probe: As in `score`.
-        posterior: As in `score`.
-        method: As in `score`.
-        prior_precision: As in `score`.
-        audit: As in `score`.
-
-    Returns:
-        The method with its settings.
-
-    Raises:
-        InputError: A setting that cannot be used.
-    """
+    """Check everything that does not need the data."""
     task = task_of(probe)
     check_choice("posterior", posterior, POSTERIORS)
     check_positive("prior_precision", prior_precision)
@@ -163,17 +149,7 @@ def check_settings(
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
-    """Return the torch device to run on: the one named, else a GPU where there is one.
-
-    Args:
-        device: As in `score`.
-
-    Returns:
-        The device.
-
-    Raises:
-        InputError: If torch does not know it, or it is not there.
-    """
+    """Return the torch device to run on: the one named, else a GPU where there is one."""
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         float(torch.zeros(1, device=where))  # the device "meta" makes tensors, but they hold nothing

@@ -303,14 +303,7 @@ def load(path: PathLike) -> Scores:
 
 
 def json_label(label: Any) -> bool | int | str:
-    """Return a label as it stands in manifests: numbers, booleans and strings as they are, else their `repr`.
-
-    Args:
-        label: Any hashable label.
-
-    Returns:
-        A JSON value.
-    """
+    """Return a label as manifests hold it: numbers, booleans and strings unchanged, else their `repr`."""
     value: Any = label.item() if isinstance(label, np.generic) else label
     return value if isinstance(value, bool | int | str) else repr(value)
 

@@ -18,21 +18,7 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 def by_class(table: pd.DataFrame, test: Any = None) -> pd.DataFrame:
     """Return one row a class: count, distribution of LSI, suspected labels, accuracy.
 
-    Args:
-        table: One row a scored sample.
-        test: `(labels, predictions)` of a test set, or a mapping from label to accuracy; None: no test set.
-
-    Returns:
-        One row a class, hardest (highest median LSI) first: `label`, `n`, `share` (of all scored samples),
-        `mean`, `q05`, `q25`, `median`, `q75`, `q95` of LSI in nats, `information` (sum of LSI over the sum
-        of all), `suspected` (share of labels more likely wrong than right), `loo_accuracy` and
-        `loo_cross_entropy` (nats a sample), and with `test`: `n_test` (not for a mapping) and
-        `test_accuracy`.
-        `frame.attrs["correlation"]` holds Spearman's rank correlation of `test_accuracy` with `median`,
-        `suspected` and `loo_accuracy` (None for fewer than three classes or a constant column).
-
-    Raises:
-        InputError: The table is empty, or `test` does not fit the classes.
+    Shapes: test `(labels, predictions)`.
     """
     seen = view(table)
     groups = _measure(seen).groupby(seen.codes)
@@ -59,11 +45,7 @@ def by_class(table: pd.DataFrame, test: Any = None) -> pd.DataFrame:
 def cross_entropy(probability: np.ndarray) -> np.ndarray:
     """Return −log p in nats, a probability of zero counted as the smallest positive float.
 
-    Args:
-        probability: `(n,)` probabilities of the given labels.
-
-    Returns:
-        `(n,)` finite, not negative.
+    Shapes: probability `(n,)`.
     """
     smallest = np.finfo(np.float64).tiny
     return np.asarray(-np.log(np.clip(probability, smallest, 1.0)))
@@ -138,17 +120,7 @@ def _spearman(left: np.ndarray, right: np.ndarray) -> float | None:
 
 
 def label_summary(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row a label.
-
-    Args:
-        table: The score table of a multi-label run.
-        names: The labels.
-
-    Returns:
-        Columns `label`, `n` (scored samples that have it), `mean_lsi` and `median_lsi` of its head in nats
-        over all scored samples, `mean_loo_probability` of its given value, and `loo_accuracy`, the share of
-        samples whose given value is the likelier one.
-    """
+    """Return one row a label."""
     rows = [
         {
             "label": name,

@@ -85,20 +85,7 @@ class Difficulty:
 def difficulty(
     table: pd.DataFrame, manifest: Mapping[str, Any], *, n_bootstrap: int = 500, seed: int = 0
 ) -> Difficulty:
-    """Return how hard a dataset is, with an interval.
-
-    Args:
-        table: One row a scored sample.
-        manifest: How the scores were made.
-        n_bootstrap: Resamples of the scored samples behind the interval.
-        seed: Of the resampling.
-
-    Returns:
-        The figures. A scored subset stands for the whole where it was drawn at random.
-
-    Raises:
-        InputError: The task is not classification, or fewer than two classes have scored samples.
-    """
+    """Return how hard a dataset is, with an interval."""
     need_classes(manifest, "difficulty")
     if n_bootstrap < 20:
         raise InputError(f"n_bootstrap must be at least 20, got {n_bootstrap}.")

@@ -33,13 +33,7 @@ def group_around(directions: Tensor, order: np.ndarray, threshold: float) -> Gro
     In the order given, a row joins the most similar representative so far if that is similar enough, else
     it becomes one.
 
-    Args:
-        directions: `(N, R)` unit rows; their inner products are the similarities.
-        order: `(N,)` which rows come first.
-        threshold: Least similarity.
-
-    Returns:
-        The groups.
+    Shapes: directions `(N, R)`, order `(N,)`.
     """
     count = len(directions)
     leader, similarity = np.arange(count), np.ones(count, dtype=np.float32)
@@ -72,18 +66,7 @@ def _most_similar(
 
 
 def _settle(block: Tensor, value: np.ndarray, place: np.ndarray, offset: int, threshold: float) -> np.ndarray:
-    """Let rows of a block join earlier rows of it, and return which rows become representatives.
-
-    Args:
-        block: The rows.
-        value: Similarity to the best representative so far; updated.
-        place: Its place; updated.
-        offset: Place of the block's first row.
-        threshold: Least similarity.
-
-    Returns:
-        `(B,)` bool.
-    """
+    """Let rows of a block join earlier rows of it, and return which rows become representatives."""
     similar: np.ndarray = (block @ block.T).tril(-1).numpy()
     near = similar.max(axis=1) >= threshold
     fresh = np.zeros(len(value), dtype=bool)

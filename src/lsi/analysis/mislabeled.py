@@ -15,25 +15,7 @@ COLUMNS = ["sample_id", "label", "suggested_label", "wrong_probability", "lsi"]
 
 
 def mislabeled(table: pd.DataFrame, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
-    """Return one row a sample, the label that is most likely wrong first.
-
-    Args:
-        table: Scores. Tables with `wrong_probability` and `suggested_label` are read as they are. In
-            others `wrong_probability` is one minus the probability of the given label under the model that
-            never saw the sample, which ranks well but is not calibrated, and `suggested_label` is that
-            model's most likely label.
-        fdr: The longest list of which at most this expected share is right after all; None: all samples.
-        top: The first so many only.
-
-    Returns:
-        Columns `sample_id`, `label`, `suggested_label` (None where the given one is the likeliest),
-        `wrong_probability`, `lsi`, then `loo_prediction` and, where the table has it, `flip_gain`: nats
-        that the best other label is better predicted without the sample than the given one. Equal
-        probabilities are ordered by their LSI, highest first.
-
-    Raises:
-        InputError: `fdr` outside [0, 1], or a `top` that is no positive integer.
-    """
+    """Return one row a sample, the label that is most likely wrong first."""
     check_limits(fdr, top)
     estimated = {"wrong_probability", "suggested_label"} <= set(table)
     likely = table["suggested_label" if estimated else "loo_prediction"].astype(object)
@@ -53,11 +35,7 @@ def mislabeled(table: pd.DataFrame, fdr: float | None = None, top: int | None = 
 
 
 def check_limits(fdr: Any, top: Any) -> None:
-    """Refuse limits of a list that cannot be used.
-
-    Raises:
-        InputError: `fdr` outside [0, 1], or a `top` that is no positive integer.
-    """
+    """Refuse limits of a list that cannot be used."""
     number = isinstance(fdr, int | float | np.number) and not isinstance(fdr, bool)
     if fdr is not None and not (number and 0 <= fdr <= 1):
         raise InputError(
@@ -68,12 +46,7 @@ def check_limits(fdr: Any, top: Any) -> None:
 
 
 def longest_list(wrong: np.ndarray, fdr: float) -> int:
-    """Return the length of the longest list whose mean of `1 − wrong_probability` is at most `fdr`.
-
-    Args:
-        wrong: Probabilities in descending order, so that the mean only grows with the length.
-        fdr: Share.
-    """
+    """Return the length of the longest list whose mean of `1 − wrong_probability` is at most `fdr`."""
     right = np.cumsum(1.0 - wrong) / np.arange(1, len(wrong) + 1)
     return int(np.searchsorted(right, fdr + 1e-12, side="right"))
 
@@ -96,19 +69,7 @@ class LabelNoiseSummary:
     def of(
         cls, table: pd.DataFrame, manifest: Mapping[str, Any], classes: Sequence[Any]
     ) -> LabelNoiseSummary:
-        """Read table and manifest of a run.
-
-        Args:
-            table: Scores with `wrong_probability`.
-            manifest: With `label_noise`.
-            classes: Labels of the matrix's rows and columns.
-
-        Returns:
-            The summary.
-
-        Raises:
-            InputError: The run did not estimate label noise.
-        """
+        """Read table and manifest of a run."""
         entry = manifest.get("label_noise")
         if not entry or "wrong_probability" not in table:
             raise InputError(
@@ -122,17 +83,7 @@ class LabelNoiseSummary:
         return cls(float(entry["n_wrong"]), matrix, wrong)
 
     def wrong_in_top(self, n: int) -> float:
-        """Return how many of the `n` most suspicious labels are expected to be wrong.
-
-        Args:
-            n: Length of the list; all where there are fewer.
-
-        Returns:
-            The sum of their `wrong_probability`.
-
-        Raises:
-            InputError: `n` is no positive integer.
-        """
+        """Return how many of the `n` most suspicious labels are expected to be wrong."""
         check_limits(None, n)
         return float(self.wrong_probability[:n].sum())
 

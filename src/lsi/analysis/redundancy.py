@@ -114,22 +114,7 @@ def group_scores(
     threshold: float = THRESHOLD,
     by: str = "influence",
 ) -> pd.DataFrame:
-    """Return a table of scores with the column `redundancy_group`.
-
-    Args:
-        table: One row a scored sample.
-        manifest: How the scores were made: the probe's settings are taken from it.
-        X: `(N, D)` features that were scored.
-        y: `(N,)` labels; None: those in the table, where every row of X was scored.
-        threshold: As in `redundancy`.
-        by: As in `redundancy`.
-
-    Returns:
-        A copy; the group's most informative scored sample is its representative.
-
-    Raises:
-        InputError: The task has no classes, or X does not fit.
-    """
+    """Return a table of scores with the column `redundancy_group`. Shapes: X `(N, D)`, y `(N,)`."""
     need_classes(manifest, "redundancy")
     position = table["position"].to_numpy()
     n = len(X)
@@ -151,16 +136,7 @@ def group_scores(
 
 
 def directions(problem: Problem, probe: LinearProbe, by: str) -> Tensor:
-    """Return the unit vectors whose inner products are the similarities.
-
-    Args:
-        problem: Checked data.
-        probe: Settings.
-        by: One of `BASES`.
-
-    Returns:
-        `(N, R)` float32, rows of length 1; 0 for a sample without influence.
-    """
+    """Return the unit vectors whose inner products are the similarities."""
     model = quick_model(problem.features, problem.target, problem.classes, probe)
     if by == "features":
         whitening = _feature_whitening(model).to(torch.float32)
@@ -173,10 +149,7 @@ def directions(problem: Problem, probe: LinearProbe, by: str) -> Tensor:
 def _influence(model: SoftmaxModel, turn: Tensor, mapping: Tensor) -> Tensor:
     """Return the unit rows of `Σ_c (g turn)_c · (x mapping_c)`, `(N, R)`.
 
-    Args:
-        model: The trained model.
-        turn: `(C − 1, C − 1)` map of the residuals.
-        mapping: `(C − 1, D, R)`.
+    Shapes: turn `(C − 1, C − 1)`, mapping `(C − 1, D, R)`.
     """
     out = torch.empty((model.n_samples, mapping.shape[2]))
     for rows, x in model.design.blocks(_ROWS):

@@ -28,15 +28,7 @@ Order = str | Mapping[str, float]
 
 
 def usefulness(seen: View) -> np.ndarray:
-    """Return `(1 − 2 wrong) · √(loo_probability · rank of LSI in the class)`, in [−1, 1].
-
-    Args:
-        seen: What the analyses read from a table.
-
-    Returns:
-        `(n,)`. Where the table has no calibrated `wrong_probability`, `loo_probability` takes the place of
-        the first factor.
-    """
+    """Return `(1 − 2 wrong) · √(loo_probability · rank of LSI in the class)`, in [−1, 1]."""
     probability = seen.table["loo_probability"].to_numpy(dtype=np.float64)
     trust = 1.0 - 2.0 * seen.wrong if seen.calibrated else probability
     teaches = np.sqrt(probability * ranks_within(seen.lsi, seen.codes))
@@ -55,30 +47,7 @@ def select(
     seed: int = 0,
     task: str = "classification",
 ) -> np.ndarray:
-    """Return which rows of a table to keep.
-
-    Args:
-        table: One row a scored sample.
-        keep: Share in (0, 1] if a float, number of samples if an integer; None: all that `drop_mislabeled`
-            and `drop_redundant` leave.
-        order: `"useful"`, `"largest"` or `"smallest"` (LSI), `"right"` (least doubtful label first) or
-            `"random"`; or a mixed budget such as `{"largest": 0.7, "smallest": 0.3}`: shares of what is
-            kept, filled in this order, no sample twice.
-        balanced: True: as many of each class as it has, up to equal numbers; `"proportional"`: every class
-            keeps the same share; False: classes are not looked at. Ignored where the target is no class.
-        drop_mislabeled: True: samples whose label is suspected go first, most doubtful first, whatever the
-            order; a share or a number: so many of the most doubtful do.
-        drop_redundant: Whether all but the most informative sample of every `redundancy_group` go before
-            the others.
-        seed: Of the random order, and of nothing else.
-        task: The manifest's task.
-
-    Returns:
-        Ascending row numbers of the table; exactly as many as `keep` asks for.
-
-    Raises:
-        InputError: A setting that cannot be used.
-    """
+    """Return which rows of a table to keep."""
     seen = view(table, task)
     last = _last(seen, drop_mislabeled, drop_redundant)
     count = keep_count(keep, len(table), int((~last).sum()))
@@ -93,19 +62,7 @@ def select(
 
 
 def keep_count(keep: Any, n: int, remaining: int) -> int:
-    """Return how many samples to keep.
-
-    Args:
-        keep: A share, a number, or None for `remaining`.
-        n: How many there are.
-        remaining: How many are left once those that go first are gone.
-
-    Returns:
-        At least 1, at most `n`.
-
-    Raises:
-        InputError: It is neither a share in (0, 1] nor a number from 1 to n.
-    """
+    """Return how many samples to keep."""
     if keep is None:
         if remaining in (0, n):
             reason = "nothing else says what goes" if remaining else "nothing would be left"
@@ -115,19 +72,7 @@ def keep_count(keep: Any, n: int, remaining: int) -> int:
 
 
 def amount(value: Any, n: int, name: str) -> int:
-    """Return a share in (0, 1] or a number of samples as a number.
-
-    Args:
-        value: A float (share) or an integer (number).
-        n: How many samples there are.
-        name: Name of the setting, for the message.
-
-    Returns:
-        At least 1, at most `n`.
-
-    Raises:
-        InputError: It is neither.
-    """
+    """Return a share in (0, 1] or a number of samples as a number."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= value <= n:
         return int(value)
     if isinstance(value, float | np.floating) and 0 < value <= 1:
@@ -150,17 +95,7 @@ def _last(seen: View, drop_mislabeled: bool | float | int, drop_redundant: bool)
 
 
 def spare(table: pd.DataFrame) -> np.ndarray:
-    """Return which samples only repeat a more informative one of their `redundancy_group`.
-
-    Args:
-        table: One row a scored sample, with that column.
-
-    Returns:
-        `(n,)` bool; one sample of each group is not spare.
-
-    Raises:
-        InputError: The column is missing.
-    """
+    """Return which samples only repeat a more informative one of their `redundancy_group`."""
     if "redundancy_group" not in table:
         raise InputError(
             "these scores have no redundancy groups. Find them first: scores = scores.with_redundancy(X), or "

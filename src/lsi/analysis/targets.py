@@ -24,19 +24,13 @@ STEPS = 500
 def wrong_target_probability(z: np.ndarray, n_targets: int = 1) -> np.ndarray:
     """Return the probability that each target is wrong, by the size of its residual.
 
-    Args:
-        z: `(n,)` residuals in units of their standard deviation, of several targets the root of their mean
-            square; the sign is ignored.
-        n_targets: How many targets a sample has.
-
-    Returns:
-        `(n,)` probabilities, which rise with `|z|`.
-
     Examples:
         >>> z = np.r_[np.linspace(-2, 2, 95), [7.0, -8.0, 9.0, 8.0, -7.0]]
         >>> probability = wrong_target_probability(z)
         >>> bool(probability[:95].max() < 0.5 < probability[95:].min())
         True
+
+    Shapes: z `(n,)`.
     """
     squares = np.square(np.asarray(z, dtype=np.float64))
     median = chi2.median(n_targets) / n_targets

@@ -47,18 +47,7 @@ class View:
 
 
 def view(table: pd.DataFrame, task: str = "classification") -> View:
-    """Return what the analyses read from a table of scores.
-
-    Args:
-        table: One row a scored sample, columns as in `docs/architecture.md`.
-        task: The manifest's task.
-
-    Returns:
-        The view; classes are empty for another task than classification.
-
-    Raises:
-        InputError: The table is empty, or its LSI are not finite.
-    """
+    """Return what the analyses read from a table of scores."""
     if not len(table):
         raise InputError("there are no scored samples. Score some first with lsi.score.")
     bad = int((~np.isfinite(table["lsi"].to_numpy(dtype=np.float64))).sum())
@@ -83,15 +72,7 @@ def task_name(manifest: Any) -> str:
 
 
 def need_classes(manifest: Any, what: str) -> None:
-    """Refuse an analysis that is about classes where there are none.
-
-    Args:
-        manifest: The manifest of the scores.
-        what: How the message calls the analysis.
-
-    Raises:
-        InputError: The task is not classification.
-    """
+    """Refuse an analysis that is about classes where there are none."""
     task = task_name(manifest)
     if task != "classification":
         raise InputError(f"{what} is for classification, and these scores are of the task {task!r}.")
@@ -100,15 +81,11 @@ def need_classes(manifest: Any, what: str) -> None:
 def ranks(values: np.ndarray) -> np.ndarray:
     """Return the rank of each value as a share in (0, 1]: 1 for the largest, ties their mean.
 
-    Args:
-        values: `(n,)` numbers.
-
-    Returns:
-        `(n,)` float64.
-
     Examples:
         >>> ranks(np.array([5.0, 1.0, 5.0, 9.0]))
         array([0.625, 0.25 , 0.625, 1.   ])
+
+    Shapes: values `(n,)`.
     """
     return pd.Series(values).rank(pct=True).to_numpy(dtype=np.float64)
 
@@ -116,11 +93,6 @@ def ranks(values: np.ndarray) -> np.ndarray:
 def ranks_within(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the rank of each value among those of its class, as a share in (0, 1].
 
-    Args:
-        values: `(n,)` numbers.
-        codes: `(n,)` class codes.
-
-    Returns:
-        `(n,)` float64.
+    Shapes: values `(n,)`, codes `(n,)`.
     """
     return pd.Series(values).groupby(codes).rank(pct=True).to_numpy(dtype=np.float64)

@@ -66,19 +66,7 @@ def apply(
 
 
 def read_changes(path: Path, keep: str | None, drop_mislabeled: str | None) -> Decisions:
-    """Return the changes that a file or a folder of scores means.
-
-    Args:
-        path: A selection, decisions, or a folder of scores.
-        keep: As in `lsi select`, for a folder of scores.
-        drop_mislabeled: As in `lsi select`, for a folder of scores.
-
-    Returns:
-        The decisions.
-
-    Raises:
-        InputError: If it cannot be read, or options do not fit it.
-    """
+    """Return the changes that a file or a folder of scores means."""
     from lsi.cli.select import parse_drop, share_or_number
     from lsi.decisions.files import Decisions, read_decisions
     from lsi.scores import load

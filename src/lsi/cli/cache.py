@@ -17,12 +17,7 @@ cache = App(name="cache", help="Features on disk: list them, or remove some.")
 
 @cache.command
 def ls(*, cache_dir: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """List the features that are stored.
-
-    Args:
-        cache_dir: The cache's folder. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
-        json: Print one JSON list on stdout.
-    """
+    """List the features that are stored."""
     from rich.table import Table
     from rich.text import Text
 
@@ -60,17 +55,7 @@ def rm(
     incomplete: Annotated[bool, Parameter(negative="")] = False,
     cache_dir: Path | None = None,
 ) -> None:
-    """Remove features from the cache.
-
-    Args:
-        keys: Keys, or their beginnings, as `lsi cache ls` shows them.
-        all: Remove everything.
-        incomplete: Remove what was not finished.
-        cache_dir: The cache's folder. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
-
-    Raises:
-        InputError: If nothing is named, or a key is unknown.
-    """
+    """Remove features from the cache."""
     from lsi.features import FeatureCache
 
     store = FeatureCache(cache_dir)

@@ -82,16 +82,7 @@ def compute(
 
 
 def check_long(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
-    """Refuse options that do not go together, before any work.
-
-    Args:
-        output: Where results go, and whether redundancy is asked for.
-        long: How the run is divided.
-        in_pairs: Whether pairs are scored.
-
-    Raises:
-        InputError: There is no such shard, or not of what is asked for.
-    """
+    """Refuse options that do not go together, before any work."""
     from lsi.execution.work import Shard
 
     if output.redundancy and in_pairs:
@@ -125,16 +116,7 @@ def _score(job: Job, output: OutputOptions, long: LongRunOptions, checkpoint: Ch
 
 
 def check_places(output: OutputOptions, again: bool = False) -> None:
-    """Check before any work that results can be written.
-
-    Args:
-        output: Where results go.
-        again: Whether scores that are there may be replaced unasked.
-
-    Raises:
-        InputError: If packages for the report are missing.
-        OutputError: If a place is taken or cannot be written to.
-    """
+    """Check before any work that results can be written."""
     if output.output is not None:
         from lsi.scores import check_output
 
@@ -148,15 +130,7 @@ def check_places(output: OutputOptions, again: bool = False) -> None:
 
 
 def keep_apart(scores: Path, report: Path) -> None:
-    """Refuse a page inside a folder of scores: only a folder that holds nothing else can be replaced.
-
-    Args:
-        scores: Folder of the scores.
-        report: Page to write.
-
-    Raises:
-        OutputError: If the page would lie in the folder.
-    """
+    """Refuse a page inside a folder of scores: only a folder that holds nothing else can be replaced."""
     if scores.resolve() in report.resolve().parents:
         raise OutputError(
             f"the report {report} would lie inside the folder of the scores, which holds nothing else. "
@@ -167,17 +141,7 @@ def keep_apart(scores: Path, report: Path) -> None:
 def write(
     scores: Scores, samples: Samples | None, output: OutputOptions, again: bool = False
 ) -> dict[str, Path]:
-    """Write scores and page where they were asked for.
-
-    Args:
-        scores: The result.
-        samples: The data, for the page's pictures.
-        output: Where results go.
-        again: Whether scores that are there may be replaced unasked.
-
-    Returns:
-        The places written to, under ``output`` and ``report``.
-    """
+    """Write scores and page where they were asked for."""
     written = {}
     if output.output is not None:
         scores.save(output.output, overwrite=output.overwrite or again)

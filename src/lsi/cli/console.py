@@ -38,9 +38,5 @@ def plain_table(title: str) -> Table:
 
 
 def say(line: str) -> None:
-    """Print one line on stderr.
-
-    Args:
-        line: Text from anywhere.
-    """
+    """Print one line on stderr."""
     Console(stderr=True, highlight=False).print(Text(plain_text(line, 300)))

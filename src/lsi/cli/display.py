@@ -39,11 +39,7 @@ _HEADINGS = {
 
 
 def announce(job: Job) -> None:
-    """Say on stderr what will be done and what it will cost.
-
-    Args:
-        job: A checked job.
-    """
+    """Say on stderr what will be done and what it will cost."""
     from lsi.planning.cost import parse_size
     from lsi.tasks import task_of
 
@@ -105,14 +101,7 @@ def _changed(corruption: Corruption, n_samples: int) -> str:
 def show_result(
     scores: Scores, *, as_json: bool = False, written: Mapping[str, Path] | None = None, rows: int = ROWS
 ) -> None:
-    """Print scores on stdout.
-
-    Args:
-        scores: The result.
-        as_json: Print one JSON object instead of tables.
-        written: Places that results were written to.
-        rows: Samples shown at each end.
-    """
+    """Print scores on stdout."""
     summary = summarize(scores, gallery_size=rows)
     places = {key: str(path) for key, path in (written or {}).items()}
     if as_json:
@@ -128,16 +117,7 @@ def show_result(
 
 
 def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> dict[str, Any]:
-    """Return what ``--json`` prints.
-
-    Args:
-        summary: What `lsi.report.summarize` returns.
-        scores: The result.
-        places: Places that results were written to.
-
-    Returns:
-        JSON values; ``detection`` and ``audit`` are None where the run had none. LSI in nats.
-    """
+    """Return what ``--json`` prints."""
     found, audit = summary["detection"], summary["audit"]
     return {
         "dataset": summary["title"],

@@ -119,14 +119,7 @@ class Health:
 
 
 def examine(scores: str | os.PathLike[str] | None = None) -> Health:
-    """Look at the installation, the machine and, where one is named, a folder of scores.
-
-    Args:
-        scores: Folder that `Scores.save` or ``lsi compute --output`` wrote.
-
-    Returns:
-        What was found; `problems` is empty where all is well.
-    """
+    """Look at the installation, the machine and, where one is named, a folder of scores."""
     health = Health()
     _packages(health)
     _extras(health)

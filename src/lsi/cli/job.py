@@ -69,23 +69,7 @@ def prepare(
     *,
     quiet: bool = False,
 ) -> Job:
-    """Check every setting, load the data, and encode what is raw.
-
-    Args:
-        data: What is scored.
-        encoder: How raw items become features.
-        corruption: What is changed on purpose.
-        probe: What is trained.
-        method: How a model without a sample is found.
-        machine: What the computation runs on.
-        quiet: Whether to leave out progress and remarks.
-
-    Returns:
-        The checked job.
-
-    Raises:
-        InputError: If anything cannot be used as it is.
-    """
+    """Check every setting, load the data, and encode what is raw."""
     import numpy as np
 
     from lsi.cli.console import say
@@ -138,17 +122,7 @@ def prepare(
 
 
 def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: str | None = None) -> Scores:
-    """Score, and add what only the command knows: the source, and the truth about changed labels.
-
-    Args:
-        job: A checked job.
-        quiet: Whether to leave out the progress bar.
-        checkpoint: Keeps finished blocks.
-        shard: Which part to score; None: all.
-
-    Returns:
-        The scores.
-    """
+    """Score, and add what only the command knows: the source, and the truth about changed labels."""
     import lsi
     from lsi.cli.progress import progress_bar
     from lsi.scores import Scores

@@ -64,12 +64,7 @@ def mislabeled(
 
 
 def check_list_file(path: Path) -> None:
-    """Refuse a file that could not be written, before any work.
-
-    Raises:
-        InputError: Its ending is not known.
-        OutputError: It exists, or cannot be made.
-    """
+    """Refuse a file that could not be written, before any work."""
     from lsi.system.files import check_new
 
     if path.suffix.lower() not in FORMATS:
@@ -78,11 +73,7 @@ def check_list_file(path: Path) -> None:
 
 
 def write_list(frame: pd.DataFrame, path: Path) -> None:
-    """Write the list in the format of its ending, as a whole or not at all.
-
-    Raises:
-        OutputError: The place is taken, or the disk refuses it.
-    """
+    """Write the list in the format of its ending, as a whole or not at all."""
     from lsi.decisions.files import write_guarded_csv
     from lsi.system.files import new_file
 
@@ -103,16 +94,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
-    """Return what is known about the list as JSON values.
-
-    Args:
-        scores: The run.
-        frame: The list.
-
-    Returns:
-        `n_listed`, `estimated` (whether probabilities are calibrated) and, where they are, `n_wrong` and
-        `wrong_in_list`.
-    """
+    """Return what is known about the list as JSON values."""
     estimated = bool(scores.manifest.get("label_noise"))
     known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
     if estimated:

@@ -54,25 +54,7 @@ def score_the_pairs(
     output: OutputOptions,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Scores, Samples]:
-    """Check, load, encode and score pairs.
-
-    Args:
-        data: What is scored.
-        encoder: The left side's encoder.
-        corruption: Must be left at its defaults.
-        probe: Posterior and prior.
-        pairs: The right side, and the heads.
-        method: How a model without a pair is found.
-        machine: What the computation runs on.
-        output: Whether to be quiet.
-        checkpoint: Keeps finished blocks.
-
-    Returns:
-        The scores, and the left side for pictures.
-
-    Raises:
-        InputError: If anything cannot be used as it is.
-    """
+    """Check, load, encode and score pairs."""
     import lsi
     from lsi.cli.console import say
     from lsi.cli.progress import progress_bar

@@ -13,14 +13,7 @@ Report = Callable[[str, int, int], None]
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Report | None]:
-    """Show one bar a stage while the context lasts.
-
-    Args:
-        quiet: Whether to show nothing.
-
-    Yields:
-        What `lsi.score` takes as ``progress``; None where stderr is no terminal or `quiet` is set.
-    """
+    """Show one bar a stage while the context lasts."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield None

@@ -46,16 +46,7 @@ class Kept:
 
 
 def blocks_folder(output: OutputOptions, long: LongRunOptions) -> Path | None:
-    """Return where finished blocks are kept; None: nowhere.
-
-    Args:
-        output: Where results go.
-        long: What was asked for.
-
-    Raises:
-        InputError: Both a folder and none was asked for.
-        OutputError: The folder would lie in that of the scores, or the other way round.
-    """
+    """Return where finished blocks are kept; None: nowhere."""
     if long.no_checkpoint:
         if long.checkpoint is not None:
             raise InputError("--checkpoint and --no-checkpoint: choose one of them.")
@@ -78,18 +69,6 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
     """Keep finished blocks while the context lasts, and other runs away from blocks and output.
 
     SIGTERM ends the command as Ctrl-C does.
-
-    Args:
-        output: Where results go.
-        long: What was asked for.
-        say: Called with a sentence where the run goes on from blocks that are there.
-
-    Yields:
-        What is kept.
-
-    Raises:
-        OutputError: Another run is at work on the same blocks or the same output.
-        KeyboardInterrupt: The command was interrupted; says what is kept.
     """
     from lsi.execution.checkpoint import Checkpoint, drop_lock
 

@@ -67,19 +67,7 @@ def report(
 
 
 def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
-    """Return the data behind scores, for pictures.
-
-    Args:
-        scores: Scores as saved.
-        dataset: A name or path; None: what the scores' manifest says.
-
-    Returns:
-        The samples; None, with a warning on stderr, where the manifest's data are gone or have changed.
-        A dataset that is named must fit.
-
-    Raises:
-        InputError: If the dataset that is named cannot be read or is not the one that was scored.
-    """
+    """Return the data behind scores, for pictures."""
     from lsi.data import SourceOptions, load_samples
     from lsi.data.reload import reload_samples
     from lsi.report.summary import check_samples
@@ -101,16 +89,7 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
 
 
 def align(samples: Samples, scores: Scores) -> Samples:
-    """Bring samples into the order in which they were scored, where only some of the data were used.
-
-    Args:
-        samples: All the data.
-        scores: Scores of some of them.
-
-    Returns:
-        Samples whose rows at the scored positions are the scored ones, by id; the data as they are where
-        an id is not found, as for samples that were added on purpose.
-    """
+    """Bring samples into the order in which they were scored, where only some of the data were used."""
     import numpy as np
 
     frame = scores.to_frame()

@@ -73,15 +73,7 @@ def select(
 def tell(
     scores: Scores, positions: np.ndarray, settings: dict[str, Any], output: Path | None, *, as_json: bool
 ) -> None:
-    """Print what was chosen.
-
-    Args:
-        scores: The scores.
-        positions: What is kept.
-        settings: What was asked for.
-        output: File written.
-        as_json: Print one JSON object instead of sentences.
-    """
+    """Print what was chosen."""
     from lsi.analysis.view import task_name, view
 
     table = scores.to_frame()
@@ -106,18 +98,7 @@ def tell(
 
 
 def share_or_number(text: str, flag: str) -> float | int:
-    """Return what a share or a number of samples means.
-
-    Args:
-        text: As `0.5`, `50%` or `500`.
-        flag: The option, for the message.
-
-    Returns:
-        A float for a share, an integer for a number.
-
-    Raises:
-        InputError: It is neither.
-    """
+    """Return what a share or a number of samples means."""
     plain = text.strip()
     try:
         if plain.endswith("%"):
@@ -130,17 +111,7 @@ def share_or_number(text: str, flag: str) -> float | int:
 
 
 def parse_order(text: str) -> str | dict[str, float]:
-    """Return an order, or the shares of a mixed budget.
-
-    Args:
-        text: As `useful`, or `largest=0.7,smallest=0.3`.
-
-    Returns:
-        What `Scores.select` takes as ``order``.
-
-    Raises:
-        InputError: A share is no number.
-    """
+    """Return an order, or the shares of a mixed budget."""
     if "=" not in text:
         return text.strip()
     parts = [part.partition("=") for part in text.split(",")]
@@ -151,14 +122,7 @@ def parse_order(text: str) -> str | dict[str, float]:
 
 
 def parse_drop(text: str | None) -> bool | float | int:
-    """Return what `Scores.select` takes as ``drop_mislabeled``.
-
-    Args:
-        text: `all`, or a share or number; None: off.
-
-    Returns:
-        The setting.
-    """
+    """Return what `Scores.select` takes as ``drop_mislabeled``."""
     if text is None or text.strip().lower() in ("none", "false"):
         return False
     if text.strip().lower() in ("all", "true"):

@@ -35,34 +35,14 @@ class Audio:
 
 
 def decode(kind: str, payload: Payload) -> Any:
-    """Decode a payload.
-
-    Args:
-        kind: One of `lsi.data.items.KINDS`.
-        payload: As `Items.iterate` yields it.
-
-    Returns:
-        A picture in RGB, or grey from a 2-D array (Pillow), a str, or an `Audio`.
-
-    Raises:
-        BrokenItem: If it is missing, empty or damaged.
-        InputError: If a package is missing.
-    """
+    """Decode a payload."""
     if payload is None:
         raise BrokenItem("it is missing")
     return {"image": _image, "text": _text, "audio": _audio}[kind](payload)
 
 
 def to_rgb(picture: Image) -> Image:
-    """Return a picture of any mode as 8-bit RGB; transparent parts become white.
-
-    Args:
-        picture: A Pillow image.
-
-    Returns:
-        The same picture in mode RGB. 16-bit and floating-point greys are scaled: by 1/256, or to
-        their own range.
-    """
+    """Return a picture of any mode as 8-bit RGB; transparent parts become white."""
     from PIL import Image
 
     if picture.mode.startswith("I;16"):

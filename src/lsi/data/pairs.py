@@ -44,19 +44,7 @@ def holds_pairs(path: str) -> bool:
 
 
 def load_pairs(source: str, options: SourceOptions) -> PairSource:
-    """Load both sides of pairs; labels are neither needed nor read.
-
-    Args:
-        source: A ``.npz`` with ``left`` and ``right`` (optionally ``ids``), a table, or anything that
-            `load_samples` reads, whose items are then both sides.
-        options: Of the item columns, two make pairs, and one makes both sides.
-
-    Returns:
-        The sides.
-
-    Raises:
-        InputError: If the source cannot be used.
-    """
+    """Load both sides of pairs; labels are neither needed nor read."""
     path = Path(source).expanduser()
     if holds_pairs(source):
         return _read_arrays(path)
@@ -72,18 +60,7 @@ def load_pairs(source: str, options: SourceOptions) -> PairSource:
 
 
 def augmented(items: Items, kind: str) -> Items:
-    """Return changed views of images, for the right side of a one-view run.
-
-    Args:
-        items: Images.
-        kind: One of `AUGMENTATIONS`: the middle three quarters, mirrored, or without colour.
-
-    Returns:
-        The views, made when they are read.
-
-    Raises:
-        InputError: If the items are no images, or the name is unknown.
-    """
+    """Return changed views of images, for the right side of a one-view run."""
     if kind not in AUGMENTATIONS:
         raise InputError(f"--augment {kind}: unknown. {nearest(kind, AUGMENTATIONS)}")
     if items.kind != "image":

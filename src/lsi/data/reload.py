@@ -13,17 +13,7 @@ from lsi.errors import InputError
 
 
 def reload_samples(source: Mapping[str, Any]) -> Samples:
-    """Load the samples that a manifest's ``source`` entry describes.
-
-    Args:
-        source: `Samples.source` of an earlier run.
-
-    Returns:
-        The samples.
-
-    Raises:
-        InputError: If the entry is unknown or its data are gone.
-    """
+    """Load the samples that a manifest's ``source`` entry describes."""
     kind = source.get("kind")
     options = SourceOptions.restore(source.get("options") or {})
     if kind in ("named", "hub"):

@@ -67,11 +67,7 @@ class Samples:
     task: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not describe the same samples.
-
-        Raises:
-            InputError: If lengths differ or labels and ids are not one-dimensional.
-        """
+        """Refuse arrays that do not describe the same samples."""
         for what, values in (("labels (y)", self.labels), ("ids", self.ids)):
             if values.ndim != 1:
                 raise InputError(
@@ -143,15 +139,11 @@ class Samples:
 def row_texts(values: np.ndarray) -> np.ndarray:
     """Return rows of numbers as texts, None where one of them is missing.
 
-    Args:
-        values: ``(N, T)`` numbers.
-
-    Returns:
-        ``(N,)`` texts.
-
     Examples:
         >>> row_texts(np.array([[1.0, 0.25], [2.0, np.nan]])).tolist()
         ['1, 0.25', None]
+
+    Shapes: values `(N, T)`.
     """
     missing = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
     texts = [", ".join(f"{value:.6g}" for value in row) for row in values.tolist()]

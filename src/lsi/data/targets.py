@@ -21,18 +21,9 @@ def choose_task(asked: str | None, samples: Samples) -> str:
     """Return the task: the one asked for, else what the data say.
 
     Data say so where the source knows (the target of diabetes is a number), where several columns of labels
-    were named (zeros and ones: several labels; other numbers: a regression), and where labels are lists. Else
+    were named (zeros and ones: several labels; other numbers: a regression), and where labels are
+    lists. Else
     labels are classes; numbers with fractions are then refused with a hint to ``--task regression``.
-
-    Args:
-        asked: ``--task``.
-        samples: The data.
-
-    Returns:
-        ``classification``, ``binary``, ``multilabel`` or ``regression``.
-
-    Raises:
-        InputError: Several columns of labels for a task of classes.
     """
     import numpy as np
 
@@ -52,18 +43,7 @@ def choose_task(asked: str | None, samples: Samples) -> str:
 
 
 def with_targets(samples: Samples, task: str) -> Samples:
-    """Return samples whose lists of labels stand in `targets` as zeros and ones.
-
-    Args:
-        samples: The data.
-        task: As `choose_task` returns.
-
-    Returns:
-        The same samples; those of other tasks are left alone.
-
-    Raises:
-        InputError: If labels are neither lists nor columns, and several are asked for.
-    """
+    """Return samples whose lists of labels stand in `targets` as zeros and ones."""
     import numpy as np
 
     from lsi.validation.targets import check_indicators, has_label_lists
@@ -82,14 +62,7 @@ def with_targets(samples: Samples, task: str) -> Samples:
 
 
 def target_of(samples: Samples) -> np.ndarray:
-    """Return what is to be learnt: `(N,)` labels or numbers, or `(N, T)` of several.
-
-    Args:
-        samples: The data.
-
-    Returns:
-        The targets where there are several, else the labels.
-    """
+    """Return what is to be learnt: `(N,)` labels or numbers, or `(N, T)` of several."""
     return samples.labels if samples.targets is None else samples.targets
 
 

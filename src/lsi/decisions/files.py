@@ -63,12 +63,6 @@ class Decisions:
 def guard_text(value: Any) -> str:
     """Return text for a CSV cell that no spreadsheet takes for a formula.
 
-    Args:
-        value: An id or a label.
-
-    Returns:
-        The text; with an apostrophe before it where it begins like a formula.
-
     Examples:
         >>> guard_text("=1+1"), guard_text("cat")
         ("'=1+1", 'cat')
@@ -78,12 +72,7 @@ def guard_text(value: Any) -> str:
 
 
 def write_guarded_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table in which no cell of text is a formula (`guard_text`).
-
-    Args:
-        frame: The table.
-        path: CSV file to write.
-    """
+    """Write a table in which no cell of text is a formula (`guard_text`)."""
     texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
     safe = frame.assign(**{str(name): texts[name].map(_guard_cell) for name in texts})
     # With the standard's line ending a lone carriage return in a cell is quoted too, and begins no row.
@@ -100,17 +89,7 @@ def unguard_text(text: str) -> str:
 
 
 def read_decisions(path: Path) -> Decisions:
-    """Read decisions that the report exported, or a selection that ``lsi select`` wrote.
-
-    Args:
-        path: Decisions as .csv or .json; a selection as .csv, .json, .parquet, .npy or .txt.
-
-    Returns:
-        What they say.
-
-    Raises:
-        InputError: The file is missing, damaged, or neither.
-    """
+    """Read decisions that the report exported, or a selection that ``lsi select`` wrote."""
     if not path.is_file():
         raise InputError(f"{str(path)!r} is no file. Pass what `lsi select -o` or the report's export wrote.")
     suffix = path.suffix.lower()
@@ -127,21 +106,7 @@ def read_decisions(path: Path) -> Decisions:
 def by_row(
     decisions: Decisions, ids: Sequence[Any] | np.ndarray, labels: np.ndarray, names: Mapping[Any, str] | None
 ) -> tuple[np.ndarray, dict[int, Any]]:
-    """Return what decisions mean for the rows of a dataset.
-
-    Args:
-        decisions: What was decided.
-        ids: `(N,)` ids of the dataset.
-        labels: `(N,)` its labels.
-        names: Class names by label, where they differ from the labels.
-
-    Returns:
-        `(N,)` bool of rows to keep, and new labels by row, in the type of the dataset's labels.
-
-    Raises:
-        InputError: An id is not in the dataset, ids are not unique, the given label is another one than the
-            decision was about, or a new label does not fit.
-    """
+    """Return what decisions mean for the rows of a dataset. Shapes: ids `(N,)`, labels `(N,)`."""
     text = [str(value) for value in np.asarray(ids).tolist()]
     row_of = {value: row for row, value in enumerate(text)}
     if len(row_of) < len(text):

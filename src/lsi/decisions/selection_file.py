@@ -20,14 +20,7 @@ COLUMNS = ["sample_id", "position", "label", "lsi"]
 
 
 def check_selection_file(path: Path) -> None:
-    """Refuse a name whose suffix is no format of a selection.
-
-    Args:
-        path: File to write.
-
-    Raises:
-        InputError: The suffix is unknown.
-    """
+    """Refuse a name whose suffix is no format of a selection."""
     if path.suffix.lower() not in WRITERS:
         raise InputError(f"{str(path)!r}: give the selection one of the suffixes {', '.join(WRITERS)}.")
 
@@ -35,19 +28,7 @@ def check_selection_file(path: Path) -> None:
 def write_selection(
     path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    """Write the samples that are kept.
-
-    Args:
-        path: .parquet and .csv hold `COLUMNS`, .json ids with the settings and the data's fingerprint, .txt
-            one id a line, .npy positions.
-        kept: Rows of the table of scores.
-        manifest: The manifest of the scores.
-        settings: What was asked for (JSON values).
-
-    Raises:
-        InputError: The suffix is unknown, or an id cannot stand in a line of text.
-        OutputError: The place is taken or cannot be written.
-    """
+    """Write the samples that are kept."""
     check_selection_file(path)
     with new_file(path) as staging:
         WRITERS[path.suffix.lower()](staging, kept, manifest, settings)

@@ -50,12 +50,7 @@ class Checkpoint:
         self._stage, self._names, self._told = "", list[str](), False
 
     def take(self) -> None:
-        """Make the folder and keep other runs out of it.
-
-        Raises:
-            InputError: It is a file, or holds something else.
-            OutputError: It cannot be written, or another run is at work in it.
-        """
+        """Make the folder and keep other runs out of it."""
         if self._lock is not None:
             return
         with explained(self.folder):
@@ -67,15 +62,7 @@ class Checkpoint:
                 left.unlink()
 
     def open(self, key: Mapping[str, Any]) -> None:
-        """Say which run the blocks are of.
-
-        Args:
-            key: Everything that decides the result, as JSON values.
-
-        Raises:
-            InputError: The folder holds blocks of other data or settings, or something else.
-            OutputError: It cannot be written, or another run is at work in it.
-        """
+        """Say which run the blocks are of."""
         self.take()
         wanted = json.loads(json.dumps(key))
         found = _read_key(self.folder)
@@ -97,12 +84,7 @@ class Checkpoint:
             self._say(f"going on from what is kept in {os.fspath(self.folder)!r}{many}")
 
     def begin(self, stage: str, names: Sequence[str]) -> None:
-        """Say which blocks come next.
-
-        Args:
-            stage: What they are called together.
-            names: Theirs.
-        """
+        """Say which blocks come next."""
         self._stage, self._names = stage, list(names)
         there = self._there()
         if 0 < there < len(names) and not self._told:
@@ -127,11 +109,7 @@ class Checkpoint:
         return arrays
 
     def put(self, name: str, arrays: Arrays) -> None:
-        """Keep a result, so that it survives any end of the process.
-
-        Raises:
-            OutputError: The disk is full. What was kept before stays so.
-        """
+        """Keep a result, so that it survives any end of the process."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         payload = buffer.getvalue()
@@ -183,11 +161,7 @@ class Checkpoint:
 
 
 def drop_lock(lock: FileLock) -> None:
-    """Release a lock and remove its file.
-
-    Args:
-        lock: Held by this process.
-    """
+    """Release a lock and remove its file."""
     path = Path(lock.lock_file)
     if os.name == "nt":  # Windows keeps files that are open
         lock.release()

@@ -29,18 +29,7 @@ def halving(order: np.ndarray, size: int, do: Callable[[np.ndarray], Result]) ->
     The size that fitted is kept for the rest of `order` only: what a task returns may depend on the task
     and the machine, not on the tasks before it.
 
-    Args:
-        order: What is to be done, `(n,)`.
-        size: Entries a block, to begin with.
-        do: Does a block; it may be called again with the first half of one that ran out of memory.
-
-    Yields:
-        The results, in order.
-
-    Raises:
-        InputError: There is no room for a single entry.
-        MemoryError: Never: it is what halves a block.
-        RuntimeError: What `do` raises for other reasons.
+    Shapes: order `(n,)`.
     """
     start = 0
     while start < len(order):

@@ -24,24 +24,7 @@ def open_work(
     machine: Machine,
     progress: Progress | None,
 ) -> Iterator[Work]:
-    """Yield who works off the blocks of a run.
-
-    Args:
-        key: Of the run.
-        checkpoint: Folder for finished blocks, or a checkpoint that its owner closes; None: none are kept.
-        cluster: Address of a Ray cluster, ``"local"``, or None: this process.
-        shard: Which part of the run is done; None: all.
-        machine: What the run may use.
-        progress: Called as `progress(stage, done, total)`.
-
-    Yields:
-        The work.
-
-    Raises:
-        InputError: The checkpoint is of another run, or there is no such cluster.
-        OutputError: The checkpoint cannot be written, or another run is at work in it.
-        KeyboardInterrupt: The run was interrupted; says what is kept of it.
-    """
+    """Yield who works off the blocks of a run."""
     store = None if checkpoint is None else _opened(checkpoint, {**key, "shard": _part(shard)})
     try:
         with _executor(cluster, machine) as executor:

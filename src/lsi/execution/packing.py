@@ -33,11 +33,7 @@ class Part:
 
 
 def pack(obj: Any) -> tuple[bytes, list[Part]]:
-    """Return an object as bytes, and the large arrays that they refer to by number.
-
-    Args:
-        obj: Anything that cloudpickle can take.
-    """
+    """Return an object as bytes, and the large arrays that they refer to by number."""
     pickler_class = _pickler()
     file, parts = io.BytesIO(), _Parts()
     pickler_class(file, parts).dump(obj)
@@ -45,12 +41,7 @@ def pack(obj: Any) -> tuple[bytes, list[Part]]:
 
 
 def unpack(payload: bytes, parts: Sequence[np.ndarray]) -> Any:
-    """Return the object that `pack` was given; its large arrays are views of `parts`.
-
-    Args:
-        payload: What `pack` returned first; it came from this run's own process, not from a file.
-        parts: The bytes of each of its parts.
-    """
+    """Return the object that `pack` was given; its large arrays are views of `parts`."""
     return _Unpickler(io.BytesIO(payload), parts).load()
 
 

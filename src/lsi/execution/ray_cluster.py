@@ -58,21 +58,7 @@ class RayExecutor:
         _check_nodes()
 
     def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
-        """Yield the place of each block and what `owner.method(block, tick)` returned, as they are done.
-
-        Args:
-            owner: Holds what all blocks need; its large arrays are sent once, and again only if they change.
-            method: Name of its method.
-            blocks: What is to be done, taken up as workers become free.
-            tick: Called by what is done here; blocks under way elsewhere do not tell.
-
-        Yields:
-            Place and result.
-
-        Raises:
-            LsiError: What a block raised.
-            WorkersLostError: Every worker that tried a block died.
-        """
+        """Yield the place of each block and what `owner.method(block, tick)` returned, as they are done."""
         import ray
 
         numbered = iter(enumerate(blocks))
@@ -133,19 +119,7 @@ class RayExecutor:
 
 @contextmanager
 def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
-    """Yield who does blocks on a cluster.
-
-    Args:
-        address: ``"local"``: start one on this machine and end it; ``"auto"``, ``"host:port"`` or
-            ``"ray://host:port"``: one that runs. A connection that is there already is used, and left.
-        device: Where workers compute.
-
-    Yields:
-        The executor.
-
-    Raises:
-        InputError: Ray is missing, there is no such cluster, or it cannot do the work.
-    """
+    """Yield who does blocks on a cluster."""
     check_cluster(address)
     if device.type == "cuda" and device.index:
         raise InputError(f"device={str(device)!r}: workers of a cluster choose their GPUs. Use 'cuda'.")
@@ -162,14 +136,7 @@ def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
 
 
 def check_cluster(address: Any) -> None:
-    """Refuse within seconds what cannot be connected to.
-
-    Args:
-        address: As in `open_cluster`.
-
-    Raises:
-        InputError: Ray is missing, the address is none, or nothing answers there.
-    """
+    """Refuse within seconds what cannot be connected to."""
     if not isinstance(address, str) or not address:
         raise InputError(
             f"cluster must be 'local', 'auto' or an address such as 'host:6379', got {address!r}."
@@ -231,15 +198,7 @@ def _connect(address: str) -> None:
 
 
 def room_for(address: str, device: str | None = None) -> int:
-    """Return how many workers a cluster has room for; a local one is not started for it.
-
-    Args:
-        address: As in `open_cluster`.
-        device: Where workers would compute.
-
-    Raises:
-        InputError: The cluster cannot be used, or has no room for a worker.
-    """
+    """Return how many workers a cluster has room for; a local one is not started for it."""
     check_cluster(address)
     import ray
 
@@ -261,18 +220,7 @@ def _processors() -> int:
 
 
 def count_workers(threads: int, gpus: int = 0) -> int:
-    """Return how many workers the cluster can hold at a time.
-
-    Args:
-        threads: Of each.
-        gpus: Of each.
-
-    Returns:
-        The number, at least one.
-
-    Raises:
-        InputError: There is no room for any.
-    """
+    """Return how many workers the cluster can hold at a time."""
     found = _slots(threads, gpus)
     if not found:
         what = f"{threads} processor{'s' if threads > 1 else ''}" + (" and a GPU" if gpus else "")

@@ -154,17 +154,7 @@ class Entry:
         return (features, manifest) if fits and isinstance(manifest.get("broken"), dict) else None
 
     def resume(self, total: int) -> Growing:
-        """Return the entry for writing, behind the last row that is safely on disk.
-
-        Args:
-            total: Rows when complete.
-
-        Returns:
-            Where rows are appended.
-
-        Raises:
-            OutputError: If the cache cannot be written.
-        """
+        """Return the entry for writing, behind the last row that is safely on disk."""
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "manifest.json").unlink(missing_ok=True)

@@ -73,11 +73,7 @@ class ChunkEncoder:
         return _Prepared(len(payloads), kept, batches, broken)
 
     def forward(self, chunk: _Prepared) -> Encoded:
-        """Return the features of a prepared chunk.
-
-        Raises:
-            InputError: They are not finite.
-        """
+        """Return the features of a prepared chunk."""
         began = time.perf_counter()
         parts = [(order, self.encoder.forward(inputs).numpy()) for order, inputs in chunk.batches]
         seconds = time.perf_counter() - began
@@ -92,12 +88,7 @@ class ChunkEncoder:
         return Encoded(rows, chunk.broken, seconds)
 
     def encode_task(self, block: Block, tick: Tick) -> Arrays:
-        """Return the same as arrays.
-
-        Args:
-            block: Position of the first item, and the items.
-            tick: Not called.
-        """
+        """Return the same as arrays."""
         found = self.forward(self.prepare(block))
         return {
             "rows": found.rows,

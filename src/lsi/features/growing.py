@@ -56,15 +56,7 @@ class Growing:
         self.broken = {int(position): reason for position, reason in broken.items()}
 
     def append(self, block: np.ndarray, broken: dict[int, str]) -> None:
-        """Write rows behind the others.
-
-        Args:
-            block: `(b, D)` float32, NaN in the rows of broken items.
-            broken: Reason by position.
-
-        Raises:
-            OutputError: If the disk is full. What was safe stays so.
-        """
+        """Write rows behind the others. Shapes: block `(b, D)`."""
         with explained(self._folder):
             if not self.dim:
                 self._begin(block.shape[1])
@@ -94,11 +86,7 @@ class Growing:
             write_json(self._folder / "progress.json", {**progress, **self.info})
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Mark the entry complete.
-
-        Args:
-            manifest: What the features are of.
-        """
+        """Mark the entry complete."""
         self.keep()
         with explained(self._folder):
             self._file.close()
@@ -166,17 +154,7 @@ def _now() -> str:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn the operating system's errors into `OutputError`s that name the cure.
-
-    Args:
-        folder: Where the cache is.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        OutputError: In place of any other OSError.
-    """
+    """Turn the operating system's errors into `OutputError`s that name the cure."""
     try:
         yield
     except OutputError:

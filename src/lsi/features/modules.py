@@ -86,20 +86,7 @@ def run_batches(
     precision: str = "float32",
     progress: Progress | None = None,
 ) -> Iterator[tuple[Any, Tensor | None, Any]]:
-    """Run a frozen module over a loader.
-
-    Args:
-        module: The module.
-        loader: As in `extract_features`.
-        precision: As in `extract_features`.
-        progress: As in `extract_features`.
-
-    Yields:
-        The module's output, the labels on the processor or None, and the inputs where the module is.
-
-    Raises:
-        InputError: If the loader is empty or shuffles, or the precision is unknown.
-    """
+    """Run a frozen module over a loader."""
     if precision not in ("float32", "bfloat16", "float16"):
         known = ("float32", "bfloat16", "float16")
         raise InputError(f"precision={precision!r} is not known. {nearest(precision, known)}")
@@ -121,14 +108,7 @@ def run_batches(
 
 
 def refuse_shuffling(loader: Iterable[Any]) -> None:
-    """Refuse a loader whose order is random: rows could not be traced to samples.
-
-    Args:
-        loader: Any iterable; only torch's own loaders tell.
-
-    Raises:
-        InputError: If it shuffles or drops samples.
-    """
+    """Refuse a loader whose order is random: rows could not be traced to samples."""
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, torch.utils.data.RandomSampler):
         raise InputError(
@@ -142,17 +122,7 @@ def refuse_shuffling(loader: Iterable[Any]) -> None:
 
 
 def join_labels(labels: list[Tensor]) -> np.ndarray | None:
-    """Return the batches' labels as one array; None where there are none.
-
-    Args:
-        labels: Labels by batch.
-
-    Returns:
-        ``(N,)`` array.
-
-    Raises:
-        InputError: If there is not one label a sample.
-    """
+    """Return the batches' labels as one array; None where there are none."""
     if not labels:
         return None
     joined = torch.cat([torch.atleast_1d(part) for part in labels])

@@ -39,10 +39,7 @@ def start_matrix(n_classes: int) -> Tensor:
 def true_label_posterior(p: Tensor, noise: Tensor, target: Tensor) -> Tensor:
     """Return `q_i(z)`, `(N, C)`: the true label given features and given label.
 
-    Args:
-        p: Probabilities of the true label from the features alone, `(N, C)`.
-        noise: T, `(C, C)`: row true class, column given label.
-        target: Given labels, `(N,)`.
+    Shapes: p `(N, C)`, noise `(C, C)`, target `(N,)`.
     """
     joint = p * noise.T[target]
     return joint / joint.sum(1, keepdim=True).clamp_min(torch.finfo(joint.dtype).tiny)

@@ -61,15 +61,7 @@ def estimate_label_noise(
 ) -> LabelNoise:
     """Estimate for every sample how likely its label is wrong, and which would be right.
 
-    Args:
-        features: `(N, D)`, finite.
-        target: `(N,)` class codes.
-        n_classes: C ≥ 2.
-        device: Where to compute.
-        work: Does the two ways of seeing the features, elsewhere if it can; None: here.
-
-    Returns:
-        The estimate. It does not depend on the probe's weight decay or on what is scored.
+    Shapes: features `(N, D)`, target `(N,)`.
     """
     views, done = _Views(features, target, n_classes, torch.device(device)), {}
     # The longer one first: whoever is done with the other has then waited least.
@@ -106,15 +98,7 @@ class _Views:
         return scaled(self.features, self.device)
 
     def look(self, view: str, tick: Tick) -> Arrays:
-        """Return the posterior of the true labels in one view, and in the linear one what a flip gains.
-
-        Args:
-            view: ``"linear"`` or ``"kernel"``.
-            tick: Not called.
-
-        Returns:
-            The posterior `(N, C)` under the view's name; `gain`: `(N,)`, see `flip_gain`.
-        """
+        """Return the posterior of the true labels in one view, and in the linear one what a flip gains."""
         y = torch.from_numpy(self.target).to(self.device)
         if view == "kernel":
             rows = with_random_features(self._plain)
@@ -131,13 +115,7 @@ class _Views:
 
 
 def needed_bytes(n_samples: int, n_features: int, n_classes: int) -> int:
-    """Return the peak memory of the estimate.
-
-    Args:
-        n_samples: N.
-        n_features: D.
-        n_classes: C.
-    """
+    """Return the peak memory of the estimate."""
     width = n_features + 1 + random_count(n_samples)
     return 4 * n_samples * (width + n_features) + 48 * n_samples * n_classes + 24 * width**2 + (64 << 20)
 
@@ -153,9 +131,7 @@ def scaled(features: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     A column whose spread is more than ten times that of the middle one, or less than a tenth, is brought to
     that bound, so that no unit of measurement decides alone; within it, large components stay large.
 
-    Args:
-        features: `(N, D)`, finite; read in blocks.
-        device: Where the result lives.
+    Shapes: features `(N, D)`.
     """
     design, tiny = _Rows(features, device), torch.finfo(torch.float64).tiny
     mean = sum((x.sum(0) for _, x in design), torch.zeros((), dtype=torch.float64, device=device))

@@ -48,15 +48,7 @@ class SoftProbe:
         self._start = np.zeros(n_classes * d)
 
     def fit(self, labels: Tensor, iterations: int) -> Tensor:
-        """Train from where the last fit ended; return the logits, `(N, C)`.
-
-        Args:
-            labels: Soft labels q, `(N, C)` in the type of the features.
-            iterations: Limit of L-BFGS iterations.
-
-        Returns:
-            The logits.
-        """
+        """Train from where the last fit ended; return the logits, `(N, C)`. Shapes: labels `(N, C)`."""
         shape = (self.n_classes, self.rows.shape[1])
 
         def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
@@ -80,10 +72,6 @@ class SoftProbe:
         :math:`S_i = \mathrm{diag}(p_i) - p_i p_i^\top`, less the sample's own:
 
         .. math:: z_i + K_i (I - S_i K_i)^{-1} (p_i - q_i),\quad K_i = a_i B^{+}
-
-        Args:
-            logits: Of the fitted head.
-            labels: The soft labels that it was fitted to.
         """
         z = logits.to(torch.float64)
         p = torch.softmax(z, 1)

@@ -22,27 +22,13 @@ TOP = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
 def check_label_noise(wanted: Any) -> None:
-    """Refuse anything but True, False and None.
-
-    Raises:
-        InputError: If it is something else.
-    """
+    """Refuse anything but True, False and None."""
     if wanted is not None and not isinstance(wanted, bool | np.bool_):
         raise InputError(f"label_noise must be True, False, or None (where it is quick), got {wanted!r}.")
 
 
 def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memory: int | None) -> None:
-    """Refuse, before any work, an estimate that was asked for and does not fit into the budget.
-
-    Args:
-        n_samples: N.
-        n_features: D.
-        n_classes: C.
-        memory: Bytes that the run may use; None: no limit.
-
-    Raises:
-        InputError: It does not fit.
-    """
+    """Refuse, before any work, an estimate that was asked for and does not fit into the budget."""
     need = needed_bytes(n_samples, n_features, n_classes)
     if memory is not None and need > memory:
         raise InputError(
@@ -52,13 +38,7 @@ def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memo
 
 
 def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
-    """Estimate which labels are wrong, and add it to the result's columns and the manifest's notes.
-
-    Args:
-        run: A run whose target are classes.
-        result: Gets the columns `wrong_probability`, `suggested_label` and `flip_gain`.
-        wanted: True, False, or None: where it is quick beside the scoring.
-    """
+    """Estimate which labels are wrong, and add it to the result's columns and the manifest's notes."""
     problem = run.problem
     shape = problem.n_samples, problem.n_features, problem.n_classes
     memory = run.machine.memory
@@ -90,15 +70,7 @@ def _found_once(run: Run) -> LabelNoise:
 def worthwhile(
     n_samples: int, n_features: int, n_classes: int, n_scored: int, memory: int | None = None
 ) -> bool:
-    """Return whether the estimate is small beside the scoring, so that it is made unasked.
-
-    Args:
-        n_samples: N.
-        n_features: D.
-        n_classes: C.
-        n_scored: Samples to score; the estimate always takes all N.
-        memory: Bytes that the run may use; None: no limit.
-    """
+    """Return whether the estimate is small beside the scoring, so that it is made unasked."""
     width = n_features + random_count(n_samples)
     work = 4.0 * n_samples * width**2 + width**3 + PASSES * n_samples * width * n_classes
     most = MOST_WORK if 2 * n_scored >= n_samples else LITTLE_WORK

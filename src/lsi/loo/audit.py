@@ -30,13 +30,7 @@ AUDIT_TOLERANCE = 1e-15  # squared relative decrement: values good to 1e-7, far 
 def choose(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return which scores to audit: one at random from each of `count` equal strata of rank.
 
-    Args:
-        scores: Approximate LSI, `(n,)`.
-        count: How many, at most n.
-        seed: Of the choice.
-
-    Returns:
-        Sorted indices into `scores`.
+    Shapes: scores `(n,)`.
     """
     generator = np.random.default_rng(seed)
     order = np.argsort(scores, kind="stable")
@@ -46,24 +40,13 @@ def choose(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def choose_done(result: LooResult, count: int, seed: int) -> np.ndarray:
-    """Return which of the entries that hold a result to audit, as `choose` does.
-
-    Args:
-        result: What the run reports; in one shard, of its own samples.
-        count: How many, at most.
-        seed: Of the choice.
-    """
+    """Return which of the entries that hold a result to audit, as `choose` does."""
     done = np.flatnonzero(result.done)
     return np.asarray(done[choose(result.lsi[done], count, seed)])
 
 
 def default_count(n_parameters: int, posterior: str) -> int:
-    """Return how many samples an audit leaves out, fewer where one costs a dense factorisation.
-
-    Args:
-        n_parameters: K' of the model.
-        posterior: Name of the structure.
-    """
+    """Return how many samples an audit leaves out, fewer where one costs a dense factorisation."""
     if n_parameters <= REBUILD_LIMIT:
         return 24
     return 4 if posterior == "full" else 16
@@ -76,12 +59,7 @@ class Optima:
     engine: NewtonEngine | BlockEngine
 
     def solve(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return LSI at the brute-force optima of a few samples.
-
-        Args:
-            positions: To leave out, `(n,)`.
-            tick: Called with the number of samples that are done.
-        """
+        """Return LSI at the brute-force optima of a few samples. Shapes: positions `(n,)`."""
         scorer: Any = self.engine.exact_scorer(AUDIT_TOLERANCE)
         device = self.engine.model.design.device
 
@@ -95,16 +73,7 @@ class Optima:
 
 
 def exact_scores(engine: NewtonEngine | BlockEngine, index: Tensor, work: Work | None = None) -> np.ndarray:
-    """Return LSI at the brute-force optima of a few samples, `(n,)` in nats.
-
-    Args:
-        engine: The engine of a trained model.
-        index: Positions to leave out.
-        work: Who works off the blocks; None: this process.
-
-    Returns:
-        The exact values, in that order.
-    """
+    """Return LSI at the brute-force optima of a few samples, `(n,)` in nats."""
     # A shard audits samples of its own, and all of those.
     work, parts = work or Work(), index.cpu().numpy()
     blocks = [parts[low : low + 4] for low in range(0, len(parts), 4)]
@@ -120,16 +89,7 @@ def audit_newton(
     seed: int,
     work: Work | None = None,
 ) -> Audit:
-    """Return the audit of a `Newton` run.
-
-    Args:
-        engine: The engine that made the result.
-        index: Positions that were scored.
-        result: What the run reports.
-        count: How many to leave out again.
-        seed: Of the choice.
-        work: Who works off the blocks; None: this process.
-    """
+    """Return the audit of a `Newton` run."""
     began = time.perf_counter()
     picks = choose_done(result, count, seed)
     return Audit.from_values(
@@ -150,9 +110,7 @@ class PlainTraining:
     def train(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI of one sample, by models trained one at a time for every seed.
 
-        Args:
-            positions: To leave out, `(1,)`.
-            tick: Called with 1 after every model.
+        Shapes: positions `(1,)`.
         """
         engine, total = self.engine, 0.0
         for seed in range(engine.settings.seed, engine.settings.seed + engine.settings.n_seeds):
@@ -179,16 +137,7 @@ class PlainTraining:
 def audit_retrain(
     engine: CopiesEngine, index: Tensor, result: LooResult, count: int, seed: int, work: Work | None = None
 ) -> Audit:
-    """Return the audit of a `Retrain` run: models trained one at a time by ``torch.optim``.
-
-    Args:
-        engine: The engine that made the result.
-        index: Positions that were scored.
-        result: What the run reports.
-        count: How many to leave out again.
-        seed: Of the choice.
-        work: Who works off the blocks; None: this process.
-    """
+    """Return the audit of a `Retrain` run: models trained one at a time by ``torch.optim``."""
     began = time.perf_counter()
     picks, work = choose_done(result, count, seed), work or Work()
     positions = index.cpu().numpy()[picks]

@@ -104,15 +104,7 @@ class RidgeEngine:
         self._precision = noise[:, None] * squares + prior_precision
 
     def run(self, index: Tensor, progress: Progress | None = None) -> RidgeResult:
-        """Return the leave-one-out result of the samples at `index`, in that order.
-
-        Args:
-            index: Positions, `(n,)`.
-            progress: Called as `progress("leave-one-out", done, total)`.
-
-        Raises:
-            InputError: If the weights are not determined without one of the samples.
-        """
+        """Return the leave-one-out result of the samples at `index`, in that order. Shapes: index `(n,)`."""
         parts, done = [], 0
         for where in index.split(max(32, ELEMENTS // self.model.design.n_features)):
             parts.append(self._columns(where))
@@ -189,16 +181,7 @@ def audit_ridge(
     seed: int,
     progress: Progress | None = None,
 ) -> Audit:
-    """Return the audit of a regression.
-
-    Args:
-        engine: The engine that made the result.
-        index: Positions that were scored.
-        result: What the run reports.
-        count: How many to leave out again.
-        seed: Of the choice.
-        progress: Called as `progress("audit", done, total)`.
-    """
+    """Return the audit of a regression."""
     began = time.perf_counter()
     picks = choose(result.lsi, count, seed)
     design, model = engine.model.design, engine.model

@@ -206,17 +206,7 @@ SCHEDULES = ("constant", "cosine", "step", "exponential")
 
 
 def as_algorithm(optimizer: Any) -> Algorithm:
-    """Return the settings that `optimizer` means.
-
-    Args:
-        optimizer: A name, or settings.
-
-    Returns:
-        The settings.
-
-    Raises:
-        InputError: Neither a known name nor settings.
-    """
+    """Return the settings that `optimizer` means."""
     if isinstance(optimizer, Algorithm):
         return optimizer
     if isinstance(optimizer, str) and optimizer in ALGORITHMS:
@@ -228,17 +218,7 @@ def as_algorithm(optimizer: Any) -> Algorithm:
 
 
 def as_schedule(schedule: Any) -> Schedule:
-    """Return the settings that `schedule` means.
-
-    Args:
-        schedule: A name, or a `Schedule`.
-
-    Returns:
-        The settings.
-
-    Raises:
-        InputError: Neither a known name nor a schedule.
-    """
+    """Return the settings that `schedule` means."""
     return (
         schedule
         if isinstance(schedule, Schedule)

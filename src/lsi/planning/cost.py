@@ -49,13 +49,7 @@ class Estimate:
 
 
 def working_dtype(n_samples: int, n_features: int, n_classes: int) -> torch.dtype:
-    """Return the type of the large products: float64 while the whole problem is small.
-
-    Args:
-        n_samples: N.
-        n_features: D, with the intercept.
-        n_classes: C.
-    """
+    """Return the type of the large products: float64 while the whole problem is small."""
     parameters = min(n_samples, n_features) * (n_classes - 1)
     return torch.float64 if n_samples * parameters**2 <= DOUBLE_LIMIT else torch.float32
 
@@ -102,19 +96,7 @@ def cost(
     rate: float | None,
     memory: int | None = None,
 ) -> Estimate:
-    """Predict time and memory of a run.
-
-    Args:
-        shape: Its size.
-        posterior: Name of the structure.
-        method: The engine's settings.
-        solver: ``"dense"`` or ``"blocks"``; ignored by `Retrain`.
-        rate: Operations a second; None: measured.
-        memory: Bytes that the run may use; None: no limit.
-
-    Returns:
-        The prediction.
-    """
+    """Predict time and memory of a run."""
     if isinstance(method, Retrain):
         return Estimate.of(*_retrain_cost(shape, method, rate or product_rate(torch.float32), memory))
     if solver == "blocks":
@@ -192,16 +174,6 @@ _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 def parse_size(text: str | int | None) -> int | None:
     """Return a number of bytes, such as that of ``"4GiB"``.
-
-    Args:
-        text: A number with an optional unit (B, KiB, MiB, GiB, TiB; without the i it means the same), or
-            bytes; None stays None.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        InputError: If it is no such size, or not positive.
 
     Examples:
         >>> parse_size("1.5 GiB")

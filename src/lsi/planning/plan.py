@@ -166,20 +166,7 @@ def estimate(
     n_scored: int | None = None,
     memory: int | None = None,
 ) -> Estimate:
-    """Predict time and memory of a run.
-
-    Args:
-        n_samples: N.
-        n_features: D, without the intercept.
-        n_classes: C.
-        posterior: Name of the structure.
-        method: The engine's settings.
-        n_scored: Samples to score; None: all.
-        memory: Bytes that the run may use; None: what the machine has left.
-
-    Returns:
-        The prediction.
-    """
+    """Predict time and memory of a run."""
     shape = Shape(n_samples, n_features + 1, n_classes, n_samples if n_scored is None else n_scored)
     solver = ""
     if isinstance(method, Newton):
@@ -188,38 +175,20 @@ def estimate(
 
 
 def budget(memory: int | None) -> int | None:
-    """Return the bytes that a run may use: what was allowed, at most what the machine has left.
-
-    Args:
-        memory: What was allowed; None: no limit.
-    """
+    """Return the bytes that a run may use: what was allowed, at most what the machine has left."""
     have = available_memory()
     return memory if have is None else have if memory is None else min(memory, have)
 
 
 def room_on(device: torch.device, memory: int | None) -> int | None:
-    """Return the bytes that a run may use where its large matrices live.
-
-    Args:
-        device: Where it runs.
-        memory: What was allowed; None: no limit.
-    """
+    """Return the bytes that a run may use where its large matrices live."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else budget(memory)
 
 
 def choose_solver(
     n_samples: int, n_features: int, n_classes: int, posterior: str, method: Newton, memory: int | None = None
 ) -> str:
-    """Return the solver of a run: the one asked for, else dense where its matrices fit in memory.
-
-    Args:
-        n_samples: N.
-        n_features: D, with the intercept.
-        n_classes: C.
-        posterior: Name of the structure.
-        method: The engine's settings.
-        memory: Bytes that the run may use; None: what the machine has left.
-    """
+    """Return the solver of a run: the one asked for, else dense where its matrices fit in memory."""
     if method.solver != "auto":
         return method.solver
     have = budget(memory)
@@ -236,20 +205,7 @@ def refuse_oversize(
     device: torch.device,
     memory: int | None = None,
 ) -> None:
-    """Refuse, before any work, a run that cannot fit in memory, and name what would.
-
-    Args:
-        n_samples: N.
-        n_features: D, without the intercept.
-        n_classes: C.
-        posterior: Name of the structure.
-        method: The engine's settings.
-        device: Where it would run.
-        memory: Bytes that the run may use; None: what there is.
-
-    Raises:
-        InputError: If the prediction exceeds what is available, or the posterior has no such solver.
-    """
+    """Refuse, before any work, a run that cannot fit in memory, and name what would."""
     if isinstance(method, Retrain):
         return
     if method.solver == "blocks" and posterior == "full":

@@ -202,16 +202,7 @@ def _dots(values: Tensor, table: Tensor, which: Tensor) -> Tensor:
 
 
 def _padded(row: Tensor, n_rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Group samples by how many entries they have.
-
-    Args:
-        row: Sample of each entry, `(e,)`.
-        n_rows: Number of samples.
-
-    Returns:
-        For each group its samples `(g,)`, their entries `(g, k)` and which of these exist, `(g, k)`
-        float32; k is the next power of two.
-    """
+    """Group samples by how many entries they have. Shapes: row `(e,)`."""
     order = row.argsort(stable=True)
     counts = torch.bincount(row, minlength=n_rows)
     first = counts.cumsum(0) - counts
@@ -228,12 +219,7 @@ def _padded(row: Tensor, n_rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 def sparse_scorer(posterior: Posterior, decay_step: Tensor) -> SparseScorer:
-    """Return the scorer of a posterior.
-
-    Args:
-        posterior: `diag` or `kron`.
-        decay_step: t, `(C, D)` float32.
-    """
+    """Return the scorer of a posterior. Shapes: decay_step `(C, D)`."""
     if isinstance(posterior, KronPosterior):
         return KronScorer(posterior, decay_step)
     assert isinstance(posterior, DiagPosterior)

@@ -81,13 +81,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def mlp_module(widths: Sequence[int], activation: str, bias: bool = True) -> nn.Sequential:
-    """Return a fresh perceptron; its layers draw their weights in order.
-
-    Args:
-        widths: Input, hidden layers, output.
-        activation: A key of `ACTIVATIONS`.
-        bias: Whether layers have one.
-    """
+    """Return a fresh perceptron; its layers draw their weights in order."""
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
         layers += [nn.Linear(wide, narrow, bias=bias), ACTIVATIONS[activation]()]

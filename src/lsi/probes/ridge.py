@@ -126,19 +126,7 @@ class RidgeModel:
 
     @classmethod
     def of(cls, design: Design, target: Tensor, weight_decay: float) -> RidgeModel:
-        """Factorise the data, block by block.
-
-        Args:
-            design: `(N, D)` design matrix, float64.
-            target: `(N, T)` float64.
-            weight_decay: On the scale of the mean loss.
-
-        Returns:
-            The model.
-
-        Raises:
-            InputError: If the weights are not determined.
-        """
+        """Factorise the data, block by block. Shapes: design `(N, D)`, target `(N, T)`."""
         n, d = design.n_samples, design.n_features
         parts = _from_gram(design, target) if n * d**2 > LARGE else None
         model = cls(design, target, weight_decay, *(parts or _from_triangle(design, target)))

@@ -71,15 +71,7 @@ class SigmoidModel(SoftmaxModel):
     ) -> SigmoidModel:
         """Return the untrained head: all weights zero.
 
-        Args:
-            design: `(N, D)` design matrix.
-            target: `(N,)` zeros and ones.
-            weight: `(N,)` float64 sample weights.
-            weight_decay: On the scale of the mean loss.
-            n_classes: 2.
-
-        Returns:
-            The head.
+        Shapes: design `(N, D)`, target `(N,)`, weight `(N,)`.
         """
         basis = torch.tensor([[-0.5], [0.5]], dtype=torch.float64, device=design.device)
         theta = torch.zeros((1, design.n_features), dtype=torch.float64, device=design.device)

@@ -34,14 +34,7 @@ class CardMaker:
         name: Callable[[object], str],
         classed: bool = True,
     ) -> None:
-        """Prepare what all cards share.
-
-        Args:
-            frame: The score table.
-            samples: The data that were scored, if at hand.
-            name: Turns a label into the text to show.
-            classed: Whether a label and a prediction that differ contradict each other.
-        """
+        """Prepare what all cards share."""
         self._frame = frame
         self._classed = classed
         self._samples = samples
@@ -59,15 +52,7 @@ class CardMaker:
             self._spread = np.where(spread > 0, spread, 1.0)
 
     def __call__(self, row: int, rank: int) -> dict[str, Any]:
-        """Return the card of table row `row`.
-
-        Args:
-            row: Position in the table.
-            rank: Place in the order by LSI, 1 is the highest.
-
-        Returns:
-            JSON values (numpy scalars among them); ``image`` or ``profile`` where there is one.
-        """
+        """Return the card of table row `row`."""
         # Column by column: a row of numbers taken as a whole would turn integers into floats.
         entry = {name: self._frame[name].iloc[row] for name in self._frame}
         planted = bool(entry.get("corrupted", False))
@@ -88,14 +73,7 @@ class CardMaker:
         return card | self.face(row)
 
     def face(self, row: int) -> dict[str, Any]:
-        """Return the picture, the text or the feature profile of table row `row`.
-
-        Args:
-            row: Position in the table.
-
-        Returns:
-            JSON values: ``image`` and ``pixelated``, ``text``, ``profile`` and ``striking``, or nothing.
-        """
+        """Return the picture, the text or the feature profile of table row `row`."""
         samples, position = self._samples, int(self._frame["position"].iloc[row])
         if self.kind == "text" and samples is not None and samples.items is not None:
             return {"text": plain_text(samples.items.take([position])[0] or "", LONGEST_TEXT)}
@@ -118,14 +96,7 @@ class CardMaker:
 
 
 def profile(z: np.ndarray) -> list[float]:
-    """Reduce a row of standardised features to at most `MAX_BARS` bars.
-
-    Args:
-        z: ``(D,)`` features in standard deviations from their mean.
-
-    Returns:
-        In each group of neighbouring features the value furthest from 0, cut to ±3.
-    """
+    """Reduce a row of standardised features to at most `MAX_BARS` bars. Shapes: z `(D,)`."""
     groups = np.array_split(z, min(len(z), MAX_BARS))
     peaks = [group[np.argmax(np.abs(group))] for group in groups]
     return [float(value) for value in np.clip(peaks, -3, 3)]

@@ -18,15 +18,7 @@ _BOX = ("low", "left", "middle", "right", "high")
 
 
 def histogram(distribution: dict[str, Any]) -> dict[str, Any]:
-    """Lay out the histogram of LSI on a logarithmic axis.
-
-    Args:
-        distribution: The summary's ``distribution``.
-
-    Returns:
-        ``bars`` (x, width, y, height, height of the planted part, text), ``ticks`` (x, text), the
-        ``median``'s x and the ``largest`` count.
-    """
+    """Lay out the histogram of LSI on a logarithmic axis."""
     edges = distribution["log10_edges"]
     counts = distribution["counts"]
     planted = distribution["planted"] or [0] * len(counts)
@@ -52,15 +44,7 @@ def histogram(distribution: dict[str, Any]) -> dict[str, Any]:
 
 
 def decades(low: float, high: float) -> list[dict[str, Any]]:
-    """Return ticks at whole powers of ten, at most seven of them.
-
-    Args:
-        low: Base-10 logarithm where the axis starts.
-        high: Where it ends.
-
-    Returns:
-        ``x`` in per cent of the axis and ``text``.
-    """
+    """Return ticks at whole powers of ten, at most seven of them."""
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
     step = max(1, math.ceil((last - first + 1) / _MAX_TICKS))
     return [
@@ -72,12 +56,6 @@ def decades(low: float, high: float) -> list[dict[str, Any]]:
 def power(exponent: int) -> str:
     """Return a power of ten as text.
 
-    Args:
-        exponent: A whole number.
-
-    Returns:
-        A plain number from 0.01 to 1,000, superscripts elsewhere.
-
     Examples:
         >>> power(-1), power(3), power(-5)
         ('0.1', '1,000', '10⁻⁵')
@@ -88,28 +66,14 @@ def power(exponent: int) -> str:
 
 
 def detection_curve(curve: list[list[float]]) -> dict[str, str]:
-    """Lay out the share of planted errors found against the share of samples looked at.
-
-    Args:
-        curve: Pairs of shares, from (0, 0) to (1, 1).
-
-    Returns:
-        ``line``, and ``area`` below it, as SVG path data.
-    """
+    """Lay out the share of planted errors found against the share of samples looked at."""
     points = [f"{100 * x:.2f} {100 - 100 * y:.2f}" for x, y in curve]
     line = "M" + " L".join(points)
     return {"line": line, "area": f"{line} L100 100 L0 100 Z"}
 
 
 def audit_scatter(pairs: list[list[float]]) -> dict[str, Any] | None:
-    """Lay out reported against exact LSI, both axes logarithmic.
-
-    Args:
-        pairs: Exact and reported LSI of the audited samples, in nats.
-
-    Returns:
-        ``points`` (x, y), ``ticks``; None where fewer than two pairs are positive.
-    """
+    """Lay out reported against exact LSI, both axes logarithmic."""
     logs = [(math.log10(a), math.log10(b)) for a, b in pairs if a and b and a > 0 and b > 0]
     if len(logs) < 2:
         return None
@@ -124,14 +88,7 @@ def audit_scatter(pairs: list[list[float]]) -> dict[str, Any] | None:
 
 
 def boxes(classes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Lay out one box plot a class on a common logarithmic axis.
-
-    Args:
-        classes: The summary's ``classes``.
-
-    Returns:
-        ``rows``: for every class the places of its quantiles (None where they vanish), and ``ticks``.
-    """
+    """Lay out one box plot a class on a common logarithmic axis."""
     values = [value for row in classes for value in row["quantiles"]]
     top = max(values, default=0.0)
     logs = [math.log10(value) for value in values if value > top * 1e-14]
@@ -148,14 +105,7 @@ def boxes(classes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def curves(found: dict[str, Any]) -> dict[str, Any]:
-    """Lay out curation curves: a metric against the share of samples kept.
-
-    Args:
-        found: The summary's ``curation``.
-
-    Returns:
-        ``curves`` (name, ``line``, ``band``, ``dash``), ticks of both axes, each in per cent of the box.
-    """
+    """Lay out curation curves: a metric against the share of samples kept."""
     shares = found["shares"]
     left, right = min(shares), max(shares)
     seen = [value for curve in found["curves"] for key in ("low", "high") for value in curve[key]]
@@ -202,13 +152,6 @@ def _thinned(ticks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def shade(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return how strongly each count of a matrix is coloured.
-
-    Args:
-        matrix: Counts or shares.
-
-    Returns:
-        Values from 0 (none) to 1 (the largest), by the square root, so that small ones show.
-    """
+    """Return how strongly each count of a matrix is coloured."""
     largest = max((count for row in matrix for count in row), default=0) or 1
     return [[math.sqrt(count / largest) for count in row] for row in matrix]

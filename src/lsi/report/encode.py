@@ -20,15 +20,11 @@ def pack(values: np.ndarray) -> dict[str, str]:
 
     Integers take the smallest of 1, 2 or 4 bytes that holds them all, everything else float32.
 
-    Args:
-        values: ``(n,)`` numbers or booleans.
-
-    Returns:
-        ``type`` (``i1``, ``i2``, ``i4``, ``f4``) and ``data``.
-
     Examples:
         >>> pack(np.array([0, 1, -1]))
         {'type': 'i1', 'data': 'AAH/'}
+
+    Shapes: values `(n,)`.
     """
     values = np.asarray(values)
     if values.dtype == bool:
@@ -44,13 +40,6 @@ def pack(values: np.ndarray) -> dict[str, str]:
 
 def pack_ids(ids: Sequence[Any]) -> dict[str, Any]:
     """Encode identities exactly, so that decisions can be traced back to samples.
-
-    Args:
-        ids: Integers or anything with a text form.
-
-    Returns:
-        ``kind`` ``range`` (with ``start``), ``number`` (a packed column) or ``text`` (for every id, how many
-        characters it shares with the one before, and the rest).
 
     Examples:
         >>> pack_ids([3, 4, 5])
@@ -73,14 +62,9 @@ def pack_ids(ids: Sequence[Any]) -> dict[str, Any]:
 def script_json(value: Any) -> str:
     r"""Return JSON that can stand inside a ``<script type="application/json">`` element.
 
-    Everything outside ASCII is escaped (U+2028, U+2029, direction marks and lone surrogates among it), and so
+    Everything outside ASCII is escaped (U+2028, U+2029, direction marks and lone surrogates among it),
+    and so
     are ``<``, ``>`` and ``&``: no text can end the element or open another.
-
-    Args:
-        value: JSON values.
-
-    Returns:
-        ASCII text.
 
     Examples:
         >>> print(script_json("</script>\u2028&"))

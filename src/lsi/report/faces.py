@@ -29,14 +29,7 @@ def choose_faces(
     First both ends of the distribution and the worst suspects, then the highest of every class, the largest
     redundancy groups, and at last the whole distribution, so that a list cut anywhere covers it evenly.
 
-    Args:
-        lsi: ``(n,)`` LSI in nats.
-        codes: ``(n,)`` class codes, or None.
-        suspects: Suspected rows, worst first.
-        groups: ``(n,)`` redundancy groups, −1: none; or None.
-
-    Returns:
-        At most `MOST_FACES` rows, none twice.
+    Shapes: lsi `(n,)`, codes `(n,)`, groups `(n,)`.
     """
     order = np.argsort(-lsi, kind="stable")
     wanted = [order[:_ENDS], order[::-1][:_ENDS], suspects[:_SUSPECTS]]
@@ -51,30 +44,14 @@ def choose_faces(
 
 
 def face_budget(rest: int) -> int:
-    """Return how many characters faces may take beside the rest of the data.
-
-    Args:
-        rest: Characters that the rows themselves take.
-
-    Returns:
-        What is left of `DATA_BYTES`, within `FACE_BYTES` and a share that they always get.
-    """
+    """Return how many characters faces may take beside the rest of the data."""
     return min(FACE_BYTES, max(_LEAST_BYTES, DATA_BYTES - rest))
 
 
 def make_faces(
     make: CardMaker, rows: Iterable[int], budget: int = FACE_BYTES
 ) -> tuple[list[int], list[dict[str, Any]]]:
-    """Make faces until they take up their budget.
-
-    Args:
-        make: Makes the face of a row.
-        rows: Rows, the most wanted first.
-        budget: Most characters that they may take.
-
-    Returns:
-        The rows that have a face, and their faces.
-    """
+    """Make faces until they take up their budget."""
     if make.kind == "none":
         return [], []
     done, faces, size = [], [], 0

@@ -12,16 +12,7 @@ _BOX = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def class_rows(frame: pd.DataFrame, name: Callable[[object], str]) -> list[dict[str, Any]]:
-    """Return one entry a class, most informative first.
-
-    Args:
-        frame: The score table.
-        name: Turns a label into the text to show.
-
-    Returns:
-        ``label``, ``n``, ``mean``, ``median``, ``highest``, the ``quantiles`` of a box plot, ``n_disagree``
-        and ``n_planted``. LSI in nats.
-    """
+    """Return one entry a class, most informative first."""
     keyed = frame.assign(_class=[name(label) for label in frame["label"]], _differs=disagrees(frame))
     rows = []
     for label, group in keyed.groupby("_class", sort=False):
@@ -42,14 +33,7 @@ def class_rows(frame: pd.DataFrame, name: Callable[[object], str]) -> list[dict[
 
 
 def disagrees(frame: pd.DataFrame) -> pd.Series:
-    """Tell for each row whether the model that never saw the sample gives it another label.
-
-    Args:
-        frame: The score table.
-
-    Returns:
-        One boolean a row.
-    """
+    """Tell for each row whether the model that never saw the sample gives it another label."""
     return frame["loo_prediction"].astype(object) != frame["label"].astype(object)
 
 
@@ -70,16 +54,7 @@ def redundancy(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def curation(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the evidence of a curation, as far as it can be drawn.
-
-    Args:
-        manifest: The run's manifest; ``curation`` holds ``metric``, ``shares``, ``n_seeds`` and ``curves``
-            with ``mean``, ``low`` and ``high`` by name.
-
-    Returns:
-        ``metric``, ``n_seeds``, ``shares``, and ``curves``: those with one figure a share. None where there
-        is none.
-    """
+    """Return the evidence of a curation, as far as it can be drawn."""
     found = manifest.get("curation")
     if not isinstance(found, Mapping) or not isinstance(found.get("curves"), Mapping):
         return None

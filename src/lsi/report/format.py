@@ -14,12 +14,6 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def number(value: float | None) -> str:
     """Return `value` with three significant digits.
 
-    Args:
-        value: Any number; None and NaN show as a dash.
-
-    Returns:
-        The text.
-
     Examples:
         >>> number(1234.5), number(0.01234), number(3.21e-7), number(None)
         ('1,234', '0.0123', '3.2×10⁻⁷', '–')
@@ -41,12 +35,6 @@ def number(value: float | None) -> str:
 def percent(share: float | None) -> str:
     """Return a share as per cent with two significant digits.
 
-    Args:
-        share: 1 is 100 %; None and NaN show as a dash.
-
-    Returns:
-        The text, with a narrow no-break space before the sign.
-
     Examples:
         >>> [percent(share).replace("\u202f", " ") for share in (0.1234, 0.00012, 0.9999)]
         ['12 %', '0.012 %', 'over 99 %']
@@ -66,12 +54,6 @@ def percent(share: float | None) -> str:
 def duration(seconds: float) -> str:
     """Return a time span in the unit that suits it.
 
-    Args:
-        seconds: Not negative.
-
-    Returns:
-        The text.
-
     Examples:
         >>> duration(0.0421), duration(7.2), duration(150), duration(9000)
         ('42 ms', '7.2 s', '2.5 min', '2.5 h')
@@ -85,12 +67,6 @@ def duration(seconds: float) -> str:
 
 def settings(config: object) -> str:
     """Return a probe's or method's settings in one line.
-
-    Args:
-        config: A name, or a mapping with ``name`` and settings.
-
-    Returns:
-        For example ``newton (tol 0.01, solver auto)``.
 
     Examples:
         >>> settings({"name": "newton", "tol": 0.01, "solver": "auto"})

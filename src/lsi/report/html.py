@@ -29,11 +29,7 @@ _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
 
 
 def require_packages() -> None:
-    """Check that the packages for the report are installed.
-
-    Raises:
-        InputError: If one is missing.
-    """
+    """Check that the packages for the report are installed."""
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     if missing:
         raise InputError(

@@ -26,27 +26,12 @@ def task_of(manifest: Mapping[str, Any]) -> str:
 
 
 def has_classes(manifest: Mapping[str, Any]) -> bool:
-    """Tell whether every sample of a run belongs to one class.
-
-    Args:
-        manifest: The run's manifest.
-
-    Returns:
-        Whether figures by class, and suggested labels, make sense.
-    """
+    """Tell whether every sample of a run belongs to one class."""
     return task_of(manifest) == "classification"
 
 
 def class_namer(manifest: Mapping[str, Any], samples: Samples | None) -> Callable[[object], str]:
-    """Return the function that turns a label into the text to show.
-
-    Args:
-        manifest: The run's manifest; its ``class_names`` are used.
-        samples: The data, whose class names go first. Optional.
-
-    Returns:
-        A function from a label (a number in regression, None where there is none) to one line of text.
-    """
+    """Return the function that turns a label into the text to show."""
     names = dict(manifest.get("class_names") or {})
     numeric = task_of(manifest) == "regression"
     if samples is not None and samples.class_names:
@@ -65,12 +50,6 @@ def class_namer(manifest: Mapping[str, Any], samples: Samples | None) -> Callabl
 def natural(text: str) -> tuple[bool, float, str]:
     """Return the key that orders texts as people do: whole numbers by value, before all others.
 
-    Args:
-        text: A label.
-
-    Returns:
-        The key.
-
     Examples:
         >>> sorted(["cat", "10", "9"], key=natural)
         ['9', '10', 'cat']
@@ -80,12 +59,6 @@ def natural(text: str) -> tuple[bool, float, str]:
 
 def is_missing(value: object) -> bool:
     """Tell whether a table's entry stands for "none".
-
-    Args:
-        value: Any entry.
-
-    Returns:
-        True for None, NaN and pandas's NA.
 
     Examples:
         >>> is_missing(None), is_missing(float("nan")), is_missing("nan"), is_missing(0)

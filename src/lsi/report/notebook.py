@@ -28,12 +28,6 @@ def notebook_html(scores: Scores) -> str:
 
     Colours are the notebook's own (``currentColor``), so that it reads in light and dark; nothing runs, and
     nothing is loaded.
-
-    Args:
-        scores: The result of a run.
-
-    Returns:
-        A ``<div>`` of a few kilobytes; everything that came with the data is escaped.
     """
     first, *rest = (escape(line.strip()) for line in repr(scores).splitlines())
     parts = [f"<p><strong>{first}</strong><br/>{'<br/>'.join(rest)}</p>", _histogram(scores.lsi)]

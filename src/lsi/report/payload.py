@@ -137,14 +137,7 @@ def _listed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def describes(data: Mapping[str, Any]) -> str:
-    """Say what the page's rows leave out.
-
-    Args:
-        data: What `page_data` returns.
-
-    Returns:
-        One sentence; empty where every sample is there.
-    """
+    """Say what the page's rows leave out."""
     if data["n"] == data["nAll"]:
         return ""
     return (

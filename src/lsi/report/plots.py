@@ -24,21 +24,7 @@ _BINS = 48
 
 
 def plot(scores: Scores, kind: str = "distribution", ax: Axes | None = None) -> Axes:
-    """Draw scores.
-
-    Args:
-        scores: The result of a run.
-        kind: ``distribution``, a histogram of LSI on a logarithmic axis (planted errors apart, where there
-            are any), or ``classes``, a box plot a class.
-        ax: Where to draw; None: a new figure.
-
-    Returns:
-        The axes, to change or save: ``ax.figure.savefig("lsi.pdf")``.
-
-    Raises:
-        InputError: matplotlib is missing, the kind is unknown, the scores have no classes, or none of them
-            is positive and finite.
-    """
+    """Draw scores."""
     if kind not in KINDS:
         raise InputError(f"there is no plot {kind!r}. {nearest(kind, KINDS)}")
     if find_spec("matplotlib") is None:

@@ -79,15 +79,7 @@ def summarize(
 
 
 def check_samples(scores: Scores, samples: Samples) -> None:
-    """Check that the scored rows are rows of `samples`.
-
-    Args:
-        scores: The result of a run.
-        samples: What is said to have been scored.
-
-    Raises:
-        InputError: If number or ids of the samples differ.
-    """
+    """Check that the scored rows are rows of `samples`."""
     frame = scores.to_frame()
     positions = frame["position"].to_numpy()
     expected = scores.manifest.get("data", {}).get("n_samples", len(samples))

@@ -42,12 +42,6 @@ def find_suspects(frame: pd.DataFrame) -> Suspects:
     Tables of runs that estimated it hold ``wrong_probability`` and ``suggested_label``. For others, the
     probability is one minus the left-out model's probability of the given label, and the suggestion that
     model's most likely label.
-
-    Args:
-        frame: A score table of a classification run.
-
-    Returns:
-        Probabilities, suggestions, and the suspected rows.
     """
     wrong, proposed = 1.0 - frame["loo_probability"], frame["loo_prediction"]
     if {"wrong_probability", "suggested_label"} <= set(frame):
@@ -64,21 +58,7 @@ def find_suspects(frame: pd.DataFrame) -> Suspects:
 def suspects_summary(
     frame: pd.DataFrame, found: Suspects, manifest: Mapping[str, Any], name: Callable[[object], str]
 ) -> dict[str, Any]:
-    """Reduce suspected labels to the figures that a page shows.
-
-    Args:
-        frame: The score table.
-        found: What `find_suspects` read from it.
-        manifest: The run's manifest; its ``label_noise`` is used where it has one.
-        name: Turns a label into the text to show.
-
-    Returns:
-        ``n``, ``n_wrong`` and ``top`` (both from the run's own estimate, or empty), ``estimated`` (whether
-        the run estimated probabilities of wrong labels), ``pairs`` of given and suggested label with their
-        count, ``matrix`` (``classes``, ``counts``) where it stays legible, ``noise`` (``classes``,
-        ``shares``: of each true class, how much carries which label) where the run estimated it, and the
-        first ``rows``.
-    """
+    """Reduce suspected labels to the figures that a page shows."""
     noise = manifest.get("label_noise")
     noise = noise if isinstance(noise, Mapping) else {}
     given = [name(label) for label in frame["label"].iloc[found.rows]]

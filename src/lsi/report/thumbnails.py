@@ -26,14 +26,7 @@ def thumbnail(image: np.ndarray) -> str:
 
     Tiny images keep their pixels: the page enlarges them without blurring.
 
-    Args:
-        image: ``(H, W)`` or ``(H, W, 3)`` pixels; other types than uint8 are stretched to 0–255.
-
-    Returns:
-        ``data:image/png;base64,…`` or ``data:image/jpeg;base64,…``.
-
-    Raises:
-        InputError: If the array is no image.
+    Shapes: image `(H, W)`.
     """
     from PIL import Image
 

@@ -16,14 +16,7 @@ _TASKS = {
 
 
 def sentences(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return every sentence that a report needs.
-
-    Args:
-        summary: What `lsi.report.summarize` returns.
-
-    Returns:
-        Plain text by topic (several sentences under ``top``); empty where there is nothing to say.
-    """
+    """Return every sentence that a report needs."""
     return {
         "scored": scored(summary),
         "spread": spread(summary["overview"]),
@@ -64,14 +57,7 @@ def spread(overview: dict[str, Any]) -> str:
 
 
 def verdict(audit: dict[str, Any] | None) -> tuple[str, str]:
-    """Judge the audit in one line.
-
-    Args:
-        audit: The summary's ``audit``.
-
-    Returns:
-        The line, and its level: ``good``, ``fair``, ``poor`` or ``none``.
-    """
+    """Judge the audit in one line."""
     if not audit or not audit["n"]:
         return "This run was not audited.", "none"
     rank, middle = audit["spearman"], audit["median_relative_error"]
@@ -117,12 +103,6 @@ def detection(found: dict[str, Any] | None) -> str:
 
 def correlation(value: float) -> str:
     """Return a correlation rounded down, so that only a perfect one reads as 1.
-
-    Args:
-        value: From −1 to 1.
-
-    Returns:
-        Four decimals.
 
     Examples:
         >>> correlation(0.99999), correlation(1.0 - 1e-15)

@@ -161,12 +161,7 @@ _NO_SPEARMAN = "no rank correlation (constant or not finite)"
 def relative_error(approximate: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Return `|approximate − exact| / exact`, 0 where both are zero and infinite where only exact is.
 
-    Args:
-        approximate: `(n,)` values.
-        exact: `(n,)` values.
-
-    Returns:
-        `(n,)` relative errors.
+    Shapes: approximate `(n,)`, exact `(n,)`.
     """
     gap = np.abs(approximate - exact)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -176,12 +171,7 @@ def relative_error(approximate: np.ndarray, exact: np.ndarray) -> np.ndarray:
 def spearman(exact: np.ndarray, approximate: np.ndarray) -> float:
     """Return Spearman's rank correlation; NaN where it is not defined.
 
-    Args:
-        exact: `(n,)` values.
-        approximate: `(n,)` values.
-
-    Returns:
-        A number in [−1, 1], or NaN for fewer than two, constant or non-finite values.
+    Shapes: exact `(n,)`, approximate `(n,)`.
     """
     finite = bool(np.isfinite(exact).all() and np.isfinite(approximate).all())
     if not finite or len(exact) < 2 or np.ptp(exact) == 0 or np.ptp(approximate) == 0:
@@ -192,13 +182,7 @@ def spearman(exact: np.ndarray, approximate: np.ndarray) -> float:
 def top_k_overlap(exact: np.ndarray, approximate: np.ndarray, top_k: int) -> float:
     """Return the share of the highest `top_k` by `exact` that are among the highest by `approximate`.
 
-    Args:
-        exact: `(n,)` values.
-        approximate: `(n,)` values.
-        top_k: How many, between 1 and n.
-
-    Returns:
-        A number in [0, 1]. Ties at the last place of `approximate` count as found; NaN never is.
+    Shapes: exact `(n,)`, approximate `(n,)`.
     """
     highest = np.argsort(-exact, kind="stable")[:top_k]
     last = np.sort(np.where(np.isnan(approximate), -np.inf, approximate))[-top_k]

@@ -132,14 +132,7 @@ def _options(value: Any) -> bool:
 
 
 def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a manifest from a file, or None.
-
-    Args:
-        manifest: JSON values.
-
-    Returns:
-        For example ``its entry 'data' is not as it was written``.
-    """
+    """Return what is wrong with a manifest from a file, or None."""
     for name, passes in _ENTRIES.items():
         value = manifest.get(name)
         if value is not None and not passes(value):
@@ -153,15 +146,7 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
 
 
 def table_fault(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a table from a file, or None.
-
-    Args:
-        table: What the Parquet file holds.
-        manifest: A manifest without fault.
-
-    Returns:
-        One phrase.
-    """
+    """Return what is wrong with a table from a file, or None."""
     if not table.columns.is_unique:
         return "two of its columns have the same name"
     for name in (*NUMBERS, *_OTHER_NUMBERS):

@@ -32,40 +32,12 @@ _ROW_BYTES = 256
 
 
 def check_output(path: PathLike, overwrite: bool = False, n_rows: int = 0) -> Path:
-    """Refuse a folder to which scores cannot be written; called before any work is done.
-
-    Args:
-        path: Folder to write; its parents need not exist yet.
-        overwrite: Whether scores that it already holds may be replaced.
-        n_rows: How many rows will be written, for the check of free disk space.
-
-    Returns:
-        The folder, with links resolved.
-
-    Raises:
-        OutputError: The path is a file, the folder holds scores (without `overwrite`) or anything else, it
-            cannot be created there, or the disk has too little space.
-    """
+    """Refuse a folder to which scores cannot be written; called before any work is done."""
     return check_target(path, overwrite, _holds_scores, _OVERHEAD_BYTES + _ROW_BYTES * n_rows)
 
 
 def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], overwrite: bool) -> Path:
-    """Write a table and its manifest into a folder, as a whole or not at all.
-
-    Args:
-        path: Folder to write.
-        table: The scores. Columns that are neither numbers, booleans, dates nor strings are stored as the
-            `repr` of their values, and the manifest names them.
-        manifest: JSON values.
-        overwrite: Whether scores that the folder already holds may be replaced.
-
-    Returns:
-        The folder.
-
-    Raises:
-        OutputError: As `check_output`, or the disk is full or read-only. Nothing is left half-written, and
-            scores that were there before stay.
-    """
+    """Write a table and its manifest into a folder, as a whole or not at all."""
     target = check_output(path, overwrite, len(table))
     stored, repr_columns = _storable(table)
     content = _parquet_bytes(stored)
@@ -87,17 +59,7 @@ def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], 
 
 
 def read_scores(path: PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read what `write_scores` wrote.
-
-    Args:
-        path: Folder with the scores.
-
-    Returns:
-        The table and the manifest.
-
-    Raises:
-        InputError: There are no scores, they are damaged, or another program or version wrote them.
-    """
+    """Read what `write_scores` wrote."""
     folder = Path(path)
     manifest = _read_manifest(folder)
     table = _read_table(folder, manifest)
@@ -105,14 +67,7 @@ def read_scores(path: PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def written_run(path: PathLike) -> str | None:
-    """Return which run wrote the scores in a folder, by the digest of its data and settings.
-
-    Args:
-        path: Folder with the scores.
-
-    Returns:
-        The digest; None where the run kept no blocks, or there are no scores that can be read.
-    """
+    """Return which run wrote the scores in a folder, by the digest of its data and settings."""
     try:
         run = _read_manifest(Path(path)).get("run")
     except InputError:

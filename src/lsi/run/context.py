@@ -23,15 +23,7 @@ from lsi.validation.problem import Problem
 
 
 def check_audit(audit: Any, what: str = "samples") -> None:
-    """Refuse anything but True, False or a number.
-
-    Args:
-        audit: How many are left out again.
-        what: What they are called.
-
-    Raises:
-        InputError: It is something else, or negative.
-    """
+    """Refuse anything but True, False or a number."""
     if not isinstance(audit, int) or audit < 0:
         raise InputError(f"audit must be True, False or a number of {what} ≥ 0, got {audit!r}.")
 

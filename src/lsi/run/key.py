@@ -16,23 +16,12 @@ from lsi.validation.problem import Problem
 
 
 def run_key(described: dict[str, Any], run: Run) -> dict[str, Any]:
-    """Return everything that decides the result of a run to the last bit, as JSON values.
-
-    Args:
-        described: What `lsi.run.manifest.describe_run` says of the run.
-        run: Checked data and settings.
-    """
+    """Return everything that decides the result of a run to the last bit, as JSON values."""
     return {**described, **rows_key(run.problem, run.audit, run.machine)}
 
 
 def rows_key(problem: Problem, audit: bool | int, machine: Machine) -> dict[str, Any]:
-    """Return what decides a result besides the data, the settings and the versions.
-
-    Args:
-        problem: Ids, and what is scored.
-        audit: How many are left out again.
-        machine: What the run may use.
-    """
+    """Return what decides a result besides the data, the settings and the versions."""
     return {
         "sample_id": digest_values(problem.sample_id),
         "scored": digest_values(problem.subset),
@@ -53,11 +42,7 @@ def _code() -> str:
 
 
 def digest_values(values: np.ndarray) -> str:
-    """Return the SHA-256 of an array's values.
-
-    Args:
-        values: Numbers, text, or Python objects that their `repr` tells apart.
-    """
+    """Return the SHA-256 of an array's values."""
     digest = hashlib.sha256(str((values.shape, values.dtype.str)).encode())
     if values.dtype == object:
         digest.update("\x00".join(map(repr, values.tolist())).encode())

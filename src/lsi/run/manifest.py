@@ -18,16 +18,7 @@ from lsi.validation.problem import Problem
 
 
 def build_table(task: Task, problem: Problem, result: LooResult) -> pd.DataFrame:
-    """Return one row a scored sample, in the order asked for.
-
-    Args:
-        task: Knows the columns of target and prediction.
-        problem: The checked problem.
-        result: What the engine found.
-
-    Returns:
-        The table of `docs/architecture.md`.
-    """
+    """Return one row a scored sample, in the order asked for."""
     where, told = problem.subset, task.columns(problem, result)
     return pd.DataFrame(
         {
@@ -46,17 +37,7 @@ def build_table(task: Task, problem: Problem, result: LooResult) -> pd.DataFrame
 
 
 def build_manifest(task: Task, run: Run, described: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """Return how the scores were made.
-
-    Args:
-        task: Knows what to say about the target.
-        run: Data and settings.
-        described: What `describe_run` said of them.
-        report: What the fit achieved.
-
-    Returns:
-        JSON values.
-    """
+    """Return how the scores were made."""
     return {
         **described,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

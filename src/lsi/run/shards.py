@@ -12,15 +12,7 @@ from lsi.tasks.base import Task
 
 
 def check_shard(shard: Shard | None, task: Task) -> None:
-    """Refuse parts of what is done at once.
-
-    Args:
-        shard: Which part; None: all.
-        task: What is scored.
-
-    Raises:
-        InputError: A regression, which is a single factorisation.
-    """
+    """Refuse parts of what is done at once."""
     if shard is not None and task.name == "regression":
         raise InputError(
             "A regression is scored from one factorisation, in seconds: there is nothing to divide. Leave "
@@ -29,13 +21,7 @@ def check_shard(shard: Shard | None, task: Task) -> None:
 
 
 def describe_shard(shard: Shard, run: str, done: np.ndarray) -> dict[str, Any]:
-    """Return what the manifest says of a part, as JSON values.
-
-    Args:
-        shard: Which part.
-        run: Digest of the whole run's data and settings.
-        done: `(n_scored,)`, which rows of the whole run's table it holds.
-    """
+    """Return what the manifest says of a part, as JSON values. Shapes: done `(n_scored,)`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], done.astype(np.int8), [0]])))
     rows = edges.reshape(-1, 2).tolist()
     return {"index": shard.index, "of": shard.of, "run": run, "n_scored": len(done), "rows": rows}

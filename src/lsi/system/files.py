@@ -21,20 +21,7 @@ _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def check_target(path: PathLike, overwrite: bool, is_ours: Recognise, needed_bytes: int) -> Path:
-    """Refuse a folder that cannot or must not be written.
-
-    Args:
-        path: Folder to write; its parents need not exist yet.
-        overwrite: Whether a folder that `is_ours` recognises may be replaced.
-        is_ours: Tells whether a folder holds what would be replaced, and nothing else.
-        needed_bytes: Free disk space that writing needs.
-
-    Returns:
-        The folder, with links resolved.
-
-    Raises:
-        OutputError: Something is in the way; the message names it and the cure.
-    """
+    """Refuse a folder that cannot or must not be written."""
     with explained(path):
         target = Path(os.path.realpath(path))
         _check_place(target, path)
@@ -51,17 +38,7 @@ def check_target(path: PathLike, overwrite: bool, is_ours: Recognise, needed_byt
 
 
 def replace_folder(target: Path, files: Mapping[str, bytes], is_ours: Recognise) -> None:
-    """Put a folder with these files in place of a missing, empty or older one, as a whole or not at all.
-
-    Args:
-        target: Folder to write, as `check_target` returned it.
-        files: Content by file name.
-        is_ours: Tells whether a folder holds what may be replaced, and nothing else.
-
-    Raises:
-        OutputError: The disk is full or read-only, or something else is in the way. What stood there before
-            is still there.
-    """
+    """Put a folder with these files in place of a missing, empty or older one, as a whole or not at all."""
     staging = _sibling(target, "new")
     try:
         with explained(target):
@@ -77,17 +54,7 @@ def replace_folder(target: Path, files: Mapping[str, bytes], is_ours: Recognise)
 
 
 def is_scores_folder(folder: Path, names: tuple[str, ...], manifest_name: str, format_name: str) -> bool:
-    """Return whether a folder holds only these files and its manifest names the format.
-
-    Args:
-        folder: An existing folder.
-        names: The files that it may hold.
-        manifest_name: The one among them that names the format.
-        format_name: What it has to say.
-
-    Returns:
-        False for a folder with any other file, or whose manifest is missing, unreadable or foreign.
-    """
+    """Return whether a folder holds only these files and its manifest names the format."""
     if not set(os.listdir(folder)) <= set(names):
         return False
     try:
@@ -99,17 +66,7 @@ def is_scores_folder(folder: Path, names: tuple[str, ...], manifest_name: str, f
 
 @contextmanager
 def explained(path: PathLike) -> Iterator[None]:
-    """Turn the operating system's errors into `OutputError`s that name the cure.
-
-    Args:
-        path: What the user asked to write, for the message.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        OutputError: In place of any other OSError.
-    """
+    """Turn the operating system's errors into `OutputError`s that name the cure."""
     try:
         yield
     except OutputError:
@@ -186,11 +143,7 @@ def _write_flushed(path: Path, content: bytes) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """See a folder's entries onto the disk.
-
-    Args:
-        folder: Whose files were written, renamed or removed.
-    """
+    """See a folder's entries onto the disk."""
     if os.name == "nt":  # Windows cannot open folders; its renames are journaled
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -235,14 +188,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def check_new(path: Path) -> None:
-    """Refuse a place that is taken or cannot be written; called before any work.
-
-    Args:
-        path: File or folder to make; its parents need not exist.
-
-    Raises:
-        OutputError: Something is in the way.
-    """
+    """Refuse a place that is taken or cannot be written; called before any work."""
     if os.path.lexists(path):
         raise OutputError(f"{str(path)!r} is already there and is never overwritten. Choose another name.")
     parent = path.absolute().parent
@@ -254,17 +200,7 @@ def check_new(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a hidden name beside `path` to write to; on success the file gets its name, else it is gone.
-
-    Args:
-        path: File to make.
-
-    Yields:
-        Where to write.
-
-    Raises:
-        OutputError: The place is taken, or the disk is full or read-only.
-    """
+    """Give a hidden name beside `path` to write to; on success the file gets its name, else it is gone."""
     check_new(path)
     staging = _hidden(path)
     try:
@@ -279,17 +215,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `path` to fill; on success it gets its name, else it is gone.
-
-    Args:
-        path: Folder to make.
-
-    Yields:
-        An empty folder.
-
-    Raises:
-        OutputError: The place is taken, or the disk is full or read-only.
-    """
+    """Give a hidden folder beside `path` to fill; on success it gets its name, else it is gone."""
     check_new(path)
     staging = _hidden(path)
     try:

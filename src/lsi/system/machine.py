@@ -35,14 +35,7 @@ class Machine:
 
 
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
-    """Return the cache's folder; it need not exist yet.
-
-    Args:
-        given: A folder; None: ``$LSI_CACHE``, else ``lsi`` in the user's cache folder.
-
-    Returns:
-        The folder.
-    """
+    """Return the cache's folder; it need not exist yet."""
     if given is not None:
         return Path(given).expanduser()
     if named := os.environ.get("LSI_CACHE"):

@@ -27,18 +27,7 @@ _LAST_CHARACTER = 0x10FFFF
 
 
 def load_npy(path: Path, *, mapped: bool = True) -> np.ndarray:
-    """Read a ``.npy`` file.
-
-    Args:
-        path: The file.
-        mapped: Whether it is memory-mapped, not read.
-
-    Returns:
-        The array.
-
-    Raises:
-        InputError: It is missing, damaged, or holds Python objects.
-    """
+    """Read a ``.npy`` file."""
     try:
         array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except PARSE_ERRORS as error:
@@ -55,17 +44,7 @@ def load_npy(path: Path, *, mapped: bool = True) -> np.ndarray:
 
 
 def npz_names(path: Path) -> list[str]:
-    """Return the names of the arrays in a ``.npz`` file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The names.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
+    """Return the names of the arrays in a ``.npz`` file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]

@@ -8,13 +8,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def ticks(progress: Progress | None, stage: str, total: int) -> Callable[[], None] | None:
-    """Return what reports one more step done whenever it is called; None where nobody listens.
-
-    Args:
-        progress: Who listens.
-        stage: Name of what is done.
-        total: Steps in all.
-    """
+    """Return what reports one more step done whenever it is called; None where nobody listens."""
     if progress is None:
         return None
     numbers = count(1)

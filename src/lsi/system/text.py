@@ -15,13 +15,6 @@ _KEPT = {"\u200c", "\u200d"}
 def plain_text(value: object, limit: int = 80) -> str:
     r"""Return `value` as one line without control, format or surrogate characters.
 
-    Args:
-        value: Anything with a text form.
-        limit: Longest text to return, in characters.
-
-    Returns:
-        The text; replaced characters show as ``\ufffd``, a cut is marked by an ellipsis.
-
     Examples:
         >>> plain_text("cat\x1b[31m")
         'cat�[31m'

@@ -32,16 +32,7 @@ from lsi.validation.problem import Problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
-    """Refuse a leave-one-out optimum that need not exist.
-
-    Args:
-        probe: The `LinearProbe`.
-        posterior: Name of the structure.
-        method: The engine's settings.
-
-    Raises:
-        InputError: No weight decay for `Newton`.
-    """
+    """Refuse a leave-one-out optimum that need not exist."""
     if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
@@ -65,15 +56,7 @@ def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> 
 
 
 def run(run: Run, method: Method) -> Outcome:
-    """Score by the method that was asked for.
-
-    Args:
-        run: Checked data and settings.
-        method: The engine's settings.
-
-    Returns:
-        Result, audit and the fit's report.
-    """
+    """Score by the method that was asked for."""
     return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
 
 
@@ -154,15 +137,7 @@ def make_engine(
     settings: Newton,
     memory: int | None = None,
 ) -> NewtonEngine | BlockEngine:
-    """Return the engine of a solver.
-
-    Args:
-        model: The trained probe.
-        curvature: What its fit left: the whole Hessian, or class blocks of it.
-        posterior: The posterior that scores are taken of.
-        settings: Tolerance and limits.
-        memory: Bytes that the run may use, from which the blocks get their size; None: no limit.
-    """
+    """Return the engine of a solver."""
     if isinstance(curvature, BlockCurvature):
         return BlockEngine(curvature, posterior, settings, memory)
     return NewtonEngine(model, curvature, posterior, settings, memory)

@@ -33,12 +33,6 @@ class MultiLabelResult(LooResult):
 
         Divergences and leverages are sums, probabilities a product, and the certificate is the mean of
         the heads' weighted with their LSI: an upper estimate of the sum's relative error.
-
-        Args:
-            heads: One result a label.
-
-        Returns:
-            Their sum.
         """
 
         def each(name: str) -> np.ndarray:
@@ -61,17 +55,7 @@ class MultiLabelResult(LooResult):
 
 
 def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
-    """Return given and likely labels, and what each label's head says.
-
-    Args:
-        problem: The checked problem.
-        result: What the heads found.
-
-    Returns:
-        For two classes those of a classification. For several labels `label` and `loo_prediction` (texts: the
-        labels that a sample has, with commas), `loo_probability` (that all labels are as given: the
-        product over heads), and `label_<name>`, `lsi_<name>`, `loo_probability_<name>`.
-    """
+    """Return given and likely labels, and what each label's head says."""
     if not isinstance(result, MultiLabelResult):
         return class_columns(problem, result)
     given = problem.target[problem.subset]
@@ -89,15 +73,7 @@ def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
 
 
 def manifest(problem: Problem) -> dict[str, Any]:
-    """Return the classes, or the labels and how many samples have each.
-
-    Args:
-        problem: The checked problem.
-
-    Returns:
-        For two classes `classes` and `class_counts`; for several labels `task`, `classes` (none), `outputs`
-        and `output_counts`.
-    """
+    """Return the classes, or the labels and how many samples have each."""
     if not problem.outputs:
         return class_manifest(problem)
     counts = problem.target.sum(0).tolist()
@@ -110,29 +86,13 @@ def manifest(problem: Problem) -> dict[str, Any]:
 
 
 def label_texts(indicators: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Return the labels of every sample as text.
-
-    Args:
-        indicators: ``(n, L)`` zeros and ones.
-        names: L names.
-
-    Returns:
-        ``(n,)`` names with commas, or ``(none)``.
-    """
+    """Return the labels of every sample as text. Shapes: indicators `(n, L)`."""
     rows = [", ".join(names[k] for k in np.flatnonzero(row)) or NONE for row in indicators]
     return np.array(rows, dtype=object)
 
 
 def class_columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
-    """Return the given label, and probability and prediction without the sample.
-
-    Args:
-        problem: The checked problem.
-        result: What the engine found.
-
-    Returns:
-        Columns `label`, `loo_probability` and `loo_prediction`, one entry a scored sample.
-    """
+    """Return the given label, and probability and prediction without the sample."""
     labels = pd.Series(problem.classes).infer_objects().to_numpy()
     return {
         "label": labels[problem.target[problem.subset]],
@@ -142,13 +102,6 @@ def class_columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
 
 
 def class_manifest(problem: Problem) -> dict[str, Any]:
-    """Return the classes and how many samples each has.
-
-    Args:
-        problem: The checked problem.
-
-    Returns:
-        Entries `classes` and `class_counts`.
-    """
+    """Return the classes and how many samples each has."""
     counts = np.bincount(problem.target, minlength=problem.n_classes)
     return {"classes": problem.classes.tolist(), "class_counts": counts.tolist()}

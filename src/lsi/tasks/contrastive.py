@@ -186,21 +186,7 @@ def _fitted(model: PairModel, progress: Progress | None) -> Arrays:
 def check_pair_settings(
     probe: Any, posterior: Any, method: Any, prior_precision: Any, audit: Any
 ) -> Newton | Retrain:
-    """Check everything that does not need the data.
-
-    Args:
-        probe: As in `score_pairs`.
-        posterior: As in `score_pairs`.
-        method: As in `score_pairs`.
-        prior_precision: As in `score_pairs`.
-        audit: As in `score_pairs`.
-
-    Returns:
-        The method with its settings.
-
-    Raises:
-        InputError: A setting that cannot be used.
-    """
+    """Check everything that does not need the data."""
     if not isinstance(probe, ContrastiveProbe):
         kind = type(probe).__name__
         raise InputError(f"probe must be a ContrastiveProbe, got {kind}. Use lsi.ContrastiveProbe(dim=32).")
@@ -224,20 +210,7 @@ def check_pair_settings(
 def check_pairs(
     left: Any, right: Any, *, subset: Any = None, sample_id: Any = None
 ) -> tuple[Problem, np.ndarray]:
-    """Check both sides' features before any work.
-
-    Args:
-        left: As in `score_pairs`.
-        right: As in `score_pairs`.
-        subset: As in `score_pairs`.
-        sample_id: As in `score_pairs`.
-
-    Returns:
-        The checked left side with ids and subset (its labels mean nothing), and the right features.
-
-    Raises:
-        InputError: Features that cannot be used, or sides that do not match row by row.
-    """
+    """Check both sides' features before any work."""
     sides = []
     for name, values in (("left", left), ("right", right)):
         try:

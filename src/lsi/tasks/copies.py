@@ -22,15 +22,7 @@ from lsi.system.machine import available_memory
 
 
 def retrain(run: Run, settings: Retrain) -> Outcome:
-    """Score by copies of the whole probe.
-
-    Args:
-        run: Checked data and settings.
-        settings: The protocol.
-
-    Returns:
-        Result, audit and what is to be said about the training.
-    """
+    """Score by copies of the whole probe."""
     engine = build_engine(run, settings)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
@@ -47,15 +39,7 @@ def retrain(run: Run, settings: Retrain) -> Outcome:
 
 
 def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
-    """Return the engine that trains copies of the probe.
-
-    Args:
-        run: Checked data and settings.
-        settings: The protocol.
-
-    Raises:
-        InputError: The posterior does not fit the module, or not in memory.
-    """
+    """Return the engine that trains copies of the probe."""
     problem, probe = run.problem, run.probe
     d, c = problem.n_features, problem.n_classes
     stack = build_stack(probe, d, c)
@@ -83,19 +67,7 @@ def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
 
 
 def build_stack(probe: Any, n_features: int, n_classes: int) -> Stack:
-    """Return many copies of the probe.
-
-    Args:
-        probe: The `MLPProbe`, `ModuleProbe` or `LinearProbe`.
-        n_features: D.
-        n_classes: C.
-
-    Returns:
-        The stack.
-
-    Raises:
-        InputError: The module cannot be used.
-    """
+    """Return many copies of the probe."""
     if isinstance(probe, ModuleProbe):
         return ModuleStack(probe.make, probe.loss, n_features, n_classes)
     if isinstance(probe, LinearProbe):

@@ -25,13 +25,6 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
     """Train a probe and factorise its curvature, or take its weights up and factorise alone.
 
     The factor is not kept: it is rebuilt from the weights that it was built at, which gives the same bits.
-
-    Args:
-        untrained: The untrained model.
-        work: Keeps the fit.
-
-    Returns:
-        As `fit`.
     """
     fresh: list[Fitted] = []
     rows = ClassRows(untrained)
@@ -55,16 +48,7 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
 
 
 def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = None) -> FittedBlocks:
-    """Train a probe of many classes, or take its weights up.
-
-    Args:
-        untrained: The untrained model.
-        work: Keeps the fit.
-        basis: `(D, R)`, into whose coordinates the trained model is brought; None: it stays in its own.
-
-    Returns:
-        The trained model, its class blocks and a report.
-    """
+    """Train a probe of many classes, or take its weights up. Shapes: basis `(D, R)`."""
     kept = work.once("fit", lambda: _arrays(*fit_blocks(untrained, work.progress)))
     model = replace(untrained, theta=_theta(kept["theta"], untrained))
     if basis is not None:
@@ -73,12 +57,7 @@ def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = 
 
 
 def solver_once(work: Work, choose: Callable[[], str]) -> str:
-    """Return the solver of a run: chosen once, since what the machine has left may change the choice.
-
-    Args:
-        work: Keeps the choice.
-        choose: Returns ``"dense"`` or ``"blocks"``.
-    """
+    """Return the solver of a run: chosen once, since what the machine has left may change the choice."""
     kept = work.once("solver", lambda: {"blocks": np.array(choose() == "blocks")})
     return "blocks" if bool(kept["blocks"]) else "dense"
 

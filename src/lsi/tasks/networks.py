@@ -26,16 +26,7 @@ from lsi.validation.problem import Problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
-    """Refuse what does not go together before the data are looked at.
-
-    Args:
-        probe: The `MLPProbe` or `ModuleProbe`.
-        posterior: Name of the structure.
-        method: The engine's settings.
-
-    Raises:
-        InputError: No weight decay for `Newton`, or seeds for a module that does not depend on them.
-    """
+    """Refuse what does not go together before the data are looked at."""
     if probe.training is not None and not isinstance(probe.training, Retrain):
         raise InputError(f"training must be lsi.Retrain(...) or None, got {probe.training!r}.")
     if isinstance(method, Newton):
@@ -57,15 +48,7 @@ def cost(problem: Problem, posterior: str, method: Method, memory: int | None = 
 
 
 def run(run: Run, method: Method) -> Outcome:
-    """Score by copies of the whole network, or by optima of its last layer.
-
-    Args:
-        run: Checked data and settings.
-        method: `Retrain` for the whole network, `Newton` for its last layer.
-
-    Returns:
-        Result, audit and the fit's report.
-    """
+    """Score by copies of the whole network, or by optima of its last layer."""
     return retrain(run, method) if isinstance(method, Retrain) else _last_layer(run, method)
 
 

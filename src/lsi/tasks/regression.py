@@ -21,16 +21,7 @@ from lsi.validation.problem import Problem, check_problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
-    """Refuse stopped training: the optimum is known in closed form.
-
-    Args:
-        probe: The `RidgeProbe`.
-        posterior: Name of the structure.
-        method: The engine's settings.
-
-    Raises:
-        InputError: The method is not `Newton`.
-    """
+    """Refuse stopped training: the optimum is known in closed form."""
     if not isinstance(method, Newton):
         raise InputError(
             "RidgeProbe is solved in closed form, without training. Leave method at 'newton'; stopped "
@@ -39,18 +30,7 @@ def check(probe: Any, posterior: str, method: Method) -> None:
 
 
 def run(run: Run, method: Method) -> Outcome:
-    """Score a regression.
-
-    Args:
-        run: Checked data and settings.
-        method: `Newton`, of which only the added weight decay matters: the closed form is exact.
-
-    Returns:
-        Result, audit and the fit's report.
-
-    Raises:
-        InputError: If the weights or the noise are not determined.
-    """
+    """Score a regression."""
     target = torch.from_numpy(run.problem.target).to(run.device)
     added = method.added_weight_decay if isinstance(method, Newton) else 0.0
     with run.clock("fit"):
@@ -104,17 +84,7 @@ def cost(problem: Problem, posterior: str, method: Method, memory: int | None = 
 
 
 def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
-    """Return target and prediction without the sample.
-
-    Args:
-        problem: The checked problem.
-        result: What `RidgeEngine` found.
-
-    Returns:
-        `label`, `loo_probability` (the chance of a residual at least this large), `loo_prediction`,
-        `loo_residual` and `loo_z` for one target; for several, `label` and `loo_prediction` are texts,
-        `loo_z` is the root of the mean square, and there are `label_<name>` and `loo_prediction_<name>`.
-    """
+    """Return target and prediction without the sample."""
     assert isinstance(result, RidgeResult)
     given, predicted = problem.target[problem.subset], result.loo_prediction
     if given.shape[1] == 1:
@@ -137,14 +107,7 @@ def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
 
 
 def manifest(problem: Problem) -> dict[str, Any]:
-    """Return the names of the targets.
-
-    Args:
-        problem: The checked problem.
-
-    Returns:
-        Entries `classes` (none) and `outputs`.
-    """
+    """Return the names of the targets."""
     return {"classes": [], "outputs": list(problem.outputs)}
 
 

@@ -34,16 +34,7 @@ from lsi.validation.targets import is_multilabel
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
-    """Refuse what these heads cannot do.
-
-    Args:
-        probe: The `SigmoidProbe`.
-        posterior: Name of the structure.
-        method: The engine's settings.
-
-    Raises:
-        InputError: The method is not `Newton`, or there is no weight decay.
-    """
+    """Refuse what these heads cannot do."""
     if not isinstance(method, Newton):
         raise InputError(
             "SigmoidProbe is scored at its optimum. Leave method at 'newton'; stopped training acts like "
@@ -104,15 +95,7 @@ def cost(problem: Problem, posterior: str, method: Method, memory: int | None = 
 
 
 def run(run: Run, method: Method) -> Outcome:
-    """Score every head, and add them up.
-
-    Args:
-        run: Checked data and settings.
-        method: `Newton`.
-
-    Returns:
-        Result, audit and the fit's report.
-    """
+    """Score every head, and add them up."""
     assert isinstance(method, Newton)
     heads = Heads(run, method)
     parts, weights, reports = [], [], []

@@ -29,14 +29,7 @@ def name_some(values: Sequence[Any] | np.ndarray, limit: int = 5) -> str:
 def as_matrix(X: Any) -> np.ndarray:
     """Return X as a 2-D numpy array of real numbers, not yet converted and not copied where avoidable.
 
-    Args:
-        X: Features of shape `(N, D)`: numpy array, torch tensor, pandas DataFrame or nested list.
-
-    Returns:
-        Array of shape `(N, D)` of booleans, integers or floats.
-
-    Raises:
-        InputError: X is sparse, complex, not 2-D, without columns, or holds objects or strings.
+    Shapes: X `(N, D)`.
     """
     _refuse_sparse(X)
     if isinstance(X, pd.DataFrame):
@@ -56,12 +49,7 @@ def to_float(matrix: np.ndarray) -> np.ndarray:
     float32 and float64 stay, float16 and booleans become float32, wider floats become float64, and integers
     become float32 where that loses nothing against float64, else float64.
 
-    Args:
-        matrix: Array of shape `(N, D)` of booleans, integers or floats.
-
-    Returns:
-        Array of shape `(N, D)`, float32 or float64. A memory-mapped array that needs no conversion stays
-        memory-mapped.
+    Shapes: matrix `(N, D)`.
     """
     dtype = _float_dtype(matrix)
     if matrix.dtype == dtype and matrix.flags.c_contiguous:
@@ -73,11 +61,7 @@ def to_float(matrix: np.ndarray) -> np.ndarray:
 def check_finite(features: np.ndarray) -> None:
     """Refuse features with NaN or infinite entries, naming how many rows and the first of them.
 
-    Args:
-        features: Float array of shape `(N, D)`; read in chunks.
-
-    Raises:
-        InputError: At least one entry is NaN or infinite, or so large that its square is.
+    Shapes: features `(N, D)`.
     """
     rows = [start + np.flatnonzero(~np.isfinite(chunk).all(axis=1)) for start, chunk in _chunks(features)]
     bad = np.concatenate(rows)
@@ -98,14 +82,7 @@ def check_finite(features: np.ndarray) -> None:
 
 
 def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Return a dense tensor from any device as numpy, sharing memory where possible.
-
-    Args:
-        tensor: Any dense tensor; types that numpy lacks (bfloat16, float8) become float32.
-
-    Returns:
-        Array of the same shape.
-    """
+    """Return a dense tensor from any device as numpy, sharing memory where possible."""
     known = {torch.float16, torch.float32, torch.float64}
     detached = tensor.detach().cpu()
     if detached.is_floating_point() and detached.dtype not in known:
@@ -114,15 +91,7 @@ def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def refuse_masked(values: Any, name: str) -> None:
-    """Refuse numpy masked arrays with masked entries: a plain conversion would drop the mask silently.
-
-    Args:
-        values: Anything.
-        name: How the message calls it.
-
-    Raises:
-        InputError: At least one entry is masked.
-    """
+    """Refuse numpy masked arrays with masked entries: a plain conversion would drop the mask silently."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         raise InputError(
             f"{name} is a masked array with masked entries. Remove these rows, or fill them in first."

@@ -18,20 +18,7 @@ from lsi.validation.features import name_some, refuse_masked, tensor_to_numpy
 
 
 def check_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return class codes and classes.
-
-    Args:
-        y: `(N,)` labels: integers, booleans, strings, floats without fraction, pandas Series or Categorical,
-            torch tensor, or any hashable objects. Floats become integers, bytes in text that are no
-            characters are escaped, and categories without samples are left out.
-
-    Returns:
-        The codes, `(N,)` int64 in `0 … C−1`, and the classes, `(C,)` object array of plain Python values,
-        sorted where they sort, else in order of appearance.
-
-    Raises:
-        InputError: y is None, not 1-D, has missing labels, fractions (regression), or unhashable labels.
-    """
+    """Return class codes and classes. Shapes: y `(N,)`."""
     values = as_vector(y, "y")
     missing = np.flatnonzero(pd.isna(values))
     if missing.size:
@@ -43,19 +30,7 @@ def check_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_vector(values: Any, name: str) -> np.ndarray:
-    """Return labels or ids as a 1-D numpy array whose entries keep their type.
-
-    Args:
-        values: Array, tensor, pandas object, list or tuple with N entries. The entries of a list may be of
-            mixed type: `[1, "a"]` stays an integer and a string.
-        name: How messages call it.
-
-    Returns:
-        Array of shape `(N,)`, of dtype object where the entries are not of one simple type.
-
-    Raises:
-        InputError: It is None or not 1-D.
-    """
+    """Return labels or ids as a 1-D numpy array whose entries keep their type."""
     if values is None:
         # The wording is scikit-learn's, which users of its estimators search for.
         raise InputError(f"This method requires {name} to be passed, but the target {name} is None.")
@@ -78,15 +53,7 @@ def object_array(values: list[Any]) -> np.ndarray:
 
 
 def check_hashable(values: Iterable[Any], name: str) -> None:
-    """Refuse entries that cannot be told apart by value.
-
-    Args:
-        values: Labels or ids.
-        name: How the message calls them.
-
-    Raises:
-        InputError: An entry has no hash; the message names its row.
-    """
+    """Refuse entries that cannot be told apart by value."""
     for row, value in enumerate(values):
         try:
             hash(value)

@@ -11,19 +11,7 @@ from lsi.errors import InputError, nearest
 
 
 def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
-    """Return a setting that has to be a positive finite number.
-
-    Args:
-        name: Name of the setting, for the message.
-        value: What was given.
-        allow_zero: Whether zero is fine too.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        InputError: It is no number, NaN, infinite, negative, or zero where that is not allowed.
-    """
+    """Return a setting that has to be a positive finite number."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if is_number else math.nan
     if math.isfinite(number) and (number > 0 or (allow_zero and number == 0)):
@@ -33,19 +21,7 @@ def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
-    """Return a setting that has to be one of a few names.
-
-    Args:
-        name: Name of the setting, for the message.
-        value: What was given.
-        known: The names that exist.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: The name is not known; the message gives the nearest ones.
-    """
+    """Return a setting that has to be one of a few names."""
     names = list(known)
     if isinstance(value, str) and value in names:
         return value

@@ -18,17 +18,7 @@ from lsi.validation.labels import check_hashable
 
 
 def check_numbers(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the targets of a regression.
-
-    Args:
-        y: `(N,)` or `(N, T)` finite numbers: numpy, torch, pandas or nested lists.
-
-    Returns:
-        `(N, T)` float64, and T names: those of the columns, else `"0"`, `"1"`, ….
-
-    Raises:
-        InputError: y is None, no array of numbers, or holds NaN or infinity.
-    """
+    """Return the targets of a regression. Shapes: y `(N,)`."""
     array, names = _matrix(y, "y", "Pass one number a sample, or one column a target.")
     if array.dtype.kind == "c":
         raise InputError("Complex data not supported: y is complex. Pass real numbers.")
@@ -49,17 +39,7 @@ def check_numbers(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def check_indicators(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return which labels every sample has.
-
-    Args:
-        y: `(N, L)` zeros and ones or booleans (numpy, torch, pandas), or N lists, tuples or sets of labels.
-
-    Returns:
-        `(N, L)` int64 zeros and ones, and L names: those of the columns, or the labels, sorted.
-
-    Raises:
-        InputError: An entry is neither 0 nor 1, a sample's labels are no collection, or there is no label.
-    """
+    """Return which labels every sample has. Shapes: y `(N, L)`."""
     if has_label_lists(y):
         return _binarise(list(y))
     array, names = _matrix(y, "y", "Pass zeros and ones, one column a label, or a list of labels a sample.")

@@ -13,18 +13,7 @@ if TYPE_CHECKING:
 
 
 def with_labels(samples: Samples, skip: bool) -> Samples:
-    """Return the samples that have a label.
-
-    Args:
-        samples: The data.
-        skip: Whether samples without one are left out instead of refused.
-
-    Returns:
-        The samples, with a note where some were left out.
-
-    Raises:
-        InputError: If labels are missing and `skip` is not set.
-    """
+    """Return the samples that have a label."""
     import numpy as np
     import pandas as pd
 
@@ -46,17 +35,7 @@ def with_labels(samples: Samples, skip: bool) -> Samples:
 
 
 def standardised(samples: Samples) -> Samples:
-    """Return the samples with features of mean 0 and standard deviation 1.
-
-    Args:
-        samples: Samples with features.
-
-    Returns:
-        The same samples.
-
-    Raises:
-        InputError: If the samples are raw items.
-    """
+    """Return the samples with features of mean 0 and standard deviation 1."""
     from lsi.data.archives.named import standardise
     from lsi.validation.features import as_matrix
 
@@ -68,19 +47,7 @@ def standardised(samples: Samples) -> Samples:
 def chosen(
     samples: Samples, truth: Corruption | None, data: DataOptions
 ) -> tuple[Samples, Corruption | None]:
-    """Keep the classes and the first samples that were asked for.
-
-    Args:
-        samples: The data.
-        truth: What was changed.
-        data: Which samples are wanted.
-
-    Returns:
-        The samples that stay, and the truth about them.
-
-    Raises:
-        InputError: If a class is unknown or the number is not positive.
-    """
+    """Keep the classes and the first samples that were asked for."""
     import numpy as np
 
     from lsi.data.corruption.items import match_classes

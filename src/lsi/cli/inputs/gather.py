@@ -59,24 +59,7 @@ def gather(
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> Gathered:
-    """Load the data, change them as asked, choose, and encode what is raw.
-
-    Args:
-        data: What is scored.
-        corruption: What is changed on purpose.
-        encoder: How raw items become features.
-        probe: The task, and what is trained.
-        seed: Seed of the changes.
-        machine: Where the encoder computes.
-        progress: Called as ``progress(stage, done, total)``.
-        say: Called with sentences for the user before long work.
-
-    Returns:
-        The data with features.
-
-    Raises:
-        InputError: If anything cannot be used as it is.
-    """
+    """Load the data, change them as asked, choose, and encode what is raw."""
     from lsi.data import load_samples
     from lsi.data.targets import choose_task, with_targets
 
@@ -102,16 +85,7 @@ def gather(
 
 
 def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progress | None) -> Any:
-    """Return what the sources need to know.
-
-    Args:
-        data: What is scored.
-        encoder: Where the cache is.
-        progress: For downloads.
-
-    Returns:
-        `lsi.data.SourceOptions`.
-    """
+    """Return what the sources need to know."""
     from lsi.data import SourceOptions
 
     return SourceOptions(
@@ -134,21 +108,7 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
 def corrupted(
     samples: Samples, options: CorruptionOptions, data: DataOptions, seed: int, task: str
 ) -> tuple[Samples, Corruption | None]:
-    """Change labels and data as asked, in the order: people's labels, label noise, data noise.
-
-    Args:
-        samples: The data.
-        options: What is changed.
-        data: Where the file of people's labels may be.
-        seed: Seed where none is given.
-        task: As `choose_task` returns.
-
-    Returns:
-        The samples, and the truth about them.
-
-    Raises:
-        InputError: If a setting cannot be used.
-    """
+    """Change labels and data as asked, in the order: people's labels, label noise, data noise."""
     from lsi.data import corrupt_data, corrupt_labels, human_labels, known_truth, read_transition
     from lsi.data.targets import CLASSES
 
@@ -186,15 +146,7 @@ def corrupted(
 
 
 def labels_of(samples: Samples, truth: Corruption | None) -> np.ndarray:
-    """Return what to train on: the changed labels where there are any.
-
-    Args:
-        samples: The data.
-        truth: What was changed.
-
-    Returns:
-        ``(N,)`` labels or numbers, or ``(N, T)`` of several.
-    """
+    """Return what to train on: the changed labels where there are any."""
     from lsi.data.targets import target_of
 
     labels: np.ndarray = target_of(samples) if truth is None else truth.labels
@@ -211,24 +163,7 @@ def encoded(
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> Gathered:
-    """Turn raw items into features, and leave out those that cannot be read.
-
-    Args:
-        samples: Samples with raw items.
-        truth: What was changed.
-        options: The encoder.
-        skip_broken: Whether broken items are left out instead of refused.
-        task: As `choose_task` returns.
-        machine: Where the encoder computes.
-        progress: Called as ``progress(stage, done, total)``.
-        say: Called with sentences for the user.
-
-    Returns:
-        The data with features.
-
-    Raises:
-        InputError: If the encoder cannot be had or an item cannot be read.
-    """
+    """Turn raw items into features, and leave out those that cannot be read."""
     import numpy as np
 
     from lsi.data.targets import CLASSES

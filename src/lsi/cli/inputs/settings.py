@@ -12,17 +12,7 @@ _FLAGS = {"batch_size": "train_batch_size"}
 
 
 def build_method(options: MethodOptions) -> Any:
-    """Return the leave-one-out method that the options mean.
-
-    Args:
-        options: What was given; a setting of `retrain` alone chooses it.
-
-    Returns:
-        `lsi.Newton` or `lsi.Retrain` with these settings, defaults elsewhere.
-
-    Raises:
-        InputError: If settings of both methods are mixed, or one is out of range.
-    """
+    """Return the leave-one-out method that the options mean."""
     from lsi import Newton, Retrain
 
     if options.num_batches not in (None, 1):
@@ -56,17 +46,7 @@ def build_method(options: MethodOptions) -> Any:
 
 
 def build_optimizer(options: MethodOptions) -> Any:
-    """Return the training algorithm that the options mean; None: not given.
-
-    Args:
-        options: What was given; a setting of one algorithm alone chooses it.
-
-    Returns:
-        Its name, or its settings.
-
-    Raises:
-        InputError: If settings of another algorithm are given.
-    """
+    """Return the training algorithm that the options mean; None: not given."""
     from lsi import DPSGD, SAM
 
     sam = {"rho": options.rho}
@@ -82,17 +62,7 @@ def build_optimizer(options: MethodOptions) -> Any:
 
 
 def audit_size(audit: int | bool | None) -> int | bool:
-    """Return what `lsi.score` takes as ``audit``.
-
-    Args:
-        audit: A number of samples, False for none, True or None for the library's choice.
-
-    Returns:
-        The same, with 0 as False.
-
-    Raises:
-        InputError: If the number is negative.
-    """
+    """Return what `lsi.score` takes as ``audit``."""
     if audit is None or isinstance(audit, bool):
         return audit is not False
     if audit < 0:
@@ -101,18 +71,7 @@ def audit_size(audit: int | bool | None) -> int | bool:
 
 
 def subset_text(data: DataOptions, n_samples: int) -> str | None:
-    """Return the subset to score as `parse_subset` reads it.
-
-    Args:
-        data: Options, of which ``--range1`` and ``--range2`` are another way to write a range.
-        n_samples: Number of samples.
-
-    Returns:
-        The text; None: all samples.
-
-    Raises:
-        InputError: If both ways are used.
-    """
+    """Return the subset to score as `parse_subset` reads it."""
     if data.range1 is None and not data.range2:
         return data.subset
     if data.subset is not None:
@@ -121,14 +80,7 @@ def subset_text(data: DataOptions, n_samples: int) -> str | None:
 
 
 def use_machine(machine: MachineOptions) -> None:
-    """Limit the processor threads that torch uses, and try the device.
-
-    Args:
-        machine: What the computation runs on.
-
-    Raises:
-        InputError: If there is not at least one thread, or the device cannot be used.
-    """
+    """Limit the processor threads that torch uses, and try the device."""
     import torch
 
     from lsi.planning.cost import parse_size
@@ -151,14 +103,7 @@ def use_machine(machine: MachineOptions) -> None:
 
 
 def workers_of(machine: MachineOptions) -> int:
-    """Return how many workers a run on this cluster would have; 1 without a cluster.
-
-    Args:
-        machine: What the computation runs on.
-
-    Raises:
-        InputError: The cluster cannot be reached, or has no room for a worker.
-    """
+    """Return how many workers a run on this cluster would have; 1 without a cluster."""
     if machine.ray is None:
         return 1
     from lsi.execution.ray_cluster import room_for
@@ -167,18 +112,7 @@ def workers_of(machine: MachineOptions) -> int:
 
 
 def seed_of(seed: int | None, flag: str) -> int:
-    """Return a seed, 0 where none is given.
-
-    Args:
-        seed: What was given.
-        flag: The option, for the message.
-
-    Returns:
-        The seed.
-
-    Raises:
-        InputError: If it is negative.
-    """
+    """Return a seed, 0 where none is given."""
     if seed is not None and not 0 <= seed < 1 << 63:
         raise InputError(f"{flag} must not be negative, nor have more than 18 digits, got {seed}.")
     return seed or 0

@@ -14,18 +14,7 @@ if TYPE_CHECKING:
 
 
 def build_probe(options: ProbeOptions, task: str) -> Any:
-    """Return the probe for a task.
-
-    Args:
-        options: What was given.
-        task: As `choose_task` returns.
-
-    Returns:
-        `lsi.LinearProbe`, `lsi.MLPProbe`, `lsi.RidgeProbe` or `lsi.SigmoidProbe` with these settings.
-
-    Raises:
-        InputError: If a setting belongs to another task.
-    """
+    """Return the probe for a task."""
     from lsi import LinearProbe, RidgeProbe, SigmoidProbe
 
     decay, intercept = options.weight_decay, options.intercept
@@ -41,18 +30,7 @@ def build_probe(options: ProbeOptions, task: str) -> Any:
 
 
 def build_network(options: ProbeOptions, task: str) -> Any:
-    """Return the network that the options mean; None: a probe without hidden layers.
-
-    Args:
-        options: What was given; a setting of networks alone chooses one.
-        task: As `choose_task` returns.
-
-    Returns:
-        `lsi.MLPProbe`, or None.
-
-    Raises:
-        InputError: If a network cannot do the task, or settings of one are given for another probe.
-    """
+    """Return the network that the options mean; None: a probe without hidden layers."""
     settings = {"activation": options.activation, "posterior_layers": options.posterior_layers}
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     if options.hidden:
@@ -70,16 +48,7 @@ def build_network(options: ProbeOptions, task: str) -> Any:
 
 
 def as_column(target: np.ndarray, task: str, names: tuple[str, ...]) -> np.ndarray:
-    """Return targets as one column of a table.
-
-    Args:
-        target: ``(N,)`` or ``(N, T)`` targets.
-        task: As a manifest says.
-        names: Of several labels.
-
-    Returns:
-        ``(N,)``: one target as it is, several as text.
-    """
+    """Return targets as one column of a table. Shapes: target `(N,)`."""
     from lsi.data.samples import row_texts
     from lsi.tasks.columns import label_texts
 
@@ -89,20 +58,7 @@ def as_column(target: np.ndarray, task: str, names: tuple[str, ...]) -> np.ndarr
 
 
 def corrupt(samples: Samples, options: CorruptionOptions, task: str, seed: int) -> Corruption | None:
-    """Change targets that are no classes, as asked.
-
-    Args:
-        samples: The data.
-        options: What is changed.
-        task: ``regression`` or ``multilabel``.
-        seed: Seed of the draw.
-
-    Returns:
-        The truth about the targets, or None where nothing was changed.
-
-    Raises:
-        InputError: If a way to change classes was asked for.
-    """
+    """Change targets that are no classes, as asked."""
     from lsi.data.corruption.labels import corrupt_targets
 
     refused = {

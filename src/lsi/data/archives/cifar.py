@@ -74,16 +74,6 @@ def load_cifar(name: str, options: SourceOptions) -> Samples:
     """Load CIFAR-10 or CIFAR-100.
 
     The pixels are unpacked once into the cache and memory-mapped from there.
-
-    Args:
-        name: ``cifar10`` or ``cifar100``.
-        options: Where the archive is, and which split is wanted.
-
-    Returns:
-        Raw images, ``(N, 32, 32, 3)`` uint8; ids are positions in the official order.
-
-    Raises:
-        InputError: If the archive cannot be had, is damaged, or asks to run code.
     """
     which, split = CIFAR[name], options.split or "train"
     if split not in which.batches:

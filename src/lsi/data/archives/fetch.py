@@ -59,20 +59,7 @@ class Found:
 
 
 def locate(archive: Archive, options: SourceOptions) -> Found:
-    """Find an archive in ``data_dir``, then among earlier downloads, else download it.
-
-    Args:
-        archive: What is wanted.
-        options: Where to look.
-
-    Returns:
-        The file. One in ``data_dir`` is taken as it is, with a note where its checksum differs.
-
-    Raises:
-        InputError: If it is in neither place and cannot be downloaded, or the download is not what was
-            published.
-        OutputError: If the download cannot be written.
-    """
+    """Find an archive in ``data_dir``, then among earlier downloads, else download it."""
     if options.data_dir is not None:
         if not options.data_dir.is_dir():
             raise InputError(f"--data-dir {options.data_dir} is no folder. Name the folder of the archives.")
@@ -144,19 +131,7 @@ def _copy(archive: Archive, part: Path, progress: Progress | None) -> str:
 
 
 def unpack(found: Found, folder: Path) -> Path:
-    """Unpack an archive as a whole or not at all.
-
-    Args:
-        found: A tar archive.
-        folder: Where its content goes; left alone where it exists.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: If the archive is damaged, or holds paths or links that leave the folder.
-        OutputError: If the folder cannot be written.
-    """
+    """Unpack an archive as a whole or not at all."""
     if folder.is_dir():
         return folder
     staging = folder.with_name(f"{folder.name}.{os.getpid()}.part")
@@ -203,17 +178,7 @@ def _plain_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.Tar
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
-    """Open a tar archive of any compression.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The archive, open.
-
-    Raises:
-        InputError: If it is none, or damaged.
-    """
+    """Open a tar archive of any compression."""
     try:
         return tarfile.open(path, "r:*")
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -221,18 +186,7 @@ def open_tar(path: Path) -> tarfile.TarFile:
 
 
 def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
-    """Open a file inside an archive; nothing is written to disk.
-
-    Args:
-        archive: The open archive.
-        entry: One of its entries.
-
-    Returns:
-        The file, open for reading.
-
-    Raises:
-        InputError: If the entry is no plain file.
-    """
+    """Open a file inside an archive; nothing is written to disk."""
     file = archive.extractfile(entry) if entry.isreg() else None
     if file is None or entry.size > LARGEST_MEMBER:
         raise InputError(

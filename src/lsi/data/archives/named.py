@@ -17,11 +17,7 @@ from lsi.errors import InputError, nearest
 def standardise(features: np.ndarray) -> np.ndarray:
     """Return columns with mean 0 and standard deviation 1; a constant column becomes 0.
 
-    Args:
-        features: ``(N, D)`` numbers.
-
-    Returns:
-        ``(N, D)`` float64.
+    Shapes: features `(N, D)`.
     """
     centred = features - features.mean(axis=0)
     scale = centred.std(axis=0)
@@ -108,14 +104,7 @@ _SPELLINGS = {"cifar_10": "cifar10", "cifar_100": "cifar100", "fashionmnist": "f
 
 
 def canonical_name(name: str) -> str:
-    """Return `name` as the registry spells it: lower case, underscores.
-
-    Args:
-        name: A name as a user typed it, for example ``Breast-Cancer``.
-
-    Returns:
-        For example ``breast_cancer``.
-    """
+    """Return `name` as the registry spells it: lower case, underscores."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     return _SPELLINGS.get(plain, plain)
 

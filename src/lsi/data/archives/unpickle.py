@@ -101,18 +101,7 @@ class _ArrayUnpickler(pickle._Unpickler):
 
 
 def load_arrays(file: BinaryIO, what: str) -> Any:
-    """Read a pickle of plain values and numpy arrays.
-
-    Args:
-        file: Open for reading in binary.
-        what: How messages call it.
-
-    Returns:
-        What it holds, tuples as lists; text of Python 2 comes as bytes.
-
-    Raises:
-        InputError: If it is damaged, or names anything but numpy arrays.
-    """
+    """Read a pickle of plain values and numpy arrays."""
     try:
         return _finished(_ArrayUnpickler(file, encoding="bytes").load(), {})
     except _NotAllowedError as error:

@@ -50,18 +50,7 @@ _SYNSETS = {
 
 
 def load_fashion_mnist(name: str, options: SourceOptions) -> Samples:
-    """Load Fashion-MNIST from its four idx files, gzipped or not.
-
-    Args:
-        name: ``fashion_mnist``.
-        options: Where the files are, and which split is wanted.
-
-    Returns:
-        Raw images, ``(N, 28, 28)`` uint8; ids are positions in the official order.
-
-    Raises:
-        InputError: If the files cannot be had or are damaged.
-    """
+    """Load Fashion-MNIST from its four idx files, gzipped or not."""
     split = options.split or "train"
     if split not in ("train", "test"):
         raise InputError(f"Fashion-MNIST has the splits train and test, not {split!r}.")
@@ -82,19 +71,7 @@ def load_fashion_mnist(name: str, options: SourceOptions) -> Samples:
 
 
 def load_archived_folder(name: str, options: SourceOptions) -> Samples:
-    """Load Imagenette or Imagewoof (160 pixels).
-
-    Args:
-        name: ``imagenette`` or ``imagewoof``.
-        options: Where the archive or its unpacked folder is; the split is ``train`` or ``test`` (the
-            folder that the publisher calls val).
-
-    Returns:
-        Raw images; ids are file names inside the archive.
-
-    Raises:
-        InputError: If the archive cannot be had, or is damaged or hostile.
-    """
+    """Load Imagenette or Imagewoof (160 pixels)."""
     archive = _FOLDERS[name]
     notes: tuple[str, ...] = ()
     stem = archive.name.removesuffix(".tgz")

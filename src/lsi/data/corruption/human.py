@@ -73,17 +73,7 @@ def human_labels(labels: np.ndarray, kind: str, path: Path) -> Corruption:
 
 
 def read_human_labels(path: Path) -> dict[str, np.ndarray]:
-    """Read a published .pt file: a zip archive around a pickle of numpy arrays.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Arrays of class codes by key.
-
-    Raises:
-        InputError: If it is missing, damaged, or asks to run code.
-    """
+    """Read a published .pt file: a zip archive around a pickle of numpy arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]

@@ -71,19 +71,7 @@ def corrupt_data(
 
 
 def match_classes(labels: np.ndarray, given: Sequence[Any], flag: str) -> np.ndarray:
-    """Return the labels that were named, in the type of the labels.
-
-    Args:
-        labels: ``(N,)`` labels.
-        given: Names as typed; empty: all classes.
-        flag: The option, for the message.
-
-    Returns:
-        Labels that occur.
-
-    Raises:
-        InputError: If one does not occur.
-    """
+    """Return the labels that were named, in the type of the labels. Shapes: labels `(N,)`."""
     classes = list(dict.fromkeys(labels.tolist()))
     if not len(given):
         return np.array(classes, dtype=labels.dtype)

@@ -226,26 +226,17 @@ SHIFT = 3.0
 def corrupt_targets(targets: np.ndarray, rate: float, seed: int = 0, task: str = "regression") -> Corruption:
     """Change targets on purpose.
 
-    Exactly ``round(rate · N)`` samples are drawn without replacement. In a regression every target of theirs
+    Exactly ``round(rate · N)`` samples are drawn without replacement. In a regression every target of
+    theirs
     is moved by 3 standard deviations of that target, up or down with equal chance. Of several labels, one
     drawn evenly is given where it was not, or taken away. The result depends on the arguments only.
-
-    Args:
-        targets: ``(N,)`` or ``(N, T)`` numbers; for several labels ``(N, L)`` zeros and ones.
-        rate: Share of samples to change, ``0 ≤ rate < 1``.
-        seed: Seed of the draw, not negative.
-        task: ``"regression"`` or ``"multilabel"``.
-
-    Returns:
-        The changed targets beside the originals.
-
-    Raises:
-        InputError: If the rate is out of range, or targets are no numbers.
 
     Examples:
         >>> change = corrupt_targets(np.arange(10.0), 0.2)
         >>> change.n_corrupted, float(np.abs(change.labels - change.original_labels).max().round(3))
         (2, 8.617)
+
+    Shapes: targets `(N,)`.
     """
     if not 0 <= rate < 1:
         raise InputError(f"the share of targets to change must be at least 0 and less than 1, got {rate!r}.")

@@ -40,18 +40,7 @@ def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
 
 
 def read_safetensors(path: Path, options: SourceOptions) -> Samples:
-    """Read ``X``, ``y`` and, where present, ``ids`` from a ``.safetensors`` file; memory-mapped.
-
-    Args:
-        path: The file.
-        options: As in `read_npz`.
-
-    Returns:
-        The samples.
-
-    Raises:
-        InputError: If the file is broken, or lacks ``X`` or ``y``.
-    """
+    """Read ``X``, ``y`` and, where present, ``ids`` from a ``.safetensors`` file; memory-mapped."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -74,16 +63,7 @@ def read_safetensors(path: Path, options: SourceOptions) -> Samples:
 def read_npy(path: Path, options: SourceOptions) -> Samples:
     """Read features from a ``.npy`` file, memory-mapped, and labels from a file beside it.
 
-    Args:
-        path: An `(N, D)` array.
-        options: ``labels`` names the file of labels (``.npy``, or text with one label a line); default:
-            ``<stem>_labels.npy`` or ``<stem>_y.npy`` in the same folder.
-
-    Returns:
-        The samples.
-
-    Raises:
-        InputError: If a file is missing, broken, or holds Python objects.
+    Shapes: path `(N, D)`.
     """
     labels = find_labels(path, options)
     features = load_npy(path)
@@ -97,18 +77,7 @@ def read_npy(path: Path, options: SourceOptions) -> Samples:
 
 
 def find_labels(path: Path, options: SourceOptions) -> Path:
-    """Return the file of labels that belongs to a ``.npy`` file of features.
-
-    Args:
-        path: The features.
-        options: ``labels`` names the file.
-
-    Returns:
-        Its path.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Return the file of labels that belongs to a ``.npy`` file of features."""
     beside = [path.with_name(f"{path.stem}{tail}.npy") for tail in ("_labels", "_y")]
     labels = options.labels or next((place for place in beside if place.is_file()), None)
     if labels is None:
@@ -171,14 +140,7 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options
 
 
 def require_file(path: Path) -> None:
-    """Check that a file is there.
-
-    Args:
-        path: The file.
-
-    Raises:
-        InputError: If it is not there; the message says what is, and which files have similar names.
-    """
+    """Check that a file is there."""
     if path.is_dir():
         raise InputError(f"{path} is a folder. Give the path of a file.")
     if path.is_file():

@@ -16,17 +16,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 
 
 def read_image_folder(folder: Path) -> Samples:
-    """Find the images of a folder; none is opened.
-
-    Args:
-        folder: Its sub-folders are the classes; deeper folders belong to the class above them.
-
-    Returns:
-        Raw images, sorted by name; the id is the path inside the folder, with slashes.
-
-    Raises:
-        InputError: If there are no images in sub-folders.
-    """
+    """Find the images of a folder; none is opened."""
     names: list[str] = []
     labels: list[str] = []
     loose = other = 0

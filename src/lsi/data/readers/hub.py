@@ -35,18 +35,7 @@ class HubTable(TableFile):
 
 
 def read_hub(text: str, options: SourceOptions) -> Samples:
-    """Load a dataset of the hub.
-
-    Args:
-        text: ``hf:owner/name`` or ``hf:owner/name:configuration``.
-        options: Split (default ``train``) and columns.
-
-    Returns:
-        The samples.
-
-    Raises:
-        InputError: If the extra is missing, or the dataset cannot be had.
-    """
+    """Load a dataset of the hub."""
     try:
         import datasets
     except ImportError as error:

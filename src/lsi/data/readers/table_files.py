@@ -217,17 +217,7 @@ FORMATS: dict[str, Callable[[Path], TableFile]] = {
 
 
 def open_table_file(path: Path) -> TableFile:
-    """Open a table file by its suffix.
-
-    Args:
-        path: An existing file with a suffix in `FORMATS`.
-
-    Returns:
-        The file; its rows are not in memory.
-
-    Raises:
-        InputError: If it is damaged, or not of its suffix's format.
-    """
+    """Open a table file by its suffix."""
     try:
         file = FORMATS[path.suffix.lower()](path)
         _check_names(file)

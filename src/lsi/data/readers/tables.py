@@ -127,18 +127,7 @@ class TableItems(Items):
 
 
 def read_table(path: Path, options: SourceOptions) -> Samples:
-    """Read a table file, or a folder of table files that are parts of one.
-
-    Args:
-        path: A file with a suffix in `FORMATS`, or a folder of such files.
-        options: Which columns are what.
-
-    Returns:
-        Samples with raw items, or with features where no column of items is named or found.
-
-    Raises:
-        InputError: If the files or the columns cannot be used.
-    """
+    """Read a table file, or a folder of table files that are parts of one."""
     if path.is_dir():
         paths = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in FORMATS)
         table = Table([open_table_file(entry) for entry in paths], path, path.resolve().name)
@@ -151,19 +140,7 @@ def read_table(path: Path, options: SourceOptions) -> Samples:
 
 
 def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> Samples:
-    """Return the samples that a table holds.
-
-    Args:
-        table: The table.
-        options: Which columns are what.
-        source: Where it came from, for the manifest.
-
-    Returns:
-        The samples.
-
-    Raises:
-        InputError: If a column is missing or cannot be used.
-    """
+    """Return the samples that a table holds."""
     if not table.n_rows:
         raise InputError(f"{table.name} has no rows.")
     several = _label_columns(table, options)
@@ -239,18 +216,7 @@ def _targets(table: Table, names: list[str]) -> np.ndarray:
 
 
 def label_column(paths: Sequence[Path], options: SourceOptions) -> str:
-    """Return the column that `read_table` takes the labels from.
-
-    Args:
-        paths: The files of the table.
-        options: Which columns are what.
-
-    Returns:
-        Its name.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Return the column that `read_table` takes the labels from."""
     return _label_column(Table([open_table_file(paths[0])], paths[0].parent, paths[0].name), options)
 
 

@@ -18,18 +18,7 @@ from lsi.system.npy import load_npy, npz_names, read_npz
 
 
 def relabelled(values: np.ndarray, labels: Mapping[int, Any]) -> np.ndarray:
-    """Return labels with some replaced, of the same kind; text may grow longer.
-
-    Args:
-        values: `(N,)` labels.
-        labels: New label by row.
-
-    Returns:
-        A new array; the same one where nothing changes.
-
-    Raises:
-        InputError: A new label is of another type.
-    """
+    """Return labels with some replaced, of the same kind; text may grow longer. Shapes: values `(N,)`."""
     if not labels:
         return values
     rows = np.fromiter(labels, dtype=np.int64, count=len(labels))
@@ -63,19 +52,7 @@ def write_npz(
     labels: Mapping[int, Any],
     options: SourceOptions,
 ) -> None:
-    """Write a .npz: arrays with one row a sample lose rows, others stay.
-
-    Args:
-        source: The file that was read.
-        output: File to write.
-        samples: What was read.
-        keep: `(N,)` bool.
-        labels: New label by row.
-        options: How the source was read.
-
-    Raises:
-        InputError: An array holds Python objects, or a label does not fit.
-    """
+    """Write a .npz: arrays with one row a sample lose rows, others stay. Shapes: keep `(N,)`."""
     key = options.label_column or "y"
     arrays = read_npz(source, npz_names(source))
     if _ids_move(arrays, options, keep):
@@ -97,16 +74,7 @@ def write_safetensors(
     labels: Mapping[int, Any],
     options: SourceOptions,
 ) -> None:
-    """Write a .safetensors file, as `write_npz` does.
-
-    Args:
-        source: The file that was read.
-        output: File to write.
-        samples: What was read.
-        keep: `(N,)` bool.
-        labels: New label by row.
-        options: How the source was read.
-    """
+    """Write a .safetensors file, as `write_npz` does. Shapes: keep `(N,)`."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -134,16 +102,7 @@ def write_npy(
     labels: Mapping[int, Any],
     options: SourceOptions,
 ) -> None:
-    """Write features as .npy and labels beside them, as .npy or text.
-
-    Args:
-        source: The features that were read.
-        output: File of features to write; labels go to `<stem>_labels` with the suffix that they had.
-        samples: What was read.
-        keep: `(N,)` bool.
-        labels: New label by row.
-        options: How the source was read.
-    """
+    """Write features as .npy and labels beside them, as .npy or text. Shapes: keep `(N,)`."""
     given = find_labels(source, options)
     beside = output.with_name(f"{output.stem}_labels{given.suffix}")
     check_new(beside)

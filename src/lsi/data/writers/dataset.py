@@ -36,19 +36,7 @@ class Changes:
 def write_cleaned(
     samples: Samples, changes: Changes, output: Path, options: SourceOptions, link: bool = False
 ) -> None:
-    """Write what is left of a dataset; everything that is not changed stays as it is.
-
-    Args:
-        samples: The source, as loaded with `options`.
-        changes: What is done to it.
-        output: Place to write, of the same type as the source.
-        options: How the source was read.
-        link: Whether files of an image folder are hard-linked instead of copied.
-
-    Raises:
-        InputError: The source has no format to write, `output` is of another type, or a label does not fit.
-        OutputError: The place is taken or cannot be written.
-    """
+    """Write what is left of a dataset; everything that is not changed stays as it is."""
     source = place_of(samples)
     check_target(samples, output)
     if not changes.keep.any():
@@ -80,17 +68,7 @@ _ARRAYS: dict[str, Callable[..., None]] = {
 
 
 def place_of(samples: Samples) -> Path:
-    """Return the file or folder that samples came from.
-
-    Args:
-        samples: Samples as loaded.
-
-    Returns:
-        Its path.
-
-    Raises:
-        InputError: They came from no file or folder of the user's.
-    """
+    """Return the file or folder that samples came from."""
     if samples.source.get("kind") != "file":
         raise InputError(
             f"{samples.name} is a dataset known by name, not a file or folder that could be written in its "
@@ -100,16 +78,7 @@ def place_of(samples: Samples) -> Path:
 
 
 def check_target(samples: Samples, output: Path) -> None:
-    """Refuse a place before any work.
-
-    Args:
-        samples: The source.
-        output: Place to write.
-
-    Raises:
-        InputError: It is of another type than the source, or inside it.
-        OutputError: It is taken or cannot be written.
-    """
+    """Refuse a place before any work."""
     source = place_of(samples)
     if source.is_file() and output.suffix.lower() != source.suffix.lower():
         raise InputError(

@@ -24,16 +24,7 @@ def write_image_folder(
 ) -> None:
     """Copy the images that are kept; an image with a new label goes to that label's sub-folder.
 
-    Args:
-        source: The folder that was read.
-        samples: What was read: ids are paths inside the folder.
-        keep: `(N,)` bool.
-        labels: New label by row.
-        target: An empty folder.
-        link: Whether to hard-link instead of copying.
-
-    Raises:
-        InputError: A new label is no folder's name, or two images would get the same name.
+    Shapes: keep `(N,)`.
     """
     names = _names(source, samples)
     taken: dict[PurePosixPath, str] = {}

@@ -17,18 +17,7 @@ from lsi.errors import InputError
 def write_table_file(
     source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
 ) -> None:
-    """Write the rows of a table file that are kept, in its own format.
-
-    Args:
-        source: The file that was read.
-        target: File to write.
-        column: The column of labels; None where none changes.
-        keep: `(n_rows,)` bool.
-        labels: New label by row.
-
-    Raises:
-        InputError: A new label does not fit the column's type.
-    """
+    """Write the rows of a table file that are kept, in its own format. Shapes: keep `(n_rows,)`."""
     suffix = source.suffix.lower()
     if suffix == ".csv":
         _write_csv(source, target, column, keep, labels)

@@ -183,19 +183,7 @@ class PretrainedEncoder(Encoder):
 
 
 def load_pretrained(kind: str, source: str) -> tuple[Any, Any]:
-    """Load a network and its preprocessing.
-
-    Args:
-        kind: ``image``, ``text`` or ``audio``.
-        source: Name or folder.
-
-    Returns:
-        The network, frozen and in evaluation mode, and the image processor, tokenizer or feature
-        extractor.
-
-    Raises:
-        InputError: If they cannot be had.
-    """
+    """Load a network and its preprocessing."""
     try:
         import transformers
     except ImportError as error:

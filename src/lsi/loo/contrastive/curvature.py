@@ -28,14 +28,7 @@ def normaliser_gradients(one: Side, other: Side) -> tuple[Tensor, Tensor]:
 
 
 def dense_curvature(model: PairModel, theta: Tensor, *, newton: bool, dtype: torch.dtype) -> Tensor:
-    """Return the Gauss-Newton matrix of the summed loss, or its Hessian, `(K, K)`.
-
-    Args:
-        model: Pairs.
-        theta: Heads, `(K,)`.
-        newton: Whether the second derivatives of the logits are in: the Hessian.
-        dtype: Of the products and the result.
-    """
+    """Return the Gauss-Newton matrix of the summed loss, or its Hessian, `(K, K)`. Shapes: theta `(K,)`."""
     total, k = torch.zeros(len(theta), len(theta), dtype=dtype), model.n_left
     for rows in model.parts():
         one, other = both_sides(model, theta, rows, dtype)

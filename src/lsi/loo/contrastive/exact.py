@@ -33,14 +33,6 @@ def audit_pairs(
 
     `Newton` is checked against L-BFGS on the objective without the pair, from the full-data optimum until
     the gradient is gone, with the precision built again; `Retrain` against ``torch.optim.SGD``.
-
-    Args:
-        engine: What made the result.
-        index: Positions that were scored.
-        result: What the run reports.
-        count: How many pairs to leave out again.
-        seed: Of the choice.
-        work: Who works off the pairs; None: this process.
     """
     began = time.perf_counter()
     picks = choose(result.lsi, count, seed)
@@ -59,12 +51,7 @@ class PairsAgain:
     engine: PairNewton | PairRetrain
 
     def solve(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return LSI of one pair that is left out again.
-
-        Args:
-            positions: The pair, `(1,)`.
-            tick: Called with the number of pairs that are done.
-        """
+        """Return LSI of one pair that is left out again. Shapes: positions `(1,)`."""
         engine, position = self.engine, int(positions[0])
         if isinstance(engine, PairNewton):
             delta = engine.solve(position, tolerance=_TOLERANCE)

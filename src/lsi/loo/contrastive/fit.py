@@ -73,18 +73,7 @@ def minimise(
 ) -> tuple[Tensor, int, float]:
     """Return the local optimum that L-BFGS reaches, its iterations, and the relative gradient left.
 
-    Args:
-        model: The objective.
-        start: Where to begin, `(K,)` float64.
-        tolerance: Of the largest entry of the preconditioned gradient, relative to `scale`.
-        scale: What gradients are compared with.
-        preconditioner: Change of variables; None: none.
-        tick: Called after each iteration.
-        limit: Of iterations.
-        strict: Whether to refuse a result far from converged.
-
-    Raises:
-        ConvergenceError: The objective is not finite, or the gradient stays above 1000 tolerances.
+    Shapes: start `(K,)`.
     """
     change = preconditioner or Preconditioner(None)
 
@@ -107,18 +96,7 @@ def minimise(
 
 
 def fit(model: PairModel, tick: Callable[[], None] | None = None) -> tuple[Tensor, PairFit]:
-    """Train both heads from their initial weights on all pairs.
-
-    Args:
-        model: Pairs and objective.
-        tick: Called after each iteration.
-
-    Returns:
-        The weights `(K,)` float64, and what was achieved.
-
-    Raises:
-        ConvergenceError: The gradient stays far above its tolerance.
-    """
+    """Train both heads from their initial weights on all pairs."""
     scale = max(float(model.value_gradient(model.initial)[1].abs().max()), 1e-300)
     theta, iterations, left = minimise(
         model, model.initial, tolerance=TOLERANCE, scale=scale, tick=tick, limit=300, strict=False

@@ -50,14 +50,7 @@ SAFETY = 3.0
 
 
 def check_size(n_weights: int) -> None:
-    """Refuse heads whose dense Hessian is out of reach.
-
-    Args:
-        n_weights: K.
-
-    Raises:
-        InputError: The heads are too large.
-    """
+    """Refuse heads whose dense Hessian is out of reach."""
     if n_weights > DENSE_LIMIT:
         raise InputError(
             f"The heads have {n_weights:,} weights; the fast method keeps a dense Hessian and takes at most "
@@ -94,11 +87,9 @@ class PairNewton:
     def _factor(self) -> tuple[str, Tensor]:
         """Return the name and the Cholesky factor of the curvature without one pair's share of the pull.
 
-        Where the optimum is flat, that share can be what keeps the Hessian positive: the Gauss-Newton matrix
+        Where the optimum is flat, that share can be what keeps the Hessian positive: the Gauss-
+        Newton matrix
         then serves. Steps are rougher with it, and refinement reaches the same optima.
-
-        Raises:
-            ConvergenceError: Neither is positive definite to rounding error.
         """
         for name in ("hessian", "gauss-newton"):
             curvature = dense_curvature(self.model, self.theta, newton=name == "hessian", dtype=self.dtype)
@@ -112,12 +103,7 @@ class PairNewton:
         )
 
     def run(self, index: Tensor, work: Work | None = None) -> PairResult:
-        """Return the result of the pairs at `index`.
-
-        Args:
-            index: Positions, `(n,)`.
-            work: Who works off the tasks; None: this process.
-        """
+        """Return the result of the pairs at `index`. Shapes: index `(n,)`."""
         work, result, tasks = work or Work(), PairResult.empty(len(index)), self._tasks(index)
         refine = len(index) * self.solve_operations <= REFINE_OPERATIONS and self.settings.tol is not None
         rebuild = refine and len(index) * self.rebuild_operations <= REBUILD_OPERATIONS
@@ -140,8 +126,7 @@ class PairNewton:
     def first(self, positions: Tensor) -> tuple[Block, tuple[Side, Side], Tensor, np.ndarray]:
         """Return pairs of one batch as a block, the batch's sides, and as `step` does.
 
-        Args:
-            positions: The pairs, `(B,)`.
+        Shapes: positions `(B,)`.
         """
         rows = self.model.batch_of(int(positions[0]))
         sides, candidates = self._sides(int(rows[0]))
@@ -157,13 +142,7 @@ class PairNewton:
         return self._last[1]
 
     def solve(self, position: int, delta: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
-        """Return `θ₋ᵢ − θ` of one pair, iterated until the gradient without it is gone, `(K,)` float64.
-
-        Args:
-            position: The pair.
-            delta: Where to start; None: at the full-data optimum.
-            tolerance: Of the preconditioned gradient, relative to that at the full-data optimum.
-        """
+        """Return `θ₋ᵢ − θ` of one pair, iterated until the gradient without it is gone, `(K,)` float64."""
         model, change = self.model.without(position), Preconditioner(self.factor)
         scale = float(change.to_gradient(model.value_gradient(self.theta)[1]).abs().max())
         start = self.theta if delta is None else self.theta + delta
@@ -253,12 +232,7 @@ class PairTask:
     rebuild: bool
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return the columns of a result for pairs of one batch.
-
-        Args:
-            positions: The pairs, `(n,)`.
-            tick: Called with the number of pairs that are done.
-        """
+        """Return the columns of a result for pairs of one batch. Shapes: positions `(n,)`."""
         engine, result = self.engine, PairResult.empty(len(positions))
         block, sides, delta, result.leverage = engine.first(torch.from_numpy(positions))
         for row, position in enumerate(positions.tolist()):
@@ -280,12 +254,7 @@ class PairTask:
 
 
 def own_block(sides: tuple[Side, Side], at: Tensor) -> Tensor:
-    """Return the Hessian by the two projections of each pair, the others held, `(B, 2d, 2d)`.
-
-    Args:
-        sides: The batch from both heads.
-        at: The pairs, positions in the batch.
-    """
+    """Return the Hessian by the two projections of each pair, the others held, `(B, 2d, 2d)`."""
     one, other = sides
     d = one.unit.shape[1]
     block = one.unit.new_empty(len(at), 2 * d, 2 * d)

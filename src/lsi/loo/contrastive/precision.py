@@ -71,14 +71,7 @@ class PairPrecision(ABC):
     def frozen(self, side: Side, block: Block, delta: Tensor, right: bool) -> Terms:
         """Return the divergence of one head with the others' weights kept, `(B,)`.
 
-        Args:
-            side: The batch, seen from the head.
-            block: The left-out pairs.
-            delta: Change of this head's weights, `(B, d·D)`.
-            right: Whether it is the right head.
-
-        Raises:
-            TypeError: The structure has no such form.
+        Shapes: delta `(B, d·D)`.
         """
         raise TypeError(f"{self.name} has no frozen form")
 

@@ -27,10 +27,7 @@ def odds(probabilities: Tensor) -> Tensor:
 def gradient_change(side: Side, candidates: Tensor, at: Tensor) -> Tensor:
     """Return the gradient by this head of the loss without each pair, less that with it, `(B, d, D)`.
 
-    Args:
-        side: The batch.
-        candidates: `side.candidate_means()`.
-        at: The pairs, positions in the batch, `(B,)`.
+    Shapes: at `(B,)`.
     """
     row, column = odds(side.rows)[:, at], odds(side.columns)[at]
     anchors = (side.anchor_means()[:, :, None] * side.x[:, None, :]).flatten(1)
@@ -42,10 +39,7 @@ def gradient_change(side: Side, candidates: Tensor, at: Tensor) -> Tensor:
 def diagonal_change(side: Side, candidates: Tensor, at: Tensor) -> Tensor:
     """Return the diagonal of the Gauss-Newton matrix without each pair, less that with it, `(B, d, D)`.
 
-    Args:
-        side: The batch.
-        candidates: `side.candidate_means()`.
-        at: The pairs, positions in the batch, `(B,)`.
+    Shapes: at `(B,)`.
     """
     squared = side.x.square()
     row, column = odds(side.rows)[:, at], odds(side.columns)[at]

@@ -27,14 +27,7 @@ _CACHE_ELEMENTS = 1 << 18
 
 
 def check_retrain(settings: Retrain) -> None:
-    """Refuse what training pairs does not offer.
-
-    Args:
-        settings: The protocol.
-
-    Raises:
-        InputError: Another optimizer than SGD, a schedule, or a batch size.
-    """
+    """Refuse what training pairs does not offer."""
     if not settings.is_plain or settings.record_every is not None or settings.n_seeds != 1:
         raise InputError(
             "Pairs are trained by plain SGD at a constant rate, once: use lsi.Retrain(epochs=..., lr=..., "
@@ -54,18 +47,7 @@ class PairTrainer:
         self.model, self.settings = model, settings
 
     def train(self, left_out: Tensor, tick: Callable[[], None] | None = None) -> Tensor:
-        """Return the trained weights `(B, K)`.
-
-        Args:
-            left_out: The pair that each copy goes without, −1 for none, `(B,)`.
-            tick: Called after every epoch.
-
-        Returns:
-            The weights.
-
-        Raises:
-            ConvergenceError: Weights are no longer finite.
-        """
+        """Return the trained weights `(B, K)`. Shapes: left_out `(B,)`."""
         s, model = self.settings, self.model
         theta = model.initial.expand(len(left_out), -1).clone()
         velocity = torch.zeros_like(theta)
@@ -121,12 +103,7 @@ class PairRetrain:
         self.trainer, self.build = PairTrainer(model, settings), build
 
     def run(self, index: Tensor, work: Work | None = None) -> PairResult:
-        """Return the result of the pairs at `index`.
-
-        Args:
-            index: Positions, `(n,)`.
-            work: Who works off the blocks; None: this process.
-        """
+        """Return the result of the pairs at `index`. Shapes: index `(n,)`."""
         work, model = work or Work(), self.trainer.model
         size = max(1, min(64, _CACHE_ELEMENTS // max(len(batch) for batch in model.batches) ** 2))
         nothing = torch.tensor([-1])
@@ -152,12 +129,7 @@ class PairCopies:
     precision: PairPrecision
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return the columns of a result.
-
-        Args:
-            positions: To leave out, `(n,)`.
-            tick: Called with 1 after every epoch.
-        """
+        """Return the columns of a result. Shapes: positions `(n,)`."""
         result = PairResult.empty(len(positions))
         heads = self.engine.trainer.train(torch.from_numpy(positions), lambda: tick(1))
         for row, position in enumerate(positions.tolist()):
@@ -166,27 +138,13 @@ class PairCopies:
 
 
 def put(result: PairResult, where: int, precision: PairPrecision, position: int, theta: Tensor) -> None:
-    """Write one pair's entries, from the heads that were trained without it.
-
-    Args:
-        result: Written to.
-        where: Place in it.
-        precision: Posterior of the full data.
-        position: The pair.
-        theta: Heads without it, `(K,)`.
-    """
+    """Write one pair's entries, from the heads that were trained without it. Shapes: theta `(K,)`."""
     result.put_terms(slice(where, where + 1), precision.exact(position, theta))
     result.put_match(slice(where, where + 1), precision.model, torch.tensor([position]), theta[None])
 
 
 def train_plainly(model: PairModel, settings: Retrain, left_out: int | None) -> Tensor:
-    """Return heads trained by ``torch.optim.SGD`` and autograd without a pair, `(K,)`; for the audit.
-
-    Args:
-        model: Pairs, with all of them.
-        settings: The protocol.
-        left_out: The pair, or None.
-    """
+    """Return heads trained by ``torch.optim.SGD`` and autograd without a pair, `(K,)`; for the audit."""
     one = model if left_out is None else model.without(left_out)
     batches = [replace(one, batches=[rows], left_out=None) for rows in one.parts()]
     theta = model.initial.clone().requires_grad_()

@@ -115,14 +115,7 @@ class Side:
 
 
 def both_sides(model: PairModel, theta: Tensor, rows: Tensor, dtype: torch.dtype) -> tuple[Side, Side]:
-    """Return a batch seen from the left and from the right head.
-
-    Args:
-        model: Pairs.
-        theta: Heads, `(K,)`.
-        rows: Positions of the batch.
-        dtype: Of the result; embeddings are computed in the model's own type.
-    """
+    """Return a batch seen from the left and from the right head. Shapes: theta `(K,)`."""
     u, v = model.embed(theta, rows)
     cosine = u.unit @ v.unit.T
     logits = (cosine - 1.0) / model.temperature

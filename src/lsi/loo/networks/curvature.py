@@ -39,22 +39,11 @@ class NetworkPosterior(ABC):
 
     @abstractmethod
     def precision(self, copies: Tensor, index: Tensor) -> Any:
-        """Return the precisions of copies.
-
-        Args:
-            copies: `(B, K)` float64.
-            index: Left-out position of each, −1 for none, `(B,)`.
-        """
+        """Return the precisions of copies. Shapes: copies `(B, K)`, index `(B,)`."""
 
     @abstractmethod
     def divergence(self, first: Any, second: Any, delta: Tensor) -> Terms:
-        """Return ``KL(N(θ, P₁⁻¹) ‖ N(θ + δ, P₂⁻¹))``.
-
-        Args:
-            first: Precision of the one copy that learnt from all samples.
-            second: Precisions of B copies.
-            delta: Their weights less those of the first, `(B, K)`.
-        """
+        """Return ``KL(N(θ, P₁⁻¹) ‖ N(θ + δ, P₂⁻¹))``. Shapes: delta `(B, K)`."""
 
     @abstractmethod
     def copies_at_once(self) -> int:
@@ -217,16 +206,13 @@ class Factors:
 def kron_layer_divergence(first: Factors, second: Factors, delta: Tensor, prior_precision: float) -> Terms:
     r"""Return the divergence of two Gaussians with precisions `B ⊗ A + τI`, all factors different.
 
-    With :math:`f_{cd} = \beta_c \alpha_d + \tau` in the eigenbasis of the first, the covariance term is half
+    With :math:`f_{cd} = \beta_c \alpha_d + \tau` in the eigenbasis of the first, the covariance term is
+    half
     of :math:`\mathrm{tr}(P_1^{-1}(P_2 - P_1)) - \sum_{cd} \log(f'_{cd}/f_{cd})`, eigenvalues paired in
     ascending order; the trace is taken from the factors' differences. The two first-order parts cancel:
     what is left is good to about 1e-16 of their size, which is K/N for one sample of N.
 
-    Args:
-        first: Factors of one copy.
-        second: Factors of B copies.
-        delta: Difference of the means, `(B, o, d)`.
-        prior_precision: τ.
+    Shapes: delta `(B, o, d)`.
     """
     tau = prior_precision
     beta, class_basis = torch.linalg.eigh(first.outputs[0])

@@ -65,11 +65,7 @@ class ModuleStack(Stack):
 
     @property
     def last(self) -> tuple[int, ...]:
-        """Parameters of the linear layer that runs last.
-
-        Raises:
-            InputError: If there is none that is trained.
-        """
+        """Parameters of the linear layer that runs last."""
         if not self.linear:
             raise InputError("no trained torch.nn.Linear runs in this module. Use posterior_layers='all'.")
         return self._parameters_of(self.linear[-1])

@@ -41,12 +41,7 @@ class Batch:
     def of(cls, x: Tensor, y: Tensor, weight: Tensor | None, where: Tensor, index: Tensor) -> Batch:
         """Return the batch of the samples at `where` for copies that leave out `index`.
 
-        Args:
-            x: All rows of the batch, `(n, D)`.
-            y: Their class codes.
-            weight: Their weights, or None.
-            where: Their positions among all samples, `(n,)`.
-            index: Left-out position of each copy, −1 for none, `(B,)`.
+        Shapes: x `(n, D)`, where `(n,)`, index `(B,)`.
         """
         copies, rows = torch.nonzero(index[:, None] == where[None, :], as_tuple=True)
         return cls(x, y, weight, copies, rows, len(index))
@@ -162,12 +157,7 @@ class Stack(ABC):
         return torch.stack([view.flatten(1).norm(dim=1) for view in self.views(flat, n_copies)]).norm(dim=0)
 
     def copies_in_cache(self, n_samples: int, itemsize: int) -> int:
-        """Return how many copies are best trained together, where that is known.
-
-        Args:
-            n_samples: N.
-            itemsize: Bytes of a number.
-        """
+        """Return how many copies are best trained together, where that is known."""
         return 64
 
     @abstractmethod
@@ -196,30 +186,14 @@ class Stack(ABC):
 
     @abstractmethod
     def roots(self, copies: Tensor, batch: Batch, last_only: bool) -> list[LayerRoots]:
-        """Return the square roots of the curvature by layers.
-
-        Args:
-            copies: `(B, K)` float64.
-            batch: Rows, in float64.
-            last_only: Whether the last layer will do.
-        """
+        """Return the square roots of the curvature by layers. Shapes: copies `(B, K)`."""
 
     @abstractmethod
     def jacobian_roots(self, copy: Tensor, batch: Batch) -> Tensor:
-        """Return `R_jᵀ J_j` of one copy `(K,)`, with the weights' roots, `(n, C, K)`.
-
-        Args:
-            copy: Float64.
-            batch: Rows for this one copy.
-        """
+        """Return `R_jᵀ J_j` of one copy `(K,)`, with the weights' roots, `(n, C, K)`."""
 
     def diagonal(self, copies: Tensor, batch: Batch) -> Tensor:
-        """Return the diagonal of the samples' summed curvature, `(B, K)`.
-
-        Args:
-            copies: `(B, K)` float64.
-            batch: Rows, in float64.
-        """
+        """Return the diagonal of the samples' summed curvature, `(B, K)`. Shapes: copies `(B, K)`."""
         singles = [self.jacobian_roots(copy, batch.of_copy(b)) for b, copy in enumerate(copies)]
         return torch.stack([single.square().sum((0, 1)) for single in singles])
 

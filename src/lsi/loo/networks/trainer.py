@@ -56,21 +56,7 @@ class StackTrainer:
         tick: Callable[[], None] | None = None,
         record: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Return the trained copies `(B, K)`.
-
-        Args:
-            start: Initial weights `(K,)`.
-            index: Left-out position of each copy, −1 for none, `(B,)`.
-            seed: Of what the algorithm draws, the same for every copy.
-            tick: Called after every epoch.
-            record: Called as `record(epoch, copies)` after every `record_every` epochs and the last one.
-
-        Returns:
-            The copies.
-
-        Raises:
-            ConvergenceError: Weights are no longer finite.
-        """
+        """Return the trained copies `(B, K)`. Shapes: start `(K,)`, index `(B,)`."""
         s, stack, b = self.settings, self.stack, len(index)
         flat = stack.spread(start.to(self.data.x), b)
         stepper = Stepper(stack, s, self.weight_decay, b, seed)
@@ -180,15 +166,7 @@ class Stepper:
 
 
 def check_batches(n_samples: int, batch_size: int | None) -> None:
-    """Refuse batches of a single sample: without it nothing would be left to step on.
-
-    Args:
-        n_samples: N.
-        batch_size: As in `Retrain`.
-
-    Raises:
-        InputError: If there is such a batch.
-    """
+    """Refuse batches of a single sample: without it nothing would be left to step on."""
     if batch_size is not None and batch_size < n_samples and n_samples % batch_size == 1:
         fitting = next(size for size in range(batch_size + 1, n_samples + 1) if n_samples % size != 1)
         raise InputError(

@@ -56,11 +56,7 @@ class BlockEngine:
         self._chord = ChordScorer(self.solver, posterior, self.start)
 
     def exact_scorer(self, tolerance: float) -> ExactScorer | ChordScorer:
-        """Return what the audit solves with: float64 throughout where that fits, else chord steps.
-
-        Args:
-            tolerance: Squared relative decrement.
-        """
+        """Return what the audit solves with: float64 throughout where that fits, else chord steps."""
         if 4 * 8 * self.model.n_samples * self.model.n_classes <= EXACT_BYTES:
             return ExactScorer(self.posterior, self.solver, self.start, tolerance)
         return ChordScorer(self.solver, self.posterior, self.start, max(tolerance, ROUGH_AUDIT))
@@ -75,9 +71,7 @@ class BlockEngine:
 
         Which samples are refined depends on all scores, so that shards share the refinement only.
 
-        Args:
-            index: Positions, `(n,)`.
-            work: Who works off the tasks; None: this process.
+        Shapes: index `(n,)`.
         """
         work, result, size = work or Work(), LooResult.empty(len(index)), self.block_size()
         tasks = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
@@ -94,9 +88,7 @@ class BlockEngine:
     def score_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result from class blocks, for the samples at `positions`.
 
-        Args:
-            positions: Of the left-out samples, `(n,)`.
-            tick: Called with the number of samples that are done.
+        Shapes: positions `(n,)`.
         """
         return _joined(halving(positions, max(1, len(positions)), self._score_few))
 
@@ -166,9 +158,7 @@ class BlockEngine:
     def solve_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result at the optima, and which of them were reached, as `known`.
 
-        Args:
-            positions: Of the left-out samples, `(n,)`.
-            tick: Called with the number of samples that are done.
+        Shapes: positions `(n,)`.
         """
         even = -(-len(positions) // max(1, -(-len(positions) // REFINE_BLOCK)))
         parts = []

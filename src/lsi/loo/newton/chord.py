@@ -49,9 +49,7 @@ class ChordScorer:
     def score(self, removal: BlockRemoval, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
         """Return the optima, the relative size of what they may still miss and the terms there.
 
-        Args:
-            removal: The B left-out samples.
-            delta: Where to start, `(B, C', D)`.
+        Shapes: delta `(B, C', D)`.
         """
         delta, error = self._solve(removal, delta.clone())
         model = self.solver.model

@@ -73,14 +73,7 @@ def inverses(matrices: Tensor) -> Tensor:
 
 
 def block_of(n_contrasts: int, n_features: int, dtype: torch.dtype, block_bytes: int) -> tuple[int, bool]:
-    """Return how many samples one block holds, and whether their `T_i` are held with them.
-
-    Args:
-        n_contrasts: C'.
-        n_features: D.
-        dtype: Of the products.
-        block_bytes: Bytes of the largest tensor of a block.
-    """
+    """Return how many samples one block holds, and whether their `T_i` are held with them."""
     reach = block_bytes // (n_contrasts**2 * n_features * dtype.itemsize)
     if reach >= NARROW:
         return min(MOST, reach), True

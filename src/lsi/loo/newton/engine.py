@@ -41,13 +41,7 @@ PILOTS = 48  # samples swept to calibrate the certificates of sampled correction
 
 
 def samples_rows(n_samples: int, n_parameters: int, tol: float) -> bool:
-    """Return whether values are certified from a sample of rows first, sweeps being dear.
-
-    Args:
-        n_samples: N.
-        n_parameters: K'.
-        tol: Relative error asked for.
-    """
+    """Return whether values are certified from a sample of rows first, sweeps being dear."""
     return tol >= SAMPLED_TOL and 6.0 * n_samples**2 * n_parameters >= SAMPLED_WORK
 
 
@@ -93,11 +87,7 @@ class NewtonEngine:
         self._extra = torch.zeros(size, dtype=torch.float64, device=device)
 
     def exact_scorer(self, tolerance: float) -> ExactScorer:
-        """Return what the audit solves with.
-
-        Args:
-            tolerance: Squared relative decrement.
-        """
+        """Return what the audit solves with."""
         return ExactScorer(self.posterior, self.solver, self.start, tolerance)
 
     def block_size(self) -> int:
@@ -117,12 +107,7 @@ class NewtonEngine:
         return [slice(low, min(low + size, n_scored)) for low in range(0, n_scored, size)]
 
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
-        """Return the leave-one-out result of the samples at `index`, in that order.
-
-        Args:
-            index: Positions, `(n,)`.
-            work: Who works off the tasks; None: this process.
-        """
+        """Return the leave-one-out result of the samples at `index`, in that order. Shapes: index `(n,)`."""
         work, result, tasks = work or Work(), LooResult.empty(len(index)), self.tasks(len(index))
         if self._correctors:
             extra = work.once("certificates", lambda: self._calibrate(index))
@@ -133,12 +118,7 @@ class NewtonEngine:
         return result
 
     def score_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return the columns of a result for the samples at `positions`.
-
-        Args:
-            positions: Of the left-out samples, `(n,)`.
-            tick: Called with the number of samples that are done for good.
-        """
+        """Return the columns of a result for the samples at `positions`. Shapes: positions `(n,)`."""
         index = torch.from_numpy(positions).to(self.model.design.device)
         result = LooResult.empty(len(index))
         left, size = np.arange(len(index)), self.block_size()
@@ -228,12 +208,7 @@ class NewtonEngine:
         return self.posterior.divergence(removal)
 
     def _sampled(self, place: int, first: FirstOrder) -> Refined:
-        """Return first-order values with their sampled correction and its certificate.
-
-        Args:
-            place: Which rows it is sampled from.
-            first: The first-order removals.
-        """
+        """Return first-order values with their sampled correction and its certificate."""
         terms, correction = self._first_terms(first), self._correctors[place].correct(first)
         total = (terms.total + correction.value).clamp_min(torch.finfo(torch.float64).tiny)
         size = correction.size / total
@@ -263,10 +238,7 @@ class NewtonEngine:
 def loo_prediction(model: SoftmaxModel, index: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     """Return the label's probability and the likeliest class of each left-out sample, `(B,)` each.
 
-    Args:
-        model: The full-data model.
-        index: Left-out positions.
-        delta: Change of the weights without each, `(B, C', D)`.
+    Shapes: delta `(B, C', D)`.
     """
     x = model.design.take(index).to(torch.float64)
     logits = x @ model.theta.T + (delta.to(torch.float64) @ x[:, :, None])[:, :, 0]

@@ -64,9 +64,7 @@ class ExactSolver:
     def solve(self, removal: Removed, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the optima and, for each, its last relative Newton decrement (not squared).
 
-        Args:
-            removal: The B left-out samples.
-            delta: Where to start, `(B, C', D)`.
+        Shapes: delta `(B, C', D)`.
         """
         delta = delta.to(torch.float64).clone()
         x = self.model.design.take(removal.index)
@@ -189,9 +187,7 @@ class ExactScorer:
     def score(self, removal: Removed, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
         """Return the optima, their last relative decrements and the terms there.
 
-        Args:
-            removal: The B left-out samples.
-            delta: Where to start, `(B, C', D)`.
+        Shapes: delta `(B, C', D)`.
         """
         delta, error = self.solver.solve(removal, delta)
         index = removal.index

@@ -108,10 +108,7 @@ class SampledCorrector:
 def draw_rows(spread: Tensor, n_rows: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return rows drawn with replacement, and how often each is expected in the draw, both `(n_rows,)`.
 
-    Args:
-        spread: How uncertain the prediction of each row is, `(N,)` float64: most of the draw follows it.
-        n_rows: Rows to draw.
-        seed: Of the draw.
+    Shapes: spread `(N,)`.
     """
     chance = UNIFORM / len(spread) + (1.0 - UNIFORM) * spread / spread.sum().clamp_min(1e-300)
     generator = torch.Generator().manual_seed(seed)

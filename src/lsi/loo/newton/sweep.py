@@ -48,10 +48,7 @@ def own_entries(index: Tensor, rows: slice) -> tuple[Tensor, slice, Tensor]:
 def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[RowBlock]:
     """Yield the rows as seen by the models at `θ + δ_b`, b = 1 … B.
 
-    Args:
-        model: The full-data model.
-        index: Left-out positions, `(B,)`.
-        delta: Change of the weights, `(B, C', D)`, in the type of the design.
+    Shapes: index `(B,)`, delta `(B, C', D)`.
     """
     b, c = len(index), model.n_classes
     dtype = model.design.dtype
@@ -88,17 +85,7 @@ def sweep(
     .. math:: r_i = \sum_{j \ne i} w_j (p_j(\theta + \delta_i) - p_j(\theta)) \otimes x_j
               + (n-1)\,\mathrm{wd}\,\delta_i + \nabla F(\theta) - g_i \otimes x_i - \mathrm{wd}\,\theta
 
-    Args:
-        model: The full-data model.
-        index: Left-out positions, `(B,)`.
-        delta: `δ_i`, `(B, C', D)`.
-        start: `∇F(θ)`, what the fit left over, `(C', D)`.
-        residual: `g_i`, `(B, C')`.
-        x: Rows of the left-out samples, `(B, D)`.
-        posterior: Accumulates the change of the others' curvature, or None.
-
-    Returns:
-        The gradients, and the posterior's accumulated shift.
+    Shapes: index `(B,)`, delta `(B, C', D)`, start `(C', D)`, residual `(B, C')`, x `(B, D)`.
     """
     b, _, d = delta.shape
     contrasts = model.contrasts.to(delta.dtype)

@@ -76,15 +76,7 @@ class CopiesEngine(ABC):
         tick: Callable[[], None] | None,
         record: Record | None,
     ) -> Tensor:
-        """Return trained copies `(B, …)`.
-
-        Args:
-            start: Initial weights.
-            index: Left-out position of each copy, −1 for none, `(B,)`.
-            seed: Of what the algorithm draws.
-            tick: Called after every epoch.
-            record: Called as `record(epoch, copies)` after the epochs that `Retrain.records` names.
-        """
+        """Return trained copies `(B, …)`. Shapes: index `(B,)`."""
 
     @abstractmethod
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
@@ -97,12 +89,7 @@ class CopiesEngine(ABC):
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the samples at `index`: means over the seeds, and their spread.
 
-        Args:
-            index: Positions to score, `(n_scored,)`.
-            work: Who works off the blocks; None: this process.
-
-        Returns:
-            The result; `extra` holds `lsi_std` and `lsi_epoch_…` where they were asked for.
+        Shapes: index `(n_scored,)`.
         """
         first, count = self.settings.seed, self.settings.n_seeds
         work = work or Work()
@@ -146,13 +133,7 @@ class CopiesEngine(ABC):
     ) -> Tensor:
         """Return trained copies `(B, …)`, knowing how the model of all samples was trained.
 
-        Args:
-            wholes: What `train_whole` returned, by epoch.
-            index: Left-out position of each copy, `(B,)`.
-            seed: Of the initial weights, and of what the algorithm draws.
-            tick: Called with the number of epochs done.
-            record: As in `train`.
-            tangents: Whether `train_whole` named `TANGENTS`.
+        Shapes: index `(B,)`.
         """
         return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
 
@@ -161,10 +142,7 @@ class CopiesEngine(ABC):
 
         An array named `TANGENTS` among them says that copies follow its curvature instead of the data.
 
-        Args:
-            seed: Of the initial weights, and of what the algorithm draws.
-            index: Positions that will be left out, `(n_scored,)`.
-            progress: Called as `progress("fit", epochs done, epochs)`.
+        Shapes: index `(n_scored,)`.
         """
         nothing = torch.tensor([-1], device=self.device)
         wholes: Arrays = {}
@@ -216,9 +194,7 @@ class CopiesTask:
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result, and LSI after recorded epochs under their numbers.
 
-        Args:
-            positions: To leave out, `(n,)`.
-            tick: Called with 1 after every epoch.
+        Shapes: positions `(n,)`.
         """
         found = list(halving(positions, len(positions), lambda part: self._score(part, tick)))
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}

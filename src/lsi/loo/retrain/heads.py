@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 
 def initial_weights(seed: int, n_inputs: int, n_classes: int, fit_intercept: bool) -> Tensor:
-    """Return the weights of a fresh ``torch.nn.Linear``, `(C, D)` with the intercept last, float32.
-
-    Args:
-        seed: Given to ``torch.manual_seed``; the global generator is left as it was.
-        n_inputs: Features without the intercept.
-        n_classes: C.
-        fit_intercept: Whether the layer has a bias.
-    """
+    """Return the weights of a fresh ``torch.nn.Linear``, `(C, D)` with the intercept last, float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = torch.nn.Linear(n_inputs, n_classes, bias=fit_intercept)
@@ -53,21 +46,7 @@ class HeadTrainer:
         record: Record | None = None,
         at: Collection[int] | None = None,
     ) -> Tensor:
-        """Return the trained heads `(B, C, D)`.
-
-        Args:
-            start: Initial weights `(C, D)`.
-            index: Left-out position of each head, −1 for none, `(B,)`.
-            tick: Called after every epoch.
-            record: As in `CopiesEngine.train`.
-            at: Epochs that are recorded; None: those of the settings.
-
-        Returns:
-            The heads.
-
-        Raises:
-            ConvergenceError: Weights are no longer finite.
-        """
+        """Return the trained heads `(B, C, D)`. Shapes: start `(C, D)`, index `(B,)`."""
         model, s = self.model, self.settings
         c, b = model.n_classes, len(index)
         dtype = model.design.dtype

@@ -37,16 +37,7 @@ def train_plainly(
 ) -> None:
     """Train a module in place on all samples but one.
 
-    Args:
-        module: Gives outputs `(n, C)` for rows.
-        x: All rows, `(N, D)`.
-        y: All targets.
-        weight: Sample weights, `(N,)`.
-        settings: The protocol.
-        weight_decay: On the scale of the mean loss.
-        seed: Of the noise.
-        left_out: Position that is left out; None: none.
-        loss: Losses of a batch of samples, `(n,)`.
+    Shapes: module `(n, C)`, x `(N, D)`, weight `(N,)`, loss `(n,)`.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = _optimizer(parameters, settings, weight_decay)

@@ -44,18 +44,7 @@ class BlockCurvature:
 
     @classmethod
     def of(cls, model: SoftmaxModel, entries: ClassEntries | None = None) -> BlockCurvature:
-        """Accumulate and invert the class blocks of `model`.
-
-        Args:
-            model: Data and weights; a float32 design.
-            entries: Its entries, where they are known already.
-
-        Returns:
-            The blocks, inverted, with what products with the whole need.
-
-        Raises:
-            InputError: If a block is not positive definite.
-        """
+        """Accumulate and invert the class blocks of `model`."""
         entries, spread = entries or ClassEntries.of(model), _spread(model)
         blocks = class_blocks(model, entries, spread)
         for block in blocks:
@@ -74,9 +63,7 @@ class BlockCurvature:
     def product(self, v: Tensor, left_out: Tensor | None = None) -> Tensor:
         """Return `H̄ v`, or `H₋ᵢ v` with one left-out sample for each of the B vectors.
 
-        Args:
-            v: `(B, C, D)` float32.
-            left_out: Positions, `(B,)`.
+        Shapes: v `(B, C, D)`, left_out `(B,)`.
         """
         if len(v) == 1 and left_out is None:
             return self._whole(v)
@@ -126,12 +113,7 @@ class BlockCurvature:
             total[c].addmm_(z[part].T, gathered[part])
 
     def solve(self, right: Tensor, goal: float = 1e-8) -> Tensor:
-        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
-
-        Args:
-            right: Right-hand side in class contrasts.
-            goal: As in `conjugate_gradients`.
-        """
+        """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64."""
         return self._whole.solve(right, self.precondition, goal)
 
 
@@ -164,10 +146,7 @@ class WholeCurvature:
     def solve(self, right: Tensor, precondition: Operator, goal: float) -> Tensor:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
 
-        Args:
-            right: Right-hand side in class contrasts.
-            precondition: Product with an approximation of `H̄⁻¹`, for `(1, C, D)`.
-            goal: As in `conjugate_gradients`.
+        Shapes: precondition `(1, C, D)`.
         """
         # In units of its own size: float32 has no room for the square of a small gradient.
         size = right.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
@@ -177,13 +156,7 @@ class WholeCurvature:
 
 
 def class_blocks(model: SoftmaxModel, entries: ClassEntries, spread: Tensor | None = None) -> Tensor:
-    """Return `Σ_j w_j p_jc (1 − p_jc) x_j x_jᵀ` for each class, `(C, D, D)` float32, without any ridge.
-
-    Args:
-        model: Data and weights.
-        entries: Its entries; what they leave out is taken as spread like the features as a whole.
-        spread: `Σ_j x_j x_jᵀ / N`, where it is known already.
-    """
+    """Return `Σ_j w_j p_jc (1 − p_jc) x_j x_jᵀ` for each class, `(C, D, D)` float32, without any ridge."""
     d, spread = model.design.n_features, _spread(model) if spread is None else spread
     blocks = torch.zeros((model.n_classes, d, d), dtype=torch.float32, device=model.design.device)
     for block in entries.blocks:

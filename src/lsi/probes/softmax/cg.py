@@ -17,13 +17,7 @@ def conjugate_gradients(
 
     Each right-hand side stops where it has arrived, so that its solution does not depend on the others.
 
-    Args:
-        operator: Product with H, `(B, C, D) → (B, C, D)`.
-        precondition: Product with an approximation of `H⁻¹`, symmetric positive definite.
-        right: Right-hand sides, `(B, C, D)`.
-        goal: Squared residual in the preconditioned norm, relative to that of `right`, at which a
-            right-hand side has arrived.
-        limit: Limit of iterations.
+    Shapes: operator `(B, C, D) → (B, C, D)`, right `(B, C, D)`.
     """
     solution, remainder = torch.zeros_like(right), right.clone()
     z = precondition(remainder)

@@ -29,14 +29,7 @@ class ClassFactors:
 
     @classmethod
     def of(cls, model: SoftmaxModel) -> ClassFactors:
-        """Accumulate and factorise the class blocks of rows spread evenly through the data.
-
-        Args:
-            model: Data and weights; a float32 design.
-
-        Returns:
-            The factors.
-        """
+        """Accumulate and factorise the class blocks of rows spread evenly through the data."""
         part = _part(model)
         blocks = class_blocks(part, ClassEntries.of(part))
         for block in blocks:

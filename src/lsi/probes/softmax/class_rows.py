@@ -28,9 +28,7 @@ class ClassRows:
     def hessian(self, theta: Tensor, work: Work) -> Tensor:
         """Return what `SoftmaxModel.hessian` does at the weights `theta`, to the same bits.
 
-        Args:
-            theta: `(C − 1, D)`.
-            work: Who works off the blocks.
+        Shapes: theta `(C − 1, D)`.
         """
         at = theta.cpu().numpy()
         count = len(at)
@@ -47,12 +45,7 @@ class ClassRows:
         return whole
 
     def row(self, block: tuple[int, np.ndarray], tick: Tick) -> Arrays:
-        """Return the panels of one class row by their first features.
-
-        Args:
-            block: Class row, and the weights `(C − 1, D)`.
-            tick: Not called.
-        """
+        """Return the panels of one class row by their first features. Shapes: block `(C − 1, D)`."""
         r, at = block
         if self._last is None or not np.array_equal(self._last[0], at):
             theta = torch.from_numpy(at.copy()).to(self.model.design.device)

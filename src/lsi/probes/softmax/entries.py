@@ -73,14 +73,7 @@ class ClassEntries:
 
     @classmethod
     def of(cls, model: SoftmaxModel) -> ClassEntries:
-        """Collect the entries of `model`: every probability that counts, and every label.
-
-        Args:
-            model: Data and weights.
-
-        Returns:
-            The entries of all rows.
-        """
+        """Collect the entries of `model`: every probability that counts, and every label."""
         rest = torch.zeros(model.n_classes, dtype=torch.float64, device=model.design.device)
         blocks = []
         for rows, p in _probability_blocks(model):
@@ -108,10 +101,7 @@ def _probability_blocks(model: SoftmaxModel) -> Iterator[tuple[slice, Tensor]]:
 def entries_of(rows: slice, p: Tensor, target: Tensor) -> Entries:
     """Return the entries of a block of rows: every probability that counts, and every label.
 
-    Args:
-        rows: Which rows these are.
-        p: Their probabilities, `(n, C)`.
-        target: Their class codes, `(n,)`.
+    Shapes: p `(n, C)`, target `(n,)`.
     """
     least = p.topk(MOST, sorted=False).values.amin(1, keepdim=True) if p.shape[1] > MOST else p.new_zeros(1)
     if p.shape[1] > FEW:

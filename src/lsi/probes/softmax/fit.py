@@ -48,18 +48,7 @@ class Curvature:
 
     @classmethod
     def of(cls, model: SoftmaxModel, hessian: Hessian = SoftmaxModel.hessian) -> Curvature:
-        """Accumulate and factorise the curvature of `model` at its current weights.
-
-        Args:
-            model: Data and weights.
-            hessian: Accumulates it.
-
-        Returns:
-            The factorised curvature.
-
-        Raises:
-            InputError: If the matrix is not positive definite in float64.
-        """
+        """Accumulate and factorise the curvature of `model` at its current weights."""
         matrix = hessian(model)
         matrix.diagonal().add_(model.loo_ridge)
         failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
@@ -131,21 +120,7 @@ def fit(
     max_iterations: int = 200,
     hessian: Hessian = SoftmaxModel.hessian,
 ) -> tuple[SoftmaxModel, Curvature, FitReport]:
-    """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts.
-
-    Args:
-        model: The untrained model; its `design` type decides the type of the large products.
-        progress: Called as `progress("fit", done, total)`.
-        max_iterations: Limit of Newton steps.
-        hessian: Accumulates the curvature of a model.
-
-    Returns:
-        The trained model, the factorised curvature at its weights and a report.
-
-    Raises:
-        ConvergenceError: If the optimum is not reached.
-        InputError: If the curvature is singular.
-    """
+    """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts."""
     if model.theta.numel() > DENSE_START:
         model = replace(model, theta=warm_start(model))
     curvature, rate, stalled = Curvature.of(model, hessian), 1.0, 0
@@ -188,15 +163,7 @@ def line_search(
 ) -> tuple[SoftmaxModel, float, Tensor]:
     """Return the model, its objective and its gradient after a backtracking Newton step.
 
-    Args:
-        model: Where the step starts.
-        step: Subtracted from the weights, `(C − 1, D)`.
-        decrement: Its product with the gradient.
-        objective: At the start.
-        dtype: Type of the products of objective and gradient.
-
-    Returns:
-        The moved model, its objective and its gradient.
+    Shapes: step `(C − 1, D)`.
     """
     length, rounding = 1.0, (1e-13 if dtype == torch.float64 else 1e-6) * abs(objective)
     while True:
@@ -210,18 +177,7 @@ def line_search(
 def fit_report(
     model: SoftmaxModel, objective: float, gradient: Tensor, decrement: float, iterations: int
 ) -> FitReport:
-    """Return the report of a fit.
-
-    Args:
-        model: The trained model.
-        objective: Its objective in sum form.
-        gradient: What is left of the gradient.
-        decrement: Squared Newton decrement, in nats.
-        iterations: Newton steps taken.
-
-    Returns:
-        The report, with loss and accuracy on the training data.
-    """
+    """Return the report of a fit."""
     n = model.n_samples
     penalty = 0.5 * model.ridge * float((model.theta**2).sum())
     hits = sum(

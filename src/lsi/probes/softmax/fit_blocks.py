@@ -34,20 +34,7 @@ GUESS = 3.0  # how far that estimate may be off
 def fit_blocks(
     model: SoftmaxModel, progress: Progress | None = None, max_iterations: int = 60
 ) -> tuple[SoftmaxModel, FitReport]:
-    """Train `model` to its optimum without ever forming its `(K, K)` Hessian.
-
-    Args:
-        model: The untrained model, with a float32 design.
-        progress: Called as `progress("fit", done, total)`.
-        max_iterations: Limit of Newton steps.
-
-    Returns:
-        The trained model and a report.
-
-    Raises:
-        ConvergenceError: If the optimum is not reached.
-        InputError: If a class block is singular.
-    """
+    """Train `model` to its optimum without ever forming its `(K, K)` Hessian."""
     model, factors = descend(replace(model, theta=least_squares_start(model)), progress)
     objective, gradient = model.objective_and_gradient(model.theta)
     before, stalled, iteration = float("inf"), 0, 0
@@ -81,13 +68,6 @@ def descend(model: SoftmaxModel, progress: Progress | None = None) -> tuple[Soft
     """Return the model near its optimum, by L-BFGS in coordinates where the class blocks are about one.
 
     An evaluation is one pass over the rows in single precision; a Newton step would take dozens.
-
-    Args:
-        model: Where to start.
-        progress: Called as `progress("fit", done, 0)`.
-
-    Returns:
-        The model as far as single precision leads, and the factors of its class blocks.
     """
     done = 0
     for iterations, goal in ROUNDS:
@@ -143,9 +123,6 @@ def least_squares_start(model: SoftmaxModel) -> Tensor:
     .. math:: \theta = s\,Y^\top X (X^\top X + \lambda I)^{-1}, \qquad Y_{jc} = 1[y_j = c] - 1/C
 
     Two passes over the rows, where gradient descent from zero needs dozens.
-
-    Args:
-        model: The untrained model.
     """
     d = model.design.n_features
     gram = torch.zeros((d, d), dtype=torch.float64, device=model.design.device)

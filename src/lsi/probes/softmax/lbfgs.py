@@ -22,14 +22,7 @@ def lbfgs(
     Its own vectors are updated in one thread: those of OpenBLAS spin for a while after each short call, and
     take the processor from the products of the next evaluation (half of their speed with two cores).
 
-    Args:
-        objective: Returns value and gradient.
-        start: Where to start, `(n,)`.
-        options: As in `scipy.optimize.minimize(method="L-BFGS-B")`.
-        callback: Called after each iteration; may raise `StopIteration`.
-
-    Returns:
-        What SciPy found.
+    Shapes: start `(n,)`.
     """
     with _openblas().limit(limits=1):
         return scipy.optimize.minimize(

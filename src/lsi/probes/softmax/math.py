@@ -104,12 +104,7 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
     .. math:: \Delta p_c = p_c \frac{\mathrm{expm1}(s_c) - \epsilon}{1 + \epsilon},\quad
               \epsilon = \sum_k p_k\, \mathrm{expm1}(s_k)
 
-    Args:
-        probabilities: `softmax(z)`, `(n, C)`.
-        logit_shift: `s` for B models at once, `(n, C, B)`.
-
-    Returns:
-        The change, `(n, C, B)`.
+    Shapes: probabilities `(n, C)`, logit_shift `(n, C, B)`.
     """
     p = probabilities[:, :, None]
     if logit_shift.dtype == torch.float64:

@@ -126,11 +126,7 @@ class SoftmaxModel:
         return loss, gradient + self.ridge * theta
 
     def hessian(self) -> Tensor:
-        r"""Return `Σ_j w_j S'_j ⊗ x_j x_jᵀ` at the current weights, without any ridge.
-
-        Returns:
-            Float64 `(K', K')`, K' = (C − 1)·D, class-major.
-        """
+        r"""Return `Σ_j w_j S'_j ⊗ x_j x_jᵀ` at the current weights, without any ridge."""
         return self.assembled(self.class_rows(self.curvature_weights(self.theta)))
 
     def curvature_weights(self, theta: Tensor) -> ClassWeights:
@@ -150,11 +146,7 @@ class SoftmaxModel:
     def hessian_change(self, delta: Tensor) -> Tensor:
         r"""Return `Σ_j w_j (S'_j(θ + δ) − S'_j(θ)) ⊗ x_j x_jᵀ`, summed as differences.
 
-        Args:
-            delta: Change of the weights, `(C − 1, D)`.
-
-        Returns:
-            Float64 `(K', K')`.
+        Shapes: delta `(C − 1, D)`.
         """
         before, change = [], []
         step = (self.contrasts @ delta).to(self.design.dtype)
@@ -174,23 +166,13 @@ class SoftmaxModel:
     def class_rows(self, weights: ClassWeights) -> Iterator[tuple[int, Panels]]:
         """Yield every class row of `Σ_j w_j M_j ⊗ x_j x_jᵀ` with its number, one after the other.
 
-        Args:
-            weights: Gives `M_j[r, : r + 1]` for a slice of rows, `(n, r + 1)`; `M_j` is symmetric.
+        Shapes: weights `(n, r + 1)`.
         """
         for r in range(self.contrasts.shape[1]):
             yield r, self.class_row(r, weights)
 
     def class_row(self, r: int, weights: ClassWeights) -> Panels:
-        """Return class blocks `(r, 0 … r)` by panels of features, upper triangle only.
-
-        Args:
-            r: Class row.
-            weights: As in `class_rows`.
-
-        Returns:
-            Pairs `low, panel`: features `low … low + PANEL` against features `low …`, the latter
-            first after the panel's own axis and the classes last.
-        """
+        """Return class blocks `(r, 0 … r)` by panels of features, upper triangle only."""
         d, dtype = self.design.n_features, self.design.dtype
         lows = range(0, d, PANEL)
         panels = [
@@ -205,11 +187,7 @@ class SoftmaxModel:
         return [(low, panel.view(len(panel), -1, r + 1)) for low, panel in zip(lows, panels, strict=True)]
 
     def assembled(self, class_rows: Iterable[tuple[int, Panels]]) -> Tensor:
-        """Return the whole symmetric `(K', K')` matrix, float64, of its class rows.
-
-        Args:
-            class_rows: Each with its number, in any order.
-        """
+        """Return the whole symmetric `(K', K')` matrix, float64, of its class rows."""
         k, d = self.contrasts.shape[1], self.design.n_features
         out = torch.empty((k, d, k, d), dtype=torch.float64, device=self.design.device)
         for r, panels in class_rows:
@@ -223,21 +201,13 @@ class SoftmaxModel:
         return out.view(k * d, k * d)
 
     def curvature_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows, weighted residuals `w g'` and weighted curvatures `w S'` of some samples.
-
-        Returns:
-            `x (B, D)`, `residual (B, C − 1)`, `curvature (B, C − 1, C − 1)`, in the design's type.
-        """
+        """Return rows, weighted residuals `w g'` and weighted curvatures `w S'` of some samples."""
         x, residual, p = self.residual_at(index)
         curvature = contrast_curvature(p, self.contrasts) * self.weight[index][:, None, None]
         return x, residual, curvature.to(x.dtype)
 
     def residual_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows, weighted residuals and probabilities of some samples.
-
-        Returns:
-            `x (B, D)` and `residual (B, C − 1)` in the design's type, `p (B, C)` float64.
-        """
+        """Return rows, weighted residuals and probabilities of some samples."""
         x = self.design.take(index)
         p = self.probabilities(x.to(torch.float64))
         residual = (residuals(p, self.target[index]) @ self.contrasts) * self.weight[index][:, None]

@@ -52,15 +52,7 @@ def quick_model(
 ) -> SoftmaxModel:
     """Train a linear probe by L-BFGS in whitened coordinates, until its gradient is small.
 
-    Args:
-        features: `(N, D)` float array.
-        target: `(N,)` class codes.
-        classes: `(C,)` labels behind the codes; some may have no samples.
-        probe: Settings.
-        device: Torch device.
-
-    Returns:
-        The trained model: the optimum up to the tolerance of `lsi.probes.softmax.fit.warm_start`.
+    Shapes: features `(N, D)`, target `(N,)`, classes `(C,)`.
     """
     design = Design(features, probe.fit_intercept, torch.float32, device)
     weight = torch.from_numpy(probe.sample_weights(target, classes))
@@ -77,14 +69,7 @@ def quick_model(
 def quick_fit(features: np.ndarray, target: np.ndarray, classes: np.ndarray, probe: LinearProbe) -> QuickFit:
     """Train as `quick_model` does, and return the weights alone.
 
-    Args:
-        features: `(N, D)` float array.
-        target: `(N,)` class codes.
-        classes: `(C,)` labels behind the codes; some may have no samples.
-        probe: Settings.
-
-    Returns:
-        The trained probe.
+    Shapes: features `(N, D)`, target `(N,)`, classes `(C,)`.
     """
     model = quick_model(features, target, classes, probe)
     theta = (model.contrasts @ model.theta).to(torch.float32).cpu().numpy()
@@ -94,14 +79,7 @@ def quick_fit(features: np.ndarray, target: np.ndarray, classes: np.ndarray, pro
 
 
 def probe_of(manifest: Mapping[str, Any]) -> LinearProbe:
-    """Return the linear probe that a manifest describes; the default one where it describes none.
-
-    Args:
-        manifest: The manifest of scores.
-
-    Returns:
-        A probe of the same settings. Class weights by label are left out: JSON keeps labels as text only.
-    """
+    """Return the linear probe that a manifest describes; the default one where it describes none."""
     described = (manifest.get("config") or {}).get("probe") or {}
     if described.get("kind") != "linear":
         return LinearProbe()

@@ -39,15 +39,7 @@ TANGENT_BYTES, TANGENT_SHARE = 8 << 30, 0.25
 def grids_to_try(
     settings: Retrain, n_samples: int, n_features: int, n_classes: int, n_scored: int
 ) -> list[list[int]]:
-    """Return the nodes of the grids that a run may try, the fastest first; none: no strides.
-
-    Args:
-        settings: The protocol.
-        n_samples: N.
-        n_features: D, with the intercept.
-        n_classes: C.
-        n_scored: Heads.
-    """
+    """Return the nodes of the grids that a run may try, the fastest first; none: no strides."""
     work = 4.0 * n_samples * n_features * n_classes * settings.epochs * n_scored
     if settings.tol is None or n_scored < FEWEST_SCORED or n_classes > MOST_CLASSES or work < LEAST_WORK:
         return []
@@ -55,30 +47,14 @@ def grids_to_try(
 
 
 def tangent_bytes(n_samples: int, n_features: int, n_classes: int, n_nodes: int) -> int:
-    """Return the bytes of the curvatures at all nodes.
-
-    Args:
-        n_samples: N.
-        n_features: D, with the intercept.
-        n_classes: C.
-        n_nodes: Nodes of the grid.
-    """
+    """Return the bytes of the curvatures at all nodes."""
     return 4 * n_nodes * (min(n_samples, n_features) * (n_classes - 1)) ** 2
 
 
 def tangents_pay(
     n_samples: int, n_features: int, n_classes: int, n_scored: int, n_nodes: int, memory: int | None = None
 ) -> bool:
-    """Return whether heads had better follow the curvature at the nodes than look at the data there.
-
-    Args:
-        n_samples: N.
-        n_features: D, with the intercept.
-        n_classes: C.
-        n_scored: Heads.
-        n_nodes: Nodes of the grid.
-        memory: Bytes that the run may use; None: no limit.
-    """
+    """Return whether heads had better follow the curvature at the nodes than look at the data there."""
     room = TANGENT_BYTES if memory is None else min(TANGENT_BYTES, memory // 2)
     if tangent_bytes(n_samples, n_features, n_classes, n_nodes) > room:
         return False
@@ -132,16 +108,7 @@ class Strides:
     ) -> Choice:
         """Return the fastest way that will do, with the weights of the full-data head at its nodes.
 
-        Args:
-            start: Initial weights `(C, D)`.
-            index: Positions that will be left out, `(n_scored,)`.
-            seed: Of the choice of pilots.
-            trainer: Computes every epoch.
-            scorer: Given the trained full-data head, returns what scores heads.
-            progress: Told of the epochs of the pilots and of the curvatures.
-
-        Returns:
-            The way; every epoch where no grid will do.
+        Shapes: start `(C, D)`, index `(n_scored,)`.
         """
         grids, pilots = self.grids(len(index)), self._pilots(index, seed)
         wholes = {0: start.cpu().numpy()}
@@ -183,11 +150,7 @@ class Strides:
     ) -> tuple[Tensor, Tensor]:
         """Return trained heads, float64 `(B, C, D)`, and which of them are not to be trusted, `(B,)`.
 
-        Args:
-            way: What `choose` returned.
-            index: Left-out position of each head, `(B,)`.
-            tick: Called with the number of epochs done.
-            record: As in `CopiesEngine.train`.
+        Shapes: index `(B,)`.
         """
 
         def at(epoch: int, change: Tensor) -> Tensor:

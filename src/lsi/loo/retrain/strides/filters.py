@@ -49,17 +49,7 @@ class Responses:
 
     @classmethod
     def of(cls, rate: Tensor, epochs: int, degree: int, settings: Retrain) -> Responses:
-        """Follow K modes through a stride.
-
-        Args:
-            rate: Eigenvalues λ of the curvature of the mean loss with its decay, float64 `(K,)`.
-            epochs: Length m of the stride.
-            degree: Highest power of t / m among the forcings.
-            settings: Learning rate and momentum.
-
-        Returns:
-            The responses.
-        """
+        """Follow K modes through a stride. Shapes: rate `(K,)`."""
         weights = torch.zeros((3 + degree, len(rate)), dtype=torch.float64, device=rate.device)
         velocity = torch.zeros_like(weights)
         weights[0] = velocity[1] = 1.0
@@ -73,14 +63,7 @@ class Responses:
         return cls(weights, velocity, epochs)
 
     def at(self, offsets: Sequence[int]) -> Filter:
-        """Return the filter for a forcing that is known at some epochs.
-
-        Args:
-            offsets: These epochs, counted from the start of the stride; one more than the degree at most.
-
-        Returns:
-            Its coefficients.
-        """
+        """Return the filter for a forcing that is known at some epochs."""
         n = len(offsets)
         times = torch.tensor(offsets, dtype=torch.float64, device=self.weights.device) / self.epochs
         # Row i: coefficients by power of the polynomial that is one at node i and zero at the others.

@@ -22,10 +22,6 @@ class Grid:
     def nodes(self, epochs: int, record_every: int | None = None) -> list[int]:
         """Return the numbers of epochs after which heads are looked at, from 0 to `epochs`.
 
-        Args:
-            epochs: Of the whole training.
-            record_every: Multiples that are nodes too.
-
         >>> Grid(0.5, 10).nodes(30)
         [0, 1, 2, 3, 4, 6, 9, 13, 19, 28, 30]
         """

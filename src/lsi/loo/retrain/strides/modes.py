@@ -58,15 +58,7 @@ def principal_axes(design: Design) -> Tensor:
 
 
 def curvature_modes(model: SoftmaxModel, weights: Tensor) -> Modes:
-    """Return the modes of the mean loss at some weights.
-
-    Args:
-        model: Data in principal coordinates, `(N, R)`.
-        weights: Of all classes, `(R, C)`.
-
-    Returns:
-        The modes.
-    """
+    """Return the modes of the mean loss at some weights. Shapes: model `(N, R)`, weights `(R, C)`."""
     r, c = model.design.n_features, model.contrasts.shape[1]
     wide, like = min(r, max(1, TOP // c)), weights
     contrasts = model.contrasts.to(like.dtype)

@@ -68,10 +68,7 @@ class Tangents:
     def gradient(self, epoch: int, index: Tensor, change: Tensor) -> Tensor:
         """Return the difference of the gradients of the mean loss, `(K, B)`, as `StrideTrainer` needs it.
 
-        Args:
-            epoch: Where on the path.
-            index: Left-out positions, `(B,)`.
-            change: Difference of the weights, `(K, B)`.
+        Shapes: index `(B,)`, change `(K, B)`.
         """
         model, tangent, b = self.model, self.at(epoch), len(index)
         n, r = model.n_samples, model.design.n_features
@@ -84,13 +81,7 @@ class Tangents:
         return total.view(-1, b).add_(change, alpha=model.weight_decay)
 
     def neglected(self, epoch: int, index: Tensor, change: Tensor) -> Tensor:
-        """Return ρ of each head, `(B,)`.
-
-        Args:
-            epoch: Where on the path.
-            index: Left-out positions, `(B,)`.
-            change: Difference of the weights, `(K, B)`.
-        """
+        """Return ρ of each head, `(B,)`. Shapes: index `(B,)`, change `(K, B)`."""
         model, (rows, x, scale), b = self.model, self._sample(), len(index)
         c, r = model.n_classes, model.design.n_features
         step = (model.contrasts.to(change.dtype) @ change.view(r, c - 1, b)).view(r, c * b)

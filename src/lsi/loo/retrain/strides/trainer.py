@@ -100,11 +100,7 @@ class Path:
         return self._modes[epoch]
 
     def find_tangents(self, progress: Progress | None) -> None:
-        """Find the curvature at every node, which would else be found when it is first needed.
-
-        Args:
-            progress: Called as `progress("curvature", done, nodes)`.
-        """
+        """Find the curvature at every node, which would else be found when it is first needed."""
         if self.tangents is None:
             return
         tick = ticks(progress, "curvature", len(self.weights))
@@ -126,12 +122,7 @@ class StrideTrainer:
         self.model, self.settings = model, settings
 
     def path(self, wholes: Mapping[int, np.ndarray], tangents: bool = False) -> Path:
-        """Return the training of the full-data head from its weights `(C, D)` by epoch.
-
-        Args:
-            wholes: The weights.
-            tangents: Whether heads along this path follow the curvature instead of the data.
-        """
+        """Return the training of the full-data head from its weights `(C, D)` by epoch."""
         axes = self._axes.to(torch.float64)
         device, dtype = self._model.design.device, self._model.design.dtype
         weights = {
@@ -143,17 +134,7 @@ class StrideTrainer:
     def train(
         self, path: Path, index: Tensor, tick: Tick | None, record: Record | None
     ) -> tuple[Tensor, Tensor]:
-        """Return what leaving out changes at the end.
-
-        Args:
-            path: Training of the full-data head; its epochs are the nodes.
-            index: Left-out position of each head, `(B,)`.
-            tick: Called with the length of every stride.
-            record: Called as `record(epoch, differences)` at nodes that `Retrain.records` names.
-
-        Returns:
-            Differences from the full-data head, `(B, C, D)`, and the doubt of each head, `(B,)`.
-        """
+        """Return what leaving out changes at the end. Shapes: index `(B,)`."""
         nodes = list(path.weights)
         modes, found = path.modes(0), 0
         k, dtype = len(modes.rate), self._model.design.dtype
@@ -201,11 +182,7 @@ class StrideTrainer:
     def _gradient(self, path: Path, epoch: int, index: Tensor, change: Tensor) -> Tensor:
         """Return the difference of the gradients of the mean loss, `(K, B)`.
 
-        Args:
-            path: Training of the full-data head.
-            epoch: Where on it.
-            index: Left-out positions, `(B,)`.
-            change: Difference of the weights, `(K, B)`.
+        Shapes: index `(B,)`, change `(K, B)`.
         """
         if path.tangents is not None:
             return path.tangents.gradient(epoch, index, change)
