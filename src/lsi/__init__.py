@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lsi.methods import Newton, Retrain
     from lsi.methods.algorithms import DPSGD, SAM, SGD, Adam, Schedule
     from lsi.network import score_model
-    from lsi.pipeline import score
+    from lsi.pipeline import score, score_pairs
     from lsi.planning.plan import make_plan
     from lsi.probes import LinearProbe, MLPProbe, ModuleProbe, RidgeProbe, SigmoidProbe
     from lsi.probes.contrastive import ContrastiveProbe
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lsi.studies.curation import curate
     from lsi.studies.curves import curation_curves
     from lsi.studies.sensitivity import Sensitivity, sensitivity
-    from lsi.tasks.contrastive import score_pairs
 
 _HOME = {
     "Adam": "lsi.methods.algorithms",
@@ -61,7 +60,7 @@ _HOME = {
     "redundancy": "lsi.analysis.redundancy",
     "score": "lsi.pipeline",
     "score_model": "lsi.network",
-    "score_pairs": "lsi.tasks.contrastive",
+    "score_pairs": "lsi.pipeline",
     "sensitivity": "lsi.studies.sensitivity",
 }
 

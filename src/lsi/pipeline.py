@@ -16,6 +16,7 @@ from lsi.label_noise.stage import add_label_noise, check_label_noise, check_labe
 from lsi.methods import METHODS, Method, Newton, Retrain, as_method
 from lsi.planning.cost import parse_size
 from lsi.posterior import POSTERIORS
+from lsi.probes.contrastive import ContrastiveProbe
 from lsi.probes.linear import LinearProbe
 from lsi.run.context import Clock, Run, check_audit
 from lsi.run.key import run_key
@@ -27,7 +28,7 @@ from lsi.system.progress import Progress
 from lsi.tasks import task_of
 from lsi.validation.settings import check_choice, check_positive
 
-__all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score"]
+__all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score", "score_pairs"]
 
 
 def score(
@@ -70,28 +71,28 @@ def score(
         subset: Positions to score, or a boolean mask; None: all.
         sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
         audit: Whether a few samples are left out again by brute force, or how many.
-        seed: Of the choice of audited samples.
-        device: Torch device; None: a GPU where there is one, else the processor.
+        seed: Seed for choosing the audited samples.
+        device: Torch device; None: a GPU if there is one, else the processor.
         memory: What a `Newton` run may use, such as ``"4GiB"`` or bytes, features included: it decides
             solver and block sizes, which move values by rounding only; None: what the machine has left.
         label_noise: Whether to estimate which labels are wrong (`Scores.mislabeled`) in the same run; for
-            classification only. None: where it is quick beside the scoring.
-        checkpoint: Folder for finished blocks. The same call, made again after any end of the process, goes
-            on from them to the same bytes. Remove it when the scores are saved; None: nothing is kept.
-        cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
+            classification only. None: if that takes little time compared with the scoring.
+        checkpoint: Folder for finished blocks. The same call, made again after any end of the process,
+            resumes from them and gives the same bytes. Remove it once the scores are saved; None: nothing is
+            kept. cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None:
+            this
             process.
-        shard: Which part of the samples to score, as ``"3/16"``: the parts of runs with the same data and
-            settings make up the whole by `lsi.merge`.
-        progress: Called as `progress(stage, done, total)`.
+        shard: Which part of the samples to score, such as ``"3/16"``: `lsi.merge` puts the parts of runs with
+            the same data and settings together. progress: Called as `progress(stage, done, total)`.
 
     Returns:
-        One row a scored sample, in the order asked for, with audit and manifest.
+        One row for each scored sample, in the order requested, with audit and manifest.
 
     Raises:
         InputError: Data or settings cannot be used; the message names the cure. It is a ValueError too.
         ConvergenceError: The probe did not reach its optimum.
-        OutputError: The checkpoint cannot be written, or another run is at work in it.
-        KeyboardInterrupt: The run was interrupted; with a checkpoint, it says how much is kept.
+        OutputError: The checkpoint cannot be written, or another run is using it.
+        KeyboardInterrupt: The run was interrupted; with a checkpoint, the message says how much is kept.
 
     Source:
         Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025.
@@ -103,20 +104,164 @@ def score(
         >>> int(scores.top(1)["position"].iloc[0])
         83
     """
-    probe = LinearProbe() if probe is None else probe
-    settings = check_settings(probe, posterior, method, prior_precision, audit)
+    if isinstance(probe, ContrastiveProbe):
+        raise InputError(
+            "A ContrastiveProbe is trained on pairs. Use lsi.score_pairs(left, right, probe=...)."
+        )
     check_label_noise(label_noise)
+    return _score(
+        X,
+        y,
+        LinearProbe() if probe is None else probe,
+        posterior,
+        method,
+        prior_precision,
+        audit,
+        subset=subset,
+        sample_id=sample_id,
+        seed=seed,
+        device=device,
+        memory=memory,
+        label_noise=label_noise,
+        checkpoint=checkpoint,
+        cluster=cluster,
+        shard=shard,
+        progress=progress,
+    )
+
+
+def score_pairs(
+    left: Any,
+    right: Any,
+    *,
+    probe: Any = None,
+    posterior: str = "diag",
+    method: str | Newton | Retrain = "newton",
+    prior_precision: float = 1.0,
+    subset: Any = None,
+    sample_id: Any = None,
+    audit: bool | int = True,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    memory: int | str | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    cluster: str | None = None,
+    shard: str | tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    r"""Return the Laplace Sample Information of pairs, in nats; no labels are needed.
+
+    Two linear heads are trained to bring partners together (`ContrastiveProbe`), and again without each
+    pair, which then is neither an anchor nor a candidate for others. With both heads as one vector θ,
+
+    .. math:: \mathrm{LSI}(i) = \mathrm{KL}\bigl(N(\theta, P^{-1}) \,\|\, N(\theta_{-i}, P_{-i}^{-1})\bigr),
+
+    P the Gauss-Newton matrix of the summed InfoNCE loss over *all* pairs plus the prior precision. High:
+    partners that do not belong together, or an atypical pair.
+
+    Args:
+        left: `(N, D1)` features of the left items: numpy, torch or pandas.
+        right: `(N, D2)` features of the right items; row i is the partner of row i.
+        probe: What is trained, a `ContrastiveProbe`; None: ``ContrastiveProbe()``.
+        posterior: ``"diag"``, ``"kron"`` or ``"full"`` (small heads).
+        method: ``"newton"``: the local optimum without the pair that is reached from the full-data optimum;
+            ``"retrain"``: plain SGD from the initial weights, many copies at a time. Or either with settings.
+        prior_precision: τ > 0.
+        subset: Positions to score, or a boolean mask; None: all. The heads learn from all pairs.
+        sample_id: `(N,)` unique ids; None: the index of `left` if it is a DataFrame, else `0 … N−1`.
+        audit: Whether a few pairs are left out again by brute force, or how many.
+        seed: Seed for choosing the audited pairs.
+        device: None or ``"cpu"``: pairs are scored on the processor.
+        memory: What the run may use, such as ``"4GiB"`` or bytes; a run that needs more is refused before it
+            starts. None: what the machine has left.
+        checkpoint: Folder for finished blocks. The same call, made again after any end of the process,
+            resumes from them and gives the same bytes. Remove it once the scores are saved; None: nothing is
+            kept. cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None:
+            this
+            process.
+        shard: None: certificates depend on the scores of all pairs, so that a run cannot be divided.
+        progress: Called as `progress(stage, done, total)`.
+
+    Returns:
+        One row for each scored pair. `lsi_left` and `lsi_right` are the LSI of each head with the other held,
+        `lsi` that of both; `loo_probability` and `loo_rank` tell how well heads that never saw the pair find
+        the own partner; `label` is the pair's id and `loo_prediction` the id of the most likely right
+        partner.
+
+    Raises:
+        InputError: Data or settings cannot be used; the message names the cure.
+        ConvergenceError: Training found no strict local optimum.
+        OutputError: The checkpoint cannot be written, or another run is using it.
+        KeyboardInterrupt: The run was interrupted; with a checkpoint, the message says how much is kept.
+
+    Source:
+        Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025 (the quantity);
+        Radford et al., *Learning Transferable Visual Models From Natural Language Supervision*, ICML 2021
+        (the loss).
+
+    Examples:
+        >>> from sklearn.datasets import load_digits
+        >>> from lsi import ContrastiveProbe
+        >>> X = load_digits().data[:60]
+        >>> scores = score_pairs(X[:, :32], X[:, 32:], probe=ContrastiveProbe(dim=4), audit=2)
+        >>> len(scores), scores.task
+        (60, 'contrastive')
+    """
+    if probe is not None and not isinstance(probe, ContrastiveProbe):
+        kind = type(probe).__name__
+        raise InputError(f"probe must be a ContrastiveProbe, got {kind}. Use lsi.ContrastiveProbe(dim=32).")
+    return _score(
+        left,
+        right,
+        probe or ContrastiveProbe(),
+        posterior,
+        method,
+        prior_precision,
+        audit,
+        subset=subset,
+        sample_id=sample_id,
+        seed=seed,
+        device="cpu" if device is None else device,
+        memory=memory,
+        label_noise=False,
+        checkpoint=checkpoint,
+        cluster=cluster,
+        shard=shard,
+        progress=progress,
+    )
+
+
+def _score(
+    X: Any,
+    y: Any,
+    probe: Any,
+    posterior: str,
+    method: str | Newton | Retrain,
+    prior_precision: float,
+    audit: bool | int,
+    *,
+    subset: Any,
+    sample_id: Any,
+    seed: int,
+    device: str | torch.device | None,
+    memory: int | str | None,
+    label_noise: bool | None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None,
+    cluster: str | None,
+    shard: str | tuple[int, int] | None,
+    progress: Progress | None,
+) -> Scores:
+    """Check everything, run the task of the probe, and put table and manifest together."""
+    task, settings = task_of(probe), check_settings(probe, posterior, method, prior_precision, audit)
     limit, part = parse_size(memory), None if shard is None else Shard.parse(shard)
-    task = task_of(probe)
-    check_shard(part, task)
+    check_shard(part, task.name)
     problem = task.problem(X, y, subset=subset, sample_id=sample_id)
-    where = check_device(device)
-    machine = Machine(where, limit)
-    task.plan(problem, posterior, settings, machine)
+    machine = Machine(check_device(device), limit)
+    task.plan(probe, problem, posterior, settings, machine)
     if label_noise and problem.n_classes:
         check_label_noise_room(problem.n_samples, problem.n_features, problem.n_classes, limit)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, Clock())
-    described = describe_run(task, run, settings)
+    described = describe_run(task.name, run, settings, task.data(problem))
     key = {**run_key(described, run), "label_noise": label_noise}
     with open_work(key, checkpoint, cluster, part, machine, progress) as work:
         run = replace(run, work=work)
@@ -127,7 +272,8 @@ def score(
         run.notes["shard"] = describe_shard(part, digest_of(key), result.done)
         problem, result = replace(problem, subset=problem.subset[result.done]), result.select(result.done)
         described["data"]["n_scored"] = len(problem.subset)
-    table, manifest = build_table(task, problem, result), build_manifest(task, run, described, report)
+    table = build_table(task.columns(problem, result), problem, result)
+    manifest = build_manifest(run, described, task.manifest(run.problem), report)
     return Scores(table, manifest, measured)
 
 
@@ -149,10 +295,10 @@ def check_settings(
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
-    """Return the torch device to run on: the one named, else a GPU where there is one."""
+    """Return the torch device to run on: the given one, else a GPU if there is one."""
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        float(torch.zeros(1, device=where))  # the device "meta" makes tensors, but they hold nothing
+        float(torch.zeros(1, device=where))  # fails on the device "meta", whose tensors hold no values
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

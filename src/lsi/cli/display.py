@@ -47,7 +47,8 @@ def announce(job: Job) -> None:
     n_scored = len(problem.subset)
     which = f"all {n_scored:,}" if n_scored == problem.n_samples else f"{n_scored:,} of {problem.n_samples:,}"
     task = task_of(chosen["probe"])
-    cost = task.cost(problem, chosen["posterior"], chosen["method"], parse_size(chosen.get("memory")))
+    memory = parse_size(chosen.get("memory"))
+    cost = task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
     lines = [
         f"{job.samples.name}: {problem.n_samples:,} samples, {problem.n_features:,} features, "
         f"{_target(problem, task.name)}",

@@ -60,11 +60,12 @@ def score_the_pairs(
     from lsi.cli.progress import progress_bar
     from lsi.data import parse_subset
     from lsi.data.pairs import load_pairs
-    from lsi.tasks.contrastive import check_pair_settings, check_pairs
+    from lsi.pipeline import check_settings
+    from lsi.tasks import task_of
 
     settings = _settings(corruption, probe, pairs, method)
     names = ("probe", "posterior", "method", "prior_precision", "audit")
-    check_pair_settings(*(settings[name] for name in names))
+    check_settings(*(settings[name] for name in names))
     use_machine(machine)
     tell: Callable[[str], None] = (lambda text: None) if output.quiet else say
     with progress_bar(output.quiet) as progress:
@@ -76,7 +77,7 @@ def score_the_pairs(
         wanted = subset_text(data, len(samples))
         strata = _identity(left[:, 0]) * 0
         subset = None if wanted is None else parse_subset(wanted, strata, settings["seed"])
-        check_pairs(left, right, subset=subset, sample_id=samples.ids)
+        task_of(settings["probe"]).problem(left, right, subset=subset, sample_id=samples.ids)
         tell(f"{samples.name}: {len(left):,} pairs, {left.shape[1]} and {right.shape[1]} features, no labels")
         scores = lsi.score_pairs(
             left,

@@ -1,4 +1,4 @@
-"""What a leave-one-out engine returns: aligned arrays, one entry a left-out sample."""
+"""What a leave-one-out engine returns: aligned columns, one entry for each left-out sample."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from lsi.probes.softmax.model import SoftmaxModel
 
 
 @dataclass
 class LooResult:
-    """Leave-one-out quantities of the scored samples, in the order asked for.
+    """Leave-one-out quantities of the scored samples, in the order in which the samples were requested.
 
     Attributes:
         mean_term: Nats, `(n_scored,)` float64.
         covariance_term: Nats.
-        loo_probability: Probability of the given label without the sample.
-        loo_prediction: Class code that is most likely without the sample.
-        leverage: `tr(S_i Q_i)`; NaN for methods that give none.
-        relative_error: Certificate; NaN for methods that give none.
+        loo_probability: Probability of the given label under the model without the sample.
+        loo_prediction: Code of the most likely class under the model without the sample.
+        leverage: `tr(S_i Q_i)`; NaN where the method gives none.
+        relative_error: Certificate: bound on `|lsi − exact| / exact`; NaN where the method gives none.
         extra: Further columns of the table, by name.
-        done: Which entries hold a result; in one shard of a run, its own.
+        done: Which entries hold a result; in one shard of a run, only its own.
     """
 
     mean_term: np.ndarray
@@ -38,39 +42,47 @@ class LooResult:
             self.done = np.ones(len(self.mean_term), dtype=bool)
 
     @classmethod
-    def empty(cls, n: int) -> LooResult:
-        """Return a result of NaN to be filled block by block."""
+    def empty(cls, n: int, *extra: str) -> LooResult:
+        """Return a result of NaN to be filled block by block; `extra` names further columns."""
         values: dict[str, Any] = {name: np.full(n, np.nan) for name in cls._columns()}
         values["loo_prediction"] = np.full(n, -1, dtype=np.int64)
-        return cls(**values, done=np.zeros(n, dtype=bool))
-
-    @classmethod
-    def of(cls, columns: Mapping[str, np.ndarray]) -> LooResult:
-        """Return the result that `arrays` gave the columns of."""
-        values: dict[str, Any] = dict(columns)
-        return cls(**values)
+        further = {name: np.full(n, np.nan) for name in extra}
+        return cls(**values, extra=further, done=np.zeros(n, dtype=bool))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the columns by name, apart from `extra`."""
-        return {name: getattr(self, name) for name in self._columns()}
+        """Return all columns by name, the extra ones last."""
+        return {name: getattr(self, name) for name in self._columns()} | self.extra
 
     @property
     def lsi(self) -> np.ndarray:
         """The score, `mean_term + covariance_term`, in nats."""
         return self.mean_term + self.covariance_term
 
-    def put(self, where: slice | np.ndarray, part: LooResult) -> None:
-        """Write the entries of a block."""
-        for name in self._columns():
-            getattr(self, name)[where] = getattr(part, name)
+    def put(self, where: slice | np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        """Write columns of a block of entries, and mark the entries as done."""
+        own = self.arrays()
+        for name, column in columns.items():
+            own[name][where] = column
         self.done[where] = True
 
     def select(self, keep: np.ndarray) -> LooResult:
         """Return the entries picked by a mask or an index."""
         extra = {name: column[keep] for name, column in self.extra.items()}
-        columns: dict[str, Any] = {name: column[keep] for name, column in self.arrays().items()}
+        columns: dict[str, Any] = {name: getattr(self, name)[keep] for name in self._columns()}
         return replace(self, **columns, extra=extra, done=self.done[keep])
 
     @classmethod
     def _columns(cls) -> list[str]:
         return [each.name for each in fields(cls) if each.name not in ("extra", "done")]
+
+
+def loo_prediction(model: SoftmaxModel, index: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the label's probability and the most likely class of each sample at `θ + δ_i`.
+
+    Shapes: both `(B,)`, index `(B,)`, delta `(B, C', D)`.
+    """
+    x = model.design.take(index).to(torch.float64)
+    # x_iᵀ(θ + δ_i) in class contrasts, then in classes
+    logits = x @ model.theta.T + (delta.to(torch.float64) @ x[:, :, None])[:, :, 0]
+    p = torch.softmax(logits @ model.contrasts.T, -1)
+    return p.gather(1, model.target[index][:, None])[:, 0], p.argmax(-1)

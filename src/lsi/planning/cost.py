@@ -10,10 +10,10 @@ from functools import lru_cache
 import torch
 
 from lsi.errors import InputError
-from lsi.loo.audit import default_count
+from lsi.loo.audit import REBUILD_LIMIT, default_count
 from lsi.loo.newton import block_engine
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
-from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
+from lsi.loo.newton.engine import PILOTS, samples_rows
 from lsi.loo.newton.sampled import SAMPLED_ROWS
 from lsi.loo.retrain.engine import TENSORS
 from lsi.loo.retrain.strides.choice import PILOTS as PILOT_HEADS

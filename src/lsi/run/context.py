@@ -14,7 +14,8 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.execution.work import Work
 from lsi.features.design import Design
-from lsi.loo.audit import default_count
+from lsi.loo.audit import audit
+from lsi.loo.engine import Engine
 from lsi.loo.result import LooResult
 from lsi.results.audit import Audit
 from lsi.system.machine import Machine
@@ -22,25 +23,25 @@ from lsi.system.progress import Progress
 from lsi.validation.problem import Problem
 
 
-def check_audit(audit: Any, what: str = "samples") -> None:
+def check_audit(given: Any) -> None:
     """Refuse anything but True, False or a number."""
-    if not isinstance(audit, int) or audit < 0:
-        raise InputError(f"audit must be True, False or a number of {what} ≥ 0, got {audit!r}.")
+    if not isinstance(given, int) or given < 0:
+        raise InputError(f"audit must be True, False or a number of samples ≥ 0, got {given!r}.")
 
 
 Outcome = tuple[LooResult, Audit | None, dict[str, Any]]
-"""What running a task gives: the result, the audit, and what the fit reports for the manifest."""
+"""What running a task returns: the result, the audit, and the report of the fit for the manifest."""
 
 
 class Clock:
-    """Wall-clock seconds by stage."""
+    """Wall-clock seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to `stage`."""
+        """Add the time spent in the block to `stage`."""
         began = time.perf_counter()
         try:
             yield
@@ -61,7 +62,7 @@ class Run:
     machine: Machine
     clock: Clock
     work: Work = field(default_factory=Work)
-    notes: dict[str, Any] = field(default_factory=dict)  # what a task adds to the manifest
+    notes: dict[str, Any] = field(default_factory=dict)  # entries that a task adds to the manifest
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +71,7 @@ class Run:
 
     @property
     def progress(self) -> Progress | None:
-        """Called as `progress(stage, done, total)`."""
+        """What is called as `progress(stage, done, total)`, or None."""
         return self.work.progress
 
     @property
@@ -82,8 +83,8 @@ class Run:
         """Return the design matrix in the original coordinates."""
         return Design(self.problem.features, self.probe.fit_intercept, dtype, self.device)
 
-    def audit_count(self, n_parameters: int) -> int:
-        """Return how many samples the audit leaves out."""
-        if isinstance(self.audit, bool):
-            return default_count(n_parameters, self.posterior) if self.audit else 0
-        return min(int(self.audit), len(self.problem.subset))
+    def audited(self, engine: Engine, result: LooResult, default: int) -> Audit | None:
+        """Return the audit that the settings ask for: of `default` samples where they name no number."""
+        with self.clock("audit"):
+            count = default if self.audit is True else int(self.audit)
+            return audit(engine, self.index, result, count, self.seed, self.work) if count else None

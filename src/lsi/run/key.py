@@ -11,32 +11,31 @@ import numpy as np
 import torch
 
 from lsi.run.context import Run
-from lsi.system.machine import Machine
-from lsi.validation.problem import Problem
+
+PACKAGE = Path(__file__).parents[1]
 
 
 def run_key(described: dict[str, Any], run: Run) -> dict[str, Any]:
-    """Return everything that decides the result of a run to the last bit, as JSON values."""
-    return {**described, **rows_key(run.problem, run.audit, run.machine)}
+    """Return everything that decides the result of a run to the last bit, as JSON values.
 
-
-def rows_key(problem: Problem, audit: bool | int, machine: Machine) -> dict[str, Any]:
-    """Return what decides a result besides the data, the settings and the versions."""
+    `described` is what `describe_run` says of data, settings and versions.
+    """
     return {
-        "sample_id": digest_values(problem.sample_id),
-        "scored": digest_values(problem.subset),
-        "audit": audit,
-        "memory": machine.memory,
+        **described,
+        "sample_id": digest_values(run.problem.sample_id),
+        "scored": digest_values(run.problem.subset),
+        "audit": run.audit,
+        "memory": run.machine.memory,
         "threads": torch.get_num_threads(),
         "code": _code(),
     }
 
 
 @cache
-def _code() -> str:
-    """Return the SHA-256 of the library's source, which may change where its version does not."""
+def _code(folder: Path = PACKAGE) -> str:
+    """Return the SHA-256 of all source files under a folder: code may change while its version does not."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

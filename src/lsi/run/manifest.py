@@ -13,13 +13,12 @@ from lsi.loo.result import LooResult
 from lsi.methods import Method
 from lsi.run.context import Run
 from lsi.system.versions import versions
-from lsi.tasks.base import Task
 from lsi.validation.problem import Problem
 
 
-def build_table(task: Task, problem: Problem, result: LooResult) -> pd.DataFrame:
-    """Return one row a scored sample, in the order asked for."""
-    where, told = problem.subset, task.columns(problem, result)
+def build_table(columns: dict[str, np.ndarray], problem: Problem, result: LooResult) -> pd.DataFrame:
+    """Return one row for each scored sample, in the order requested; `columns` tell target and prediction."""
+    where, told = problem.subset, dict(columns)
     return pd.DataFrame(
         {
             "sample_id": problem.sample_id[where],
@@ -36,29 +35,24 @@ def build_table(task: Task, problem: Problem, result: LooResult) -> pd.DataFrame
     )
 
 
-def build_manifest(task: Task, run: Run, described: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """Return how the scores were made."""
+def build_manifest(
+    run: Run, described: dict[str, Any], target: dict[str, Any], report: dict[str, Any]
+) -> dict[str, Any]:
+    """Return how the scores were made; `target` describes the labels, `report` the fit."""
     return {
         **described,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **task.manifest(run.problem),
+        **target,
         "timings": run.clock.seconds,
         "fit": report,
         **run.notes,
     }
 
 
-def describe_run(task: Task, run: Run, method: Method) -> dict[str, Any]:
-    """Return versions, settings and data of a run, as JSON values.
-
-    Args:
-        task: What is scored.
-        run: Data and settings.
-        method: The engine's settings.
-    """
-    problem = run.problem
+def describe_run(name: str, run: Run, method: Method, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the task's name, versions, settings and data of a run, as JSON values."""
     return {
-        "task": task.name,
+        "task": name,
         "versions": versions(),
         "config": {
             "probe": run.probe.describe(),
@@ -68,21 +62,32 @@ def describe_run(task: Task, run: Run, method: Method) -> dict[str, Any]:
             "seed": run.seed,
             "device": str(run.device),
         },
-        "data": {
-            "n_samples": problem.n_samples,
-            "n_features": problem.n_features,
-            "n_classes": problem.n_classes,
-            "n_outputs": len(problem.outputs) or problem.n_classes,
-            "n_scored": len(problem.subset),
-            "fingerprint": fingerprint(problem),
-        },
+        "data": data,
+    }
+
+
+def describe_data(problem: Problem) -> dict[str, Any]:
+    """Return sizes and fingerprint of the data, as JSON values."""
+    return {
+        "n_samples": problem.n_samples,
+        "n_features": problem.n_features,
+        "n_classes": problem.n_classes,
+        "n_outputs": len(problem.outputs) or problem.n_classes,
+        "n_scored": len(problem.subset),
+        "fingerprint": fingerprint(problem),
     }
 
 
 def fingerprint(problem: Problem) -> str:
-    """Return the SHA-256 of features and labels, read block by block."""
-    digest = hashlib.sha256(str((problem.features.shape, problem.features.dtype.str)).encode())
-    for start in range(0, problem.n_samples, 8192):
-        digest.update(np.ascontiguousarray(problem.features[start : start + 8192]).tobytes())
+    """Return the SHA-256 of features and labels."""
+    digest = hashlib.sha256()
+    add_matrix(digest, problem.features)
     digest.update(problem.target.tobytes())
     return digest.hexdigest()
+
+
+def add_matrix(digest: Any, matrix: np.ndarray) -> None:
+    """Add shape, type and values of a matrix to a digest, block by block as it may lie in a file."""
+    digest.update(str((matrix.shape, matrix.dtype.str)).encode())
+    for start in range(0, len(matrix), 8192):
+        digest.update(np.ascontiguousarray(matrix[start : start + 8192]).tobytes())

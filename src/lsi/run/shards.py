@@ -1,4 +1,4 @@
-"""Parts of a run: what may be divided, and what the manifest says of a part."""
+"""Shards of a run: which tasks can be divided, and what the manifest says about one shard."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import numpy as np
 
 from lsi.errors import InputError
 from lsi.execution.work import Shard
-from lsi.tasks.base import Task
+
+UNDIVIDED = {
+    "regression": "A regression is scored from one factorisation, in seconds: there is nothing to divide. "
+    "Leave shard out.",
+    "contrastive": "Certificates of pairs depend on the scores of all pairs, so pairs are not scored in shards. "
+    "Leave shard out; cluster='local' divides the work among the processors of this machine.",
+}
+"""Tasks that are scored in one piece, and why."""
 
 
-def check_shard(shard: Shard | None, task: Task) -> None:
-    """Refuse parts of what is done at once."""
-    if shard is not None and task.name == "regression":
-        raise InputError(
-            "A regression is scored from one factorisation, in seconds: there is nothing to divide. Leave "
-            "shard out."
-        )
+def check_shard(shard: Shard | None, task: str) -> None:
+    """Refuse a shard of a task that is scored in one piece."""
+    if shard is not None and task in UNDIVIDED:
+        raise InputError(UNDIVIDED[task])
 
 
 def describe_shard(shard: Shard, run: str, done: np.ndarray) -> dict[str, Any]:
-    """Return what the manifest says of a part, as JSON values. Shapes: done `(n_scored,)`."""
+    """Return what the manifest says about a shard, as JSON values. Shapes: done `(n_scored,)`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], done.astype(np.int8), [0]])))
     rows = edges.reshape(-1, 2).tolist()
     return {"index": shard.index, "of": shard.of, "run": run, "n_scored": len(done), "rows": rows}

@@ -1,15 +1,16 @@
-"""Tasks: for each class of probe, how its target is checked, how it is scored, and what the table says."""
+"""Tasks: for each class of probe, how its target is checked, how it is scored, and what the table holds."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lsi.errors import InputError
+from lsi.probes.contrastive import ContrastiveProbe
 from lsi.probes.linear import LinearProbe
 from lsi.probes.networks import MLPProbe, ModuleProbe
 from lsi.probes.ridge import RidgeProbe
 from lsi.probes.sigmoid import SigmoidProbe
-from lsi.tasks import classification, networks, regression, sigmoid
+from lsi.tasks import classification, contrastive, networks, regression, sigmoid
 from lsi.tasks.base import Task
 
 TASKS: dict[type, Task] = {
@@ -18,21 +19,12 @@ TASKS: dict[type, Task] = {
     ModuleProbe: networks.TASK,
     RidgeProbe: regression.TASK,
     SigmoidProbe: sigmoid.TASK,
+    ContrastiveProbe: contrastive.TASK,
 }
 
 
 def task_of(probe: Any) -> Task:
-    """Return what to do with a probe.
-
-    Args:
-        probe: Settings of a probe.
-
-    Returns:
-        Its task, that of a parent class where the class itself has none.
-
-    Raises:
-        InputError: It is no probe.
-    """
+    """Return the task of a probe: that of its class, or else of the nearest parent class."""
     for kind in type(probe).__mro__:
         if kind in TASKS:
             return TASKS[kind]

@@ -1,4 +1,4 @@
-"""The contract of a task: what differs between kinds of probe and target, in one object."""
+"""The contract of a task: everything that differs between kinds of probes and targets, in one object."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from lsi.loo.result import LooResult
 from lsi.methods import Method
 from lsi.planning.plan import estimate
 from lsi.run.context import Outcome, Run
+from lsi.run.manifest import describe_data
 from lsi.system.machine import Machine
 from lsi.tasks.columns import class_columns, class_manifest
 from lsi.validation.problem import Problem, check_problem
 
 
-def no_plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
-    """Refuse nothing: for tasks whose memory never outgrows the data."""
+def no_plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
+    """Refuse nothing: for tasks that need little memory beyond the data."""
 
 
-def newton_cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
+def newton_cost(
+    probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None
+) -> str:
     """Return the predicted time and memory of a softmax probe as text."""
     shape = problem.n_samples, problem.n_features, problem.n_classes
     return estimate(*shape, posterior, method, n_scored=len(problem.subset), memory=memory).text
@@ -29,26 +32,27 @@ def newton_cost(problem: Problem, posterior: str, method: Method, memory: int | 
 
 @dataclass(frozen=True)
 class Task:
-    """What `lsi.score` does with one class of probe.
+    """What `lsi.score` and `lsi.score_pairs` do with one class of probe.
 
     Attributes:
-        name: What the manifest calls it: ``"classification"``, ``"regression"``, ``"multilabel"``, ….
-        check: Refuses, from the probe, the posterior's name and the method, what does not go together.
+        name: Its name in the manifest: ``"classification"``, ``"regression"``, ``"contrastive"``, ….
+        check: Refuses settings that do not go together: probe, name of the posterior, method.
         run: Scores a checked problem.
         problem: Checks features and target: ``check_problem`` or a function of the same arguments.
-        plan: Refuses a run that cannot fit in memory, from the problem, the posterior, the method and
-            the machine.
-        cost: Predicts time and memory, from the problem, the posterior, the method and the bytes allowed.
-        columns: Columns of the table that tell target and prediction, and any others; the pipeline
+        plan: Refuses a run that does not fit on the machine.
+        cost: Predicts time and memory as text; its last argument is the number of bytes allowed.
+        columns: Columns of the table for target, prediction and anything specific to the task; the pipeline
             adds ids, positions and the terms of the score.
-        manifest: What the manifest says about the target.
+        manifest: The manifest's entries about the target.
+        data: The manifest's entries about sizes and content of the data.
     """
 
     name: str
     check: Callable[[Any, str, Method], None]
     run: Callable[[Run, Method], Outcome]
     problem: Callable[..., Problem] = check_problem
-    plan: Callable[[Problem, str, Method, Machine], None] = no_plan
-    cost: Callable[[Problem, str, Method, int | None], str] = newton_cost
+    plan: Callable[[Any, Problem, str, Method, Machine], None] = no_plan
+    cost: Callable[[Any, Problem, str, Method, int | None], str] = newton_cost
     columns: Callable[[Problem, LooResult], dict[str, np.ndarray]] = class_columns
     manifest: Callable[[Problem], dict[str, Any]] = class_manifest
+    data: Callable[[Problem], dict[str, Any]] = describe_data

@@ -11,7 +11,7 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.execution.work import Here
 from lsi.features.design import Design
-from lsi.loo.audit import audit_newton, audit_retrain
+from lsi.loo.audit import default_count
 from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.engine import NewtonEngine
@@ -26,13 +26,13 @@ from lsi.probes.softmax.model import SoftmaxModel
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import Machine
 from lsi.tasks.base import Task
-from lsi.tasks.copies import retrain
+from lsi.tasks.copies import AUDITED, retrain
 from lsi.tasks.fitting import fit_blocks_once, fit_once, solver_once
 from lsi.validation.problem import Problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
-    """Refuse a leave-one-out optimum that need not exist."""
+    """Refuse settings for which a leave-one-out optimum need not exist."""
     if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
@@ -40,8 +40,8 @@ def check(probe: Any, posterior: str, method: Method) -> None:
         )
 
 
-def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
-    """Refuse a run that cannot fit in memory (`refuse_oversize`), and batches of one sample."""
+def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
+    """Refuse a run that does not fit in memory, and batches of a single sample."""
     if isinstance(method, Retrain):
         check_batches(problem.n_samples, method.batch_size)
     refuse_oversize(
@@ -56,7 +56,7 @@ def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> 
 
 
 def run(run: Run, method: Method) -> Outcome:
-    """Score by the method that was asked for."""
+    """Score by the chosen method."""
     return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
 
 
@@ -82,7 +82,7 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         design = run.design(dtype)
         # A diagonal posterior belongs to the original features, where class blocks are as cheap as anywhere.
         basis = None if chosen == "blocks" and run.posterior == "diag" else kind.coordinates(design)
-        # Rows of a file are rotated whenever they are read: the fit reads them often, and needs no rotation.
+        # Rows of a file are rotated each time they are read. The fit reads them often and needs no rotation.
         late = basis if chosen == "blocks" and not design.resident else None
         untrained = _untrained(run, design if basis is None or late is not None else design.rotated(basis))
         untrained.weight_decay += settings.added_weight_decay
@@ -95,9 +95,7 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
     with clock("leave-one-out"):
         result = engine.run(run.index, run.work)
-    with clock("audit"):
-        count = run.audit_count(model.theta.numel())
-        audit = audit_newton(engine, run.index, result, count, run.seed, run.work) if count else None
+    audit = run.audited(engine, result, default_count(model.theta.numel(), run.posterior))
     return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch."), "solver": chosen}
 
 
@@ -115,19 +113,15 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
         return kind(trained, run.prior_precision, basis), basis
 
     model = _untrained(run, run.design(torch.float32))
-    # Every worker of a cluster would need the curvatures at all nodes, and all shards have to choose alike.
+    # Every worker of a cluster would need the curvatures at all nodes, and all shards must make the same
+    # choice.
     alone = isinstance(run.work.executor, Here) and run.work.shard is None
     room = room_on(run.machine.device, run.machine.memory) if alone else 0
     engine = RetrainEngine(model, build, settings, run.probe.fit_intercept, room)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training
-    with run.clock("audit"):
-        # One head trained plainly costs as much as a whole block of them, so that a few must do.
-        count = run.audit_count(model.theta.numel())
-        count = min(4, count) if run.audit is True else count
-        audit = audit_retrain(engine, run.index, result, count, run.seed, run.work) if count else None
-    return result, audit, {"dtype": "float32"}
+    return result, run.audited(engine, result, AUDITED), {"dtype": "float32"}
 
 
 def make_engine(

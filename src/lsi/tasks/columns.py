@@ -1,4 +1,4 @@
-"""How several labels a sample stand in a result, in the table and in the manifest."""
+"""Columns of the table and entries of the manifest about labels: one or several for each sample."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lsi.loo.result import LooResult
 from lsi.validation.problem import Problem
 
 NONE = "(none)"
-"""How the table writes the labels of a sample that has none."""
+"""Text in the table for a sample without any label."""
 
 
 @dataclass
 class MultiLabelResult(LooResult):
-    """Leave-one-out of L heads: `loo_prediction` is `(n_scored, L)` here.
+    """Leave-one-out of L heads; `loo_prediction` is `(n_scored, L)`.
 
     Attributes:
         head_lsi: LSI of each head, nats, `(n_scored, L)`.
@@ -29,10 +29,10 @@ class MultiLabelResult(LooResult):
 
     @classmethod
     def summed(cls, heads: list[LooResult]) -> MultiLabelResult:
-        """Add up heads that share nothing.
+        """Add up heads that share no weights.
 
-        Divergences and leverages are sums, probabilities a product, and the certificate is the mean of
-        the heads' weighted with their LSI: an upper estimate of the sum's relative error.
+        Divergences and leverages are sums, and probabilities a product. The certificate is the mean of the
+        heads' certificates weighted by their LSI, which bounds the relative error of the sum.
         """
 
         def each(name: str) -> np.ndarray:
@@ -55,7 +55,7 @@ class MultiLabelResult(LooResult):
 
 
 def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
-    """Return given and likely labels, and what each label's head says."""
+    """Return given and most likely labels, and the scores of each label's head."""
     if not isinstance(result, MultiLabelResult):
         return class_columns(problem, result)
     given = problem.target[problem.subset]
@@ -73,7 +73,7 @@ def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
 
 
 def manifest(problem: Problem) -> dict[str, Any]:
-    """Return the classes, or the labels and how many samples have each."""
+    """Return the classes, or the labels with the number of samples of each."""
     if not problem.outputs:
         return class_manifest(problem)
     counts = problem.target.sum(0).tolist()
@@ -102,6 +102,6 @@ def class_columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
 
 
 def class_manifest(problem: Problem) -> dict[str, Any]:
-    """Return the classes and how many samples each has."""
+    """Return the classes with the number of samples of each."""
     counts = np.bincount(problem.target, minlength=problem.n_classes)
     return {"classes": problem.classes.tolist(), "class_counts": counts.tolist()}

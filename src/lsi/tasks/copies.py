@@ -1,4 +1,4 @@
-"""Scores by copies of a network that are trained side by side; a linear head is one without hidden layers."""
+"""Scores from copies of a network that are trained side by side; a linear probe has no hidden layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from lsi.errors import InputError
-from lsi.loo.audit import audit_retrain
 from lsi.loo.networks.curvature import NETWORK_POSTERIORS
 from lsi.loo.networks.engine import NetworkEngine
 from lsi.loo.networks.mlp_stack import MLPStack
@@ -20,22 +19,18 @@ from lsi.probes.networks import ModuleProbe
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import available_memory
 
+AUDITED = 4  # samples: one model trained plainly costs as much as a whole block of copies
+
 
 def retrain(run: Run, settings: Retrain) -> Outcome:
-    """Score by copies of the whole probe."""
+    """Score by training copies of the whole probe, each without one sample."""
     engine = build_engine(run, settings)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training
-    with run.clock("audit"):
-        # One network trained plainly costs as much as a whole block of copies, so that a few must do.
-        count = min(4, len(run.problem.subset)) if run.audit is True else run.audit_count(1)
-        audit = audit_retrain(engine, run.index, result, count, run.seed, run.work) if count else None
-    return (
-        result,
-        audit,
-        {"dtype": str(engine.data.x.dtype).removeprefix("torch."), "n_parameters": engine.stack.n_parameters},
-    )
+    dtype = str(engine.data.x.dtype).removeprefix("torch.")
+    report = {"dtype": dtype, "n_parameters": engine.stack.n_parameters}
+    return result, run.audited(engine, result, AUDITED), report
 
 
 def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
@@ -67,7 +62,7 @@ def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
 
 
 def build_stack(probe: Any, n_features: int, n_classes: int) -> Stack:
-    """Return many copies of the probe."""
+    """Return the stack in which many copies of the probe are held."""
     if isinstance(probe, ModuleProbe):
         return ModuleStack(probe.make, probe.loss, n_features, n_classes)
     if isinstance(probe, LinearProbe):
@@ -76,7 +71,7 @@ def build_stack(probe: Any, n_features: int, n_classes: int) -> Stack:
 
 
 def _sample_weights(run: Run) -> torch.Tensor | None:
-    """Return the weights of the samples where classes have any."""
+    """Return the weights of the samples, None where all weigh the same."""
     if not isinstance(run.probe, LinearProbe) or run.probe.class_weight is None:
         return None
     return torch.from_numpy(run.probe.sample_weights(run.problem.target, run.problem.classes)).to(run.device)

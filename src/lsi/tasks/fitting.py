@@ -1,4 +1,4 @@
-"""The fit of a probe as a step that is done once, however often its run is interrupted."""
+"""The fit of a probe as a step that is done once, even if the run is interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FittedBlocks = tuple[SoftmaxModel, BlockCurvature, FitReport]
 
 
 def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
-    """Train a probe and factorise its curvature, or take its weights up and factorise alone.
+    """Train a probe and factorise its curvature; after an interruption only the factorisation is repeated.
 
-    The factor is not kept: it is rebuilt from the weights that it was built at, which gives the same bits.
+    The factor is not stored: it is built again at the same weights, which gives the same bits.
     """
     fresh: list[Fitted] = []
     rows = ClassRows(untrained)
@@ -48,7 +48,7 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
 
 
 def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = None) -> FittedBlocks:
-    """Train a probe of many classes, or take its weights up. Shapes: basis `(D, R)`."""
+    """Train a probe of many classes, or load its stored weights. Shapes: basis `(D, R)`."""
     kept = work.once("fit", lambda: _arrays(*fit_blocks(untrained, work.progress)))
     model = replace(untrained, theta=_theta(kept["theta"], untrained))
     if basis is not None:
@@ -57,7 +57,7 @@ def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = 
 
 
 def solver_once(work: Work, choose: Callable[[], str]) -> str:
-    """Return the solver of a run: chosen once, since what the machine has left may change the choice."""
+    """Return the solver of a run: chosen once, since it depends on the memory that is free at the time."""
     kept = work.once("solver", lambda: {"blocks": np.array(choose() == "blocks")})
     return "blocks" if bool(kept["blocks"]) else "dense"
 

@@ -26,24 +26,27 @@ from lsi.validation.problem import Problem
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
-    """Refuse what does not go together before the data are looked at."""
+    """Refuse training settings that do not fit the probe."""
     if probe.training is not None and not isinstance(probe.training, Retrain):
         raise InputError(f"training must be lsi.Retrain(...) or None, got {probe.training!r}.")
     if isinstance(method, Newton):
         classification.check(probe, posterior, method)
     training = method if isinstance(method, Retrain) else probe.training
     if isinstance(probe, ModuleProbe) and probe.is_fixed and training is not None and training.n_seeds > 1:
-        raise InputError("n_seeds > 1 needs a function that makes the module: a given one starts the same.")
+        raise InputError(
+            "n_seeds > 1 needs a function that makes a new module: a given module always starts at the same "
+            "weights."
+        )
 
 
-def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
+def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse batches of one sample."""
     if isinstance(method, Retrain):
         check_batches(problem.n_samples, method.batch_size)
 
 
-def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Say that the cost is not predicted: it is the network's, which nothing here is told of."""
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
+    """Say that the cost is not predicted: it is that of an unknown network."""
     return "that of the network, which is not predicted"
 
 
@@ -76,7 +79,7 @@ def _trained(run: Run, engine: NetworkEngine) -> np.ndarray:
 
 
 def _last_features(run: Run, engine: NetworkEngine, copy: Tensor) -> tuple[Tensor, bool]:
-    """Return what goes into the last layer of the trained network, and whether that has a bias."""
+    """Return the inputs of the last layer of the trained network, `(N, D)`, and whether it has a bias."""
     copy, nothing = copy.to(torch.float64), torch.tensor([-1], device=run.device)
     has_bias = len(engine.stack.last) == 2
     batch = engine.posterior.batch(nothing)
@@ -89,13 +92,13 @@ def _last_features(run: Run, engine: NetworkEngine, copy: Tensor) -> tuple[Tenso
 
 
 def _compare(run: Run, engine: NetworkEngine, outcome: Outcome) -> None:
-    """Note how the last layer's scores rank beside those of whole networks trained again."""
+    """Note how the last layer's scores rank a few samples, compared with whole networks trained again."""
     result = outcome[0]
     count = min(run.probe.compare_whole, int(result.done.sum())) if run.audit else 0
     if count == 0:
         return
     picks = torch.from_numpy(choose_done(result, count, run.seed)).to(run.device)
-    # A shard compares samples of its own, and all of those.
+    # A shard compares samples of its own, and all of those: they are not divided again.
     whole = engine.run(run.index[picks], replace(run.work, shard=None).within("whole-network"))
     last = result.lsi[picks.cpu().numpy()]
     run.notes["whole_network"] = {

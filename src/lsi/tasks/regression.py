@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lsi.errors import InputError
+from lsi.loo.audit import default_count
 from lsi.loo.result import LooResult
-from lsi.loo.ridge import RidgeEngine, RidgeResult, audit_ridge
+from lsi.loo.ridge import RidgeEngine, RidgeResult
 from lsi.methods import Method, Newton
 from lsi.planning.cost import Estimate, product_rate
 from lsi.probes.ridge import LARGE, RidgeModel
@@ -39,13 +40,11 @@ def run(run: Run, method: Method) -> Outcome:
         noise = _noise(run, model)
     with run.clock("leave-one-out"):
         engine = RidgeEngine(model, run.posterior, run.prior_precision, noise)
-        result = engine.run(run.index, run.progress)
-    with run.clock("audit"):
-        count = run.audit_count(design.n_features)
-        if run.audit is True and model.n_samples * design.n_features**2 > LARGE:
-            count = min(6, count)  # each is a factorisation of its own
-        audit = audit_ridge(engine, run.index, result, count, run.seed, run.progress) if count else None
-    return result, audit, _report(model, noise)
+        result = engine.run(run.index, run.work)
+    count = default_count(design.n_features, run.posterior)
+    if model.n_samples * design.n_features**2 > LARGE:
+        count = min(6, count)  # each is a factorisation of its own
+    return result, run.audited(engine, result, count), _report(model, noise)
 
 
 def _noise(run: Run, model: RidgeModel) -> Tensor:
@@ -74,7 +73,7 @@ def _report(model: RidgeModel, noise: Tensor) -> dict[str, Any]:
     }
 
 
-def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory as text: a factorisation, and a product a sample."""
     n, d = problem.n_samples, problem.n_features + 1
     work = 4.0 * n * d**2 + 2.0 * len(problem.subset) * d**2 + 40.0 * d**3

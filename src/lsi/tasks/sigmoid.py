@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from lsi.errors import InputError
+from lsi.execution.work import Arrays, Tick, Work
 from lsi.features.design import Design
-from lsi.loo.audit import choose_done, exact_scores
+from lsi.loo.audit import default_count
+from lsi.loo.engine import Engine
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton
 from lsi.planning.cost import Estimate, working_dtype
 from lsi.planning.plan import estimate, refuse_oversize
-from lsi.posterior import POSTERIORS
+from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.sigmoid import SigmoidModel
-from lsi.probes.softmax.fit import Curvature
-from lsi.results.audit import Audit
-from lsi.run.context import Outcome, Run
+from lsi.probes.softmax.fit import Curvature, FitReport
+from lsi.run.context import Clock, Outcome, Run
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 from lsi.tasks.base import Task
@@ -48,19 +49,9 @@ def check(probe: Any, posterior: str, method: Method) -> None:
 
 
 def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Problem:
-    """Check the data: two classes, or several labels a sample.
+    """Check the data as `check_problem` does; y: two classes, or several labels for each sample.
 
-    Args:
-        X: As in `check_problem`.
-        y: `(N,)` with two classes, `(N, L)` of zeros and ones, or N collections of labels.
-        subset: As in `check_problem`.
-        sample_id: As in `check_problem`.
-
-    Returns:
-        The checked problem; its `outputs` name the labels, and are empty for two classes.
-
-    Raises:
-        InputError: As `check_problem`, or there are more than two classes.
+    `outputs` of the problem names the labels, and is empty for two classes.
     """
     if is_multilabel(y):
         return check_problem(X, y, subset=subset, sample_id=sample_id, task="multilabel")
@@ -68,19 +59,19 @@ def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Pro
     if checked.n_classes != 2:
         raise InputError(
             f"y has {checked.n_classes} classes, and a sigmoid tells two apart. Use lsi.LinearProbe(), or "
-            "pass several labels a sample as a matrix of zeros and ones."
+            "pass several labels for each sample as a matrix of zeros and ones."
         )
     return checked
 
 
-def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
+def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse a run of which one head cannot fit in memory."""
     refuse_oversize(
         problem.n_samples, problem.n_features, 2, posterior, method, machine.device, machine.memory
     )
 
 
-def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory as text: one binary problem a head."""
     one = estimate(
         problem.n_samples,
@@ -97,86 +88,107 @@ def cost(problem: Problem, posterior: str, method: Method, memory: int | None = 
 def run(run: Run, method: Method) -> Outcome:
     """Score every head, and add them up."""
     assert isinstance(method, Newton)
-    heads = Heads(run, method)
-    parts, weights, reports = [], [], []
-    for label in range(heads.count):
-        progress = _shifted(run.progress, label, heads.count)
-        part = run.work.within(f"head-{label}", progress)
-        with run.clock("fit"):
-            model, curvature, report = fit_once(heads.untrained(label), part)
-        weights.append(model.theta)
-        reports.append(asdict(report))
-        with run.clock("factor"):
-            engine = heads.engine(model, curvature)
-        with run.clock("leave-one-out"):
-            parts.append(engine.run(run.index, part))
-    multilabel = bool(run.problem.outputs)
-    result = MultiLabelResult.summed(parts) if multilabel else parts[0]
-    with run.clock("audit"):
-        count = run.audit_count(weights[0].numel())
-        audit = _audit(heads, weights, result, count) if count else None
-    return result, audit, _report(reports, heads.dtype)
+    engine = HeadsEngine.of(run, method)
+    result = engine.run(run.index, run.work)
+    audit = run.audited(engine, result, default_count(engine.weights[0].numel(), run.posterior))
+    return result, audit, _report(engine.reports, engine.design.dtype)
 
 
-class Heads:
-    """What all heads of a run share, and how one is made.
+@dataclass(eq=False)
+class HeadsEngine(Engine):
+    """One `NewtonEngine` for each label, built one at a time: all of them together might not fit in memory.
 
-    Args:
-        run: Checked data and settings.
-        method: The engine's settings.
+    The heads share no weights, so LSI of a sample is the sum over its heads.
+
+    Attributes:
+        design: In the coordinates of the posterior.
+        target: `(N,)` zeros and ones for two classes, `(N, L)` for several labels.
+        weight_decay: λ of every head.
+        build: Makes the posterior of a trained head.
+        settings: The engine's settings.
+        memory: Bytes that the run may use; None: no limit.
+        clock: Told how long each stage takes.
+        weights: The trained heads, once `run` has trained them.
+        reports: Their fits.
     """
 
-    def __init__(self, run: Run, method: Newton) -> None:
-        self.run, self.method = run, method
-        self.kind = POSTERIORS[run.posterior]
-        problem = run.problem
-        self.dtype = working_dtype(problem.n_samples, problem.n_features + int(run.probe.fit_intercept), 2)
-        design = run.design(self.dtype)
-        self.basis = self.kind.coordinates(design)
-        self.design: Design = design if self.basis is None else design.rotated(self.basis)
-        self.weight_decay = run.probe.weight_decay + method.added_weight_decay
-        target = problem.target if problem.outputs else problem.target[:, None]
-        self.target = torch.from_numpy(target).to(run.device)
+    design: Design
+    target: Tensor
+    weight_decay: float
+    build: Callable[[SigmoidModel], Posterior]
+    settings: Newton
+    memory: int | None
+    clock: Clock
+    weights: list[Tensor] = field(default_factory=list)
+    reports: list[FitReport] = field(default_factory=list)
 
-    @property
-    def count(self) -> int:
-        """Number of heads."""
-        return self.target.shape[1]
+    audit_block = 8
 
-    def untrained(self, label: int) -> SigmoidModel:
+    @classmethod
+    def of(cls, run: Run, method: Newton) -> HeadsEngine:
+        """Return the engine of a run."""
+        problem, kind = run.problem, POSTERIORS[run.posterior]
+        dtype = working_dtype(problem.n_samples, problem.n_features + int(run.probe.fit_intercept), 2)
+        design = run.design(dtype)
+        basis = kind.coordinates(design)
+        return cls(
+            design if basis is None else design.rotated(basis),
+            torch.from_numpy(problem.target).to(run.device),
+            run.probe.weight_decay + method.added_weight_decay,
+            partial(kind, prior_precision=run.prior_precision, basis=basis),
+            method,
+            run.machine.memory,
+            run.clock,
+        )
+
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
+        """Return the result of the samples at `index`: of the only head, or the sum over several."""
+        work, count, parts = work or Work(), len(self._columns), []
+        self.weights, self.reports = [], []
+        for label in range(count):
+            part = work.within(f"head-{label}", _shifted(work.progress, label, count))
+            with self.clock("fit"):
+                model, curvature, report = fit_once(self._untrained(label), part)
+            self.weights.append(model.theta)
+            self.reports.append(report)
+            with self.clock("factor"):
+                engine = self._engine(model, curvature)
+            with self.clock("leave-one-out"):
+                parts.append(engine.run(index, part))
+        return parts[0] if self.target.ndim == 1 else MultiLabelResult.summed(parts)
+
+    def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI as `exact`: the sum over the heads of what their own engines find.
+
+        Shapes: positions `(n,)`.
+        """
+        total = np.zeros(len(positions))
+        for engine in self._trained():
+            size = engine.audit_block
+            parts = [positions[low : low + size] for low in range(0, len(positions), size)]
+            total += np.concatenate([engine.exact(part, tick)["exact"] for part in parts])
+        return {"exact": total}
+
+    def _trained(self) -> Iterator[NewtonEngine]:
+        """Yield the engine of each head again."""
+        for label, theta in enumerate(self.weights):
+            model = self._untrained(label)
+            model.theta = theta
+            yield self._engine(model, Curvature.of(model))
+
+    def _untrained(self, label: int) -> SigmoidModel:
         """Return a head before training."""
         ones = torch.ones(self.design.n_samples, dtype=torch.float64, device=self.design.device)
-        target = self.target[:, label].contiguous()
-        return SigmoidModel.start(self.design, target, ones, self.weight_decay)
+        return SigmoidModel.start(self.design, self._columns[label].contiguous(), ones, self.weight_decay)
 
-    def engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
+    @property
+    def _columns(self) -> Tensor:
+        """The targets of the heads, `(L, N)`."""
+        return self.target[None] if self.target.ndim == 1 else self.target.T
+
+    def _engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
         """Return the engine of a trained head."""
-        posterior = self.kind(model, self.run.prior_precision, self.basis)
-        return NewtonEngine(model, curvature, posterior, self.method, self.run.machine.memory)
-
-    def trained(self, weights: list[Tensor]) -> Iterator[NewtonEngine]:
-        """Yield the engine of each head again: all of them at once might not fit in memory."""
-        for label, theta in enumerate(weights):
-            model = self.untrained(label)
-            model.theta = theta
-            yield self.engine(model, Curvature.of(model))
-
-
-def _audit(heads: Heads, weights: list[Tensor], result: LooResult, count: int) -> Audit:
-    """Leave a few samples out of every head again, to convergence in float64."""
-    began, run = time.perf_counter(), heads.run
-    picks = choose_done(result, count, run.seed)
-    exact = np.zeros(len(picks))
-    for label, engine in enumerate(heads.trained(weights)):
-        work = run.work.within(f"head-{label}", _shifted(run.progress, label, heads.count))
-        exact += exact_scores(engine, run.index[torch.from_numpy(picks)], work)
-    return Audit.from_values(
-        run.problem.subset[picks],
-        exact,
-        result.lsi[picks],
-        result.relative_error[picks],
-        time.perf_counter() - began,
-    )
+        return NewtonEngine(model, curvature, self.build(model), self.settings, self.memory)
 
 
 def _shifted(progress: Progress | None, head: int, count: int) -> Progress | None:
@@ -186,13 +198,16 @@ def _shifted(progress: Progress | None, head: int, count: int) -> Progress | Non
     return lambda stage, done, total: progress(stage, head * total + done, count * total)
 
 
-def _report(reports: list[dict[str, Any]], dtype: torch.dtype) -> dict[str, Any]:
-    """Return one head's report, or the worst of each figure and the means over several heads."""
-    worst = {name: max(report[name] for report in reports) for name in ("gradient_norm", "decrement")}
-    steps = {"iterations": sum(report["iterations"] for report in reports)}
-    loss = {"mean_loss": sum(report["mean_loss"] for report in reports)}
-    hits = {"train_accuracy": float(np.mean([report["train_accuracy"] for report in reports]))}
-    return {**worst, **steps, **loss, **hits, "dtype": str(dtype).removeprefix("torch.")}
+def _report(reports: list[FitReport], dtype: torch.dtype) -> dict[str, Any]:
+    """Return what the manifest says about the fits of all heads together."""
+    return {
+        "gradient_norm": max(report.gradient_norm for report in reports),
+        "decrement": max(report.decrement for report in reports),
+        "iterations": sum(report.iterations for report in reports),
+        "mean_loss": sum(report.mean_loss for report in reports),
+        "train_accuracy": float(np.mean([report.train_accuracy for report in reports])),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 TASK = Task(

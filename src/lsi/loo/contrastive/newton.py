@@ -1,14 +1,16 @@
 r"""`Newton` for pairs: one dense Hessian for all left-out pairs, with each pair's own curvature taken out.
 
-The left-out optimum is that local optimum of the objective without the pair which is reached from the
-full-data one. A Newton step towards it needs :math:`H_{-i}^{-1}`. The objective without pair i no longer
-depends on the projections of its two items; with :math:`E_i = \mathrm{diag}(I \otimes x_i, I \otimes y_i)`
-and the pair's own `(2d, 2d)` curvature :math:`M_i`,
+The left-out optimum is the local optimum of the objective without the pair that is reached from the full-data
+optimum. A Newton step towards it needs :math:`H_{-i}^{-1}`. The objective without pair i no longer depends on
+the projections of its two items. With :math:`E_i = \mathrm{diag}(I \otimes x_i, I \otimes y_i)` and the
+pair's own `(2d, 2d)` curvature :math:`M_i`,
 
-.. math:: \delta_i = -\bigl(H - E_i M_i E_i^\top\bigr)^{-1} \nabla F_{-i}(\theta),
+.. math:: \delta_i = -\bigl(H - E_i M_i E_i^\top\bigr)^{-1} \nabla F_{-i}(\theta)
+          = t_i + H^{-1} E_i (I - M_i Q_i)^{-1} M_i E_i^\top t_i, \qquad
+          t_i = -H^{-1} \nabla F_{-i}(\theta),\quad Q_i = E_i^\top H^{-1} E_i,
 
-by the Woodbury identity in 2d dimensions. What removal changes of all other curvature is of order 1/N and
-left to refinement: preconditioned L-BFGS on the objective without the pair itself.
+by the Woodbury identity in 2d dimensions. Removing the pair also changes all other curvature, by order 1/N;
+that is left to refinement: preconditioned L-BFGS on the objective without the pair.
 """
 
 from __future__ import annotations
@@ -27,26 +29,29 @@ from lsi.loo.contrastive.fit import Preconditioner, minimise
 from lsi.loo.contrastive.model import PairModel
 from lsi.loo.contrastive.precision import Block, PairPrecision, add_terms
 from lsi.loo.contrastive.removal import gradient_change
-from lsi.loo.contrastive.result import PairResult
+from lsi.loo.contrastive.result import MATCH_NUMBERS, empty, match_columns, term_columns
 from lsi.loo.contrastive.state import Side, both_sides
+from lsi.loo.engine import Engine
+from lsi.loo.result import LooResult
 from lsi.methods import Newton
 
-DOUBLE_LIMIT = 4096
-"""Up to so many weights, and pairs in a batch, products are in float64."""
-DOUBLE_PAIRS = 2048
+DOUBLE_LIMIT, DOUBLE_PAIRS = 4096, 2048
+"""Products are in float64 up to this many weights and this many pairs in a batch."""
 DENSE_LIMIT = 24_000
-"""Beyond so many weights the dense Hessian (2.3 GB, and twice that while it is inverted) is refused."""
+"""Most weights whose dense Hessian is formed (2.3 GB, and twice that during inversion)."""
 REFINE_OPERATIONS = 2e12
-"""Where solving every pair to its optimum costs less, every pair is."""
+"""Every pair is solved to its optimum if that costs less in total."""
 REBUILD_OPERATIONS = 4e12
-"""Where building the precision again for every pair costs less, it is."""
+"""The precision is built again for every pair if that costs less in total."""
 BLOCK_NUMBERS = 1 << 25
-"""Numbers in the largest array of one block of left-out pairs."""
+"""Most numbers in the largest array of one block of left-out pairs."""
 TASK_PAIRS = 64
-"""Pairs that are worked off together, and that an interruption may lose."""
+"""Pairs in one block of work: what an interruption may lose."""
 CALIBRATION = 24
 """Pairs whose error is measured where not all are refined."""
 SAFETY = 3.0
+AUDIT_GRADIENT = 1e-6
+"""Gradient, relative to that at the full-data optimum, at which the audit's optima count as reached."""
 
 
 def check_size(n_weights: int) -> None:
@@ -59,14 +64,40 @@ def check_size(n_weights: int) -> None:
         )
 
 
-class PairNewton:
+def operations(batch: int, dim: int, n_weights: int, has_frozen: bool) -> tuple[float, float]:
+    """Return the operations of solving one pair to its optimum, and of building P₂ again for it."""
+    solve = 12.0 * (12.0 * batch**2 * dim + 2.0 * n_weights**2)
+    return solve, 6.0 * batch * float(n_weights) * (batch if has_frozen else n_weights)
+
+
+def newton_cost(
+    n_pairs: int, batch: int, dim: int, n_weights: int, n_scored: int, has_frozen: bool, refined: bool
+) -> tuple[float, int]:
+    """Return the operations and the bytes of a run, without those of the data and of a dense posterior."""
+    solve, rebuild = operations(batch, dim, n_weights, has_frozen)
+    item = 8 if n_weights <= DOUBLE_LIMIT and batch <= DOUBLE_PAIRS else 4
+    fit = 100 * 12.0 * n_pairs * batch * dim
+    factor = 4.0 * n_pairs * n_weights**2 + 2.0 * n_weights**3
+    leave = n_scored * 8.0 * batch * n_weights
+    if refined and n_scored * solve <= REFINE_OPERATIONS:
+        leave += n_scored * solve
+        if n_scored * rebuild <= REBUILD_OPERATIONS or not has_frozen:
+            leave += n_scored * rebuild
+    audit = 12 * (4 * solve + rebuild)
+    # Logits and softmaxes of a batch, gradients of its normalisers, Hessian with factor and inverse, matches.
+    numbers = 10 * batch**2 + 6 * batch * n_weights + 4 * n_weights**2
+    matches = 24 * min(MATCH_NUMBERS, TASK_PAIRS * batch * dim)
+    return fit + factor + leave + audit, item * numbers + matches + (64 << 20)
+
+
+class PairNewton(Engine):
     """Leave-one-out optima of many pairs.
 
     Args:
         model: Pairs, float64.
         theta: The full-data optimum, `(K,)`.
         precision: Posterior of the full data.
-        settings: Tolerance; None as tolerance: no refinement.
+        settings: The tolerance; without one nothing is refined.
 
     Raises:
         ConvergenceError: The curvature is not positive definite to rounding error.
@@ -81,15 +112,13 @@ class PairNewton:
         self.inverse = torch.cholesky_inverse(self.factor)
         self.start = model.value_gradient(theta)[1]
         self.pull = model.weight_decay * (theta - model.initial)
-        self.solve_operations = 12.0 * (12.0 * n**2 * model.dim + 2.0 * size**2)
-        self.rebuild_operations = 6.0 * n * float(size) * (n if precision.has_frozen else size)
+        self.solve_operations, self.rebuild_operations = operations(n, model.dim, size, precision.has_frozen)
 
     def _factor(self) -> tuple[str, Tensor]:
-        """Return the name and the Cholesky factor of the curvature without one pair's share of the pull.
+        """Return the name and the Cholesky factor of H, with the penalty of n − 1 pairs.
 
-        Where the optimum is flat, that share can be what keeps the Hessian positive: the Gauss-
-        Newton matrix
-        then serves. Steps are rougher with it, and refinement reaches the same optima.
+        At a flat optimum H can be indefinite with this smaller penalty; the Gauss-Newton matrix then takes
+        its place. First steps are rougher with it, but refinement reaches the same optima.
         """
         for name in ("hessian", "gauss-newton"):
             curvature = dense_curvature(self.model, self.theta, newton=name == "hessian", dtype=self.dtype)
@@ -102,9 +131,20 @@ class PairNewton:
             "Raise weight_decay, norm_floor or temperature of the ContrastiveProbe."
         )
 
-    def run(self, index: Tensor, work: Work | None = None) -> PairResult:
+    def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI as `exact`: L-BFGS from the full-data optimum to the end, and P₂ built again.
+
+        Shapes: positions `(n,)`.
+        """
+        found = []
+        for position in positions.tolist():
+            delta = self.solve(position, tolerance=AUDIT_GRADIENT)
+            found.append(self.precision.lsi(position, self.theta + delta))
+        return {"exact": np.array(found)}
+
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the pairs at `index`. Shapes: index `(n,)`."""
-        work, result, tasks = work or Work(), PairResult.empty(len(index)), self._tasks(index)
+        work, result, tasks = work or Work(), empty(len(index)), self._tasks(index)
         refine = len(index) * self.solve_operations <= REFINE_OPERATIONS and self.settings.tol is not None
         rebuild = refine and len(index) * self.rebuild_operations <= REBUILD_OPERATIONS
         rebuild = rebuild or not self.precision.has_frozen
@@ -118,15 +158,15 @@ class PairNewton:
         return result
 
     def _tasks(self, index: Tensor) -> list[np.ndarray]:
-        """Return the places in the result that are worked off together: pairs of one batch."""
+        """Return blocks of places in the result, each of pairs of one batch."""
         size = max(16, min(TASK_PAIRS, BLOCK_NUMBERS // len(self.theta)))
         found = [torch.isin(index, batch).nonzero()[:, 0] for batch in self.model.batches]
         return [part.numpy() for where in found if len(where) for part in where.split(size)]
 
     def first(self, positions: Tensor) -> tuple[Block, tuple[Side, Side], Tensor, np.ndarray]:
-        """Return pairs of one batch as a block, the batch's sides, and as `step` does.
+        """Return pairs of one batch as a block, both sides of the batch, the first steps and the leverages.
 
-        Shapes: positions `(B,)`.
+        Shapes: positions `(B,)`, steps `(B, K)`.
         """
         rows = self.model.batch_of(int(positions[0]))
         sides, candidates = self._sides(int(rows[0]))
@@ -134,7 +174,7 @@ class PairNewton:
         return block, sides, *self.step(sides, block)
 
     def _sides(self, position: int) -> tuple[tuple[Side, Side], tuple[Tensor, Tensor]]:
-        """Return both sides of a pair's batch, and their candidates' means; the last one is kept."""
+        """Return both sides of a pair's batch and their `candidate_means`; the last batch's are kept."""
         if self._last is None or self._last[0] != position:
             rows = self.model.batch_of(position)
             sides = both_sides(self.model, self.theta, rows, self.dtype)
@@ -142,7 +182,7 @@ class PairNewton:
         return self._last[1]
 
     def solve(self, position: int, delta: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
-        """Return `θ₋ᵢ − θ` of one pair, iterated until the gradient without it is gone, `(K,)` float64."""
+        """Return δ of one pair, iterated until the gradient without it is gone, `(K,)` float64."""
         model, change = self.model.without(position), Preconditioner(self.factor)
         scale = float(change.to_gradient(model.value_gradient(self.theta)[1]).abs().max())
         start = self.theta if delta is None else self.theta + delta
@@ -150,28 +190,30 @@ class PairNewton:
         return found[0] - self.theta
 
     def step(self, sides: tuple[Side, Side], block: Block) -> tuple[Tensor, np.ndarray]:
-        """Return the first step of each pair, `(B, K)` float64, and its leverage, `(B,)`."""
+        """Return each pair's first step δ_i, `(B, K)` float64, and its leverage `tr(M_i Q_i)`, `(B,)`."""
         changes = [
             gradient_change(side, means, block.at).flatten(1)
             for side, means in zip(sides, block.candidates, strict=True)
         ]
+        # ∇F₋ᵢ(θ), and t = −H⁻¹ ∇F₋ᵢ(θ)
         gradient = torch.cat(changes, 1) + (self.start - self.pull).to(changes[0].dtype)
-        plain = -(gradient.to(self.dtype) @ self.inverse)
+        t = -(gradient.to(self.dtype) @ self.inverse)
         x = self.model.x[block.positions].to(self.dtype), self.model.y[block.positions].to(self.dtype)
-        gram, own = self._gram(x), own_block(sides, block.at).to(self.dtype)
-        # Eigenvalues of M Q through a factor of Q; at 1 the pair alone would fix a direction.
-        root = torch.linalg.cholesky(0.5 * (gram + gram.mT))
-        values, vectors = torch.linalg.eigh(root.mT @ own @ root)
+        Q, M = self._gram(x), own_block(sides, block.at).to(self.dtype)
+        # Eigenvalues λ of M Q through Q = R Rᵀ: those of Rᵀ M R. At λ = 1 the pair alone would fix a
+        # direction.
+        R = torch.linalg.cholesky(0.5 * (Q + Q.mT))
+        values, V = torch.linalg.eigh(R.mT @ M @ R)
         safe = values.clamp_max(0.9)
-        seen = self._along(plain, x)
-        inner = torch.linalg.solve_triangular(root, seen[:, :, None], upper=False)
-        inner = vectors @ ((safe / (1 - safe))[:, :, None] * (vectors.mT @ inner))
-        weights = torch.linalg.solve_triangular(root.mT, inner, upper=True)[:, :, 0]
-        delta = plain + self._across(weights, x) @ self.inverse
+        # m = (I − M Q)⁻¹ M Eᵀt = R⁻ᵀ V λ / (1 − λ) Vᵀ R⁻¹ Eᵀt
+        m = torch.linalg.solve_triangular(R, self._along(t, x)[:, :, None], upper=False)
+        m = V @ ((safe / (1 - safe))[:, :, None] * (V.mT @ m))
+        m = torch.linalg.solve_triangular(R.mT, m, upper=True)[:, :, 0]
+        delta = t + self._across(m, x) @ self.inverse
         return delta.to(torch.float64), values.sum(1).numpy()
 
     def _gram(self, x: tuple[Tensor, Tensor]) -> Tensor:
-        """Return `E_iᵀ H⁻¹ E_i`, `(B, 2d, 2d)`."""
+        """Return `Q_i = E_iᵀ H⁻¹ E_i`, `(B, 2d, 2d)`."""
         rows, first = [], 0
         for side in x:
             for _ in range(self.model.dim):
@@ -194,10 +236,11 @@ class PairNewton:
             [(w[:, :, None] * s[:, None, :]).flatten(1) for w, s in zip(halves, x, strict=True)], 1
         )
 
-    def _calibrate(self, result: PairResult, index: Tensor, refined: bool) -> Arrays:
-        """Return `relative_error` of all pairs: a few are measured, from the highest score to the lowest.
+    def _calibrate(self, result: LooResult, index: Tensor, refined: bool) -> Arrays:
+        """Return `relative_error` of all pairs, measured on a few from the highest score to the lowest.
 
-        Where pairs are not refined one more step is taken; the precision is built again there.
+        Measured means: P₂ is built again at the optimum, or after one more step where pairs are not refined.
+        Each pair gets the largest error of the three measured pairs nearest in rank, times a margin.
         """
         affordable = max(4, int(REBUILD_OPERATIONS // self.rebuild_operations))
         picks = choose(result.lsi, min(CALIBRATION, affordable, len(index)), seed=0)
@@ -205,7 +248,7 @@ class PairNewton:
         for pick in picks:
             position, delta = int(index[pick]), self.first(index[pick : pick + 1])[2][0]
             target = self.solve(position, delta) if refined else delta + self._correction(position, delta)
-            value = float(self.precision.exact(position, self.theta + target)[2].total)
+            value = self.precision.lsi(position, self.theta + target)
             errors.append(abs(value - result.lsi[pick]) / value if value > 0 else np.inf)
         ranks = np.argsort(np.argsort(result.lsi, kind="stable"), kind="stable")
         distance = np.abs(ranks[:, None] - ranks[picks][None, :])
@@ -219,7 +262,7 @@ class PairNewton:
 
 @dataclass(frozen=True)
 class PairTask:
-    """What the blocks of a run need.
+    """What every block of a run needs.
 
     Attributes:
         engine: Steps and solves.
@@ -233,14 +276,14 @@ class PairTask:
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result for pairs of one batch. Shapes: positions `(n,)`."""
-        engine, result = self.engine, PairResult.empty(len(positions))
-        block, sides, delta, result.leverage = engine.first(torch.from_numpy(positions))
+        engine, result, everything = self.engine, empty(len(positions)), slice(None)
+        block, sides, delta, leverage = engine.first(torch.from_numpy(positions))
         for row, position in enumerate(positions.tolist()):
             if self.refine:
                 delta[row] = engine.solve(position, delta[row])
             if self.rebuild:
                 terms = engine.precision.exact(position, engine.theta + delta[row])
-                result.put_terms(slice(row, row + 1), terms)
+                result.put(slice(row, row + 1), term_columns(terms))
             tick(1)
         if self.refine and self.rebuild:
             result.relative_error[:] = engine.settings.tol
@@ -248,13 +291,14 @@ class PairTask:
             k, precision = engine.model.n_left, engine.precision
             left = precision.frozen(sides[0], block, delta[:, :k], False)
             terms = add_terms(left, precision.frozen(sides[1], block, delta[:, k:], True))
-            result.put_terms(slice(None), terms)
-        result.put_match(slice(None), engine.model, block.positions, engine.theta + delta)
+            result.put(everything, term_columns(terms))
+        matches = match_columns(engine.model, block.positions, engine.theta + delta)
+        result.put(everything, {**matches, "leverage": leverage})
         return result.arrays()
 
 
 def own_block(sides: tuple[Side, Side], at: Tensor) -> Tensor:
-    """Return the Hessian by the two projections of each pair, the others held, `(B, 2d, 2d)`."""
+    """Return `M_i`, the Hessian by the two projections of each pair with all others held, `(B, 2d, 2d)`."""
     one, other = sides
     d = one.unit.shape[1]
     block = one.unit.new_empty(len(at), 2 * d, 2 * d)

@@ -1,12 +1,12 @@
 r"""Posterior precisions of the two heads, and the divergences that leaving out a pair causes.
 
-Each structure gives three divergences a pair: of the left head (the right one held), of the right head, and
-of both as one vector. Diagonal and Kronecker-factored precisions have no entries between the heads, so that
-the third is the sum of the others; the full one has them.
+Each structure gives three divergences for a pair: of the left head (the right one held), of the right head,
+and of both as one vector. Diagonal and Kronecker-factored precisions have no entries between the heads, so
+the third is the sum of the first two; the full precision has such entries.
 
-* `exact(position, theta)` builds the precision without the pair at the weights found without it.
-* `frozen(side, …)` keeps the weights of the full data for the second precision: what the fast method uses
-  where building it again for every pair is too much.
+* `exact(position, theta)` builds P₂, the precision without the pair, at the weights without it.
+* `frozen(side, …)` takes P₂ at the full-data weights: the fast method uses it where building P₂ again for
+  every pair is too expensive.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Block:
     """Left-out pairs of one batch.
 
     Attributes:
-        positions: Among all pairs, `(B,)`.
-        at: In the batch, `(B,)`.
+        positions: Their positions among all pairs, `(B,)`.
+        at: Their places in the batch, `(B,)`.
         candidates: `Side.candidate_means()` of the left and of the right head.
     """
 
@@ -44,7 +44,7 @@ class Block:
 
 
 def add_terms(left: Terms, right: Terms) -> Divergences:
-    """Return both and their sum."""
+    """Return the divergences of both heads and their sum, where P has no entries between the heads."""
     return left, right, Terms(left.mean + right.mean, left.covariance + right.covariance)
 
 
@@ -55,7 +55,7 @@ class PairPrecision(ABC):
         model: Pairs.
         theta: Trained heads, `(K,)` float64.
         prior_precision: τ.
-        dtype: Of the precision's products.
+        dtype: Type in which products are computed.
     """
 
     name: ClassVar[str]
@@ -68,8 +68,12 @@ class PairPrecision(ABC):
     def exact(self, position: int, theta: Tensor) -> Divergences:
         """Return the divergences to the posterior at `theta` without a pair, each `(1,)`."""
 
+    def lsi(self, position: int, theta: Tensor) -> float:
+        """Return LSI of both heads to the posterior at `theta` without a pair."""
+        return float(self.exact(position, theta)[2].total)
+
     def frozen(self, side: Side, block: Block, delta: Tensor, right: bool) -> Terms:
-        """Return the divergence of one head with the others' weights kept, `(B,)`.
+        """Return the divergence of one head, the curvature taken at the full-data weights, `(B,)`.
 
         Shapes: delta `(B, d·D)`.
         """
@@ -97,13 +101,13 @@ class DiagPairs(PairPrecision):
         return add_terms(diag_divergence(*left), diag_divergence(*right))
 
     def frozen(self, side: Side, block: Block, delta: Tensor, right: bool) -> Terms:
-        """Return the divergence of one head; the change of the precision is exact at the old weights."""
+        """Return the divergence of one head; P₂ − P₁ is exact at the full-data weights."""
         change = diagonal_change(side, block.candidates[right], block.at).flatten(1)
         return diag_divergence(self._halves(self.precision)[right], change.to(torch.float64), delta)
 
 
 class KronPairs(PairPrecision):
-    r"""For each head `B ⊗ A + τ I`: B the mean of the pairs' own `(d, d)` blocks, `A = Σ x xᵀ`."""
+    """For each head `B ⊗ A + τ I`: B is the mean of the pairs' own `(d, d)` blocks, `A = Σ x xᵀ`."""
 
     name = "kron"
 
@@ -126,7 +130,7 @@ class KronPairs(PairPrecision):
         return add_terms(terms[0], terms[1])
 
     def frozen(self, side: Side, block: Block, delta: Tensor, right: bool) -> Terms:
-        """Return the divergence of one head; of the mean block only the pair's own part is taken out."""
+        """Return the divergence of one head; only the pair's own block is taken out of the mean block."""
         n = self.model.n_pairs
         change = (self.mean[right] - side.own_curvature(block.at).to(torch.float64)) / (n - 1)
         return self._terms(int(right), change, block.positions, delta)

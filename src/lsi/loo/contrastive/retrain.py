@@ -1,15 +1,17 @@
 r"""`Retrain` for pairs: many copies of both heads at a time, each without one pair.
 
-Every copy starts from the probe's initial weights and runs stochastic gradient descent over the probe's
-fixed batches (all pairs in one, unless a batch size is set), as ``torch.optim.SGD`` would: momentum,
-Nesterov's look-ahead, and the penalty's gradient :math:`\mathrm{wd}(\theta - \theta_0)`. The batch of the
-left-out pair is one shorter. Copies are kept as `(B, d, D)`, so that a step is a few batched products.
+Every copy starts from the probe's initial weights and runs stochastic gradient descent over the probe's fixed
+batches (one batch of all pairs, unless a batch size is set), as ``torch.optim.SGD`` would, with momentum,
+Nesterov's look-ahead, and the gradient :math:`\mathrm{wd}(\theta - \theta_0)` of the penalty. The batch of
+the left-out pair is one pair shorter. Copies are kept as `(B, d, D)`, so that a step is a few batched
+products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,15 +21,17 @@ from lsi.errors import ConvergenceError, InputError
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.contrastive.model import Embeddings, PairModel
 from lsi.loo.contrastive.precision import PairPrecision
-from lsi.loo.contrastive.result import PairResult
+from lsi.loo.contrastive.result import empty, match_columns, term_columns
+from lsi.loo.engine import Engine
+from lsi.loo.result import LooResult
 from lsi.methods import Retrain
 
 _CACHE_ELEMENTS = 1 << 18
-"""Logits of all copies together stay about this many: more are paged in anew in every step."""
+"""Rough limit of the logits of all copies of a block: more would be mapped anew in every step."""
 
 
 def check_retrain(settings: Retrain) -> None:
-    """Refuse what training pairs does not offer."""
+    """Refuse training protocols that pairs do not support."""
     if not settings.is_plain or settings.record_every is not None or settings.n_seeds != 1:
         raise InputError(
             "Pairs are trained by plain SGD at a constant rate, once: use lsi.Retrain(epochs=..., lr=..., "
@@ -35,11 +39,26 @@ def check_retrain(settings: Retrain) -> None:
         )
 
 
+def copies_together(batch: int) -> int:
+    """Return how many copies are trained together."""
+    return max(1, min(64, _CACHE_ELEMENTS // batch**2))
+
+
+def retrain_cost(
+    n_pairs: int, batch: int, dim: int, n_weights: int, n_scored: int, epochs: int
+) -> tuple[float, int]:
+    """Return the operations and the bytes of a run, without those of the data and of a dense posterior."""
+    copies = copies_together(batch)
+    step = 20.0 * n_pairs * (batch * dim + n_weights / dim)
+    numbers = copies * (4 * batch**2 + 6 * n_weights) + 10 * batch**2
+    return epochs * (n_scored + 10) * step, 8 * numbers + (64 << 20)
+
+
 class PairTrainer:
     """Trains B copies of both heads at a time.
 
     Args:
-        model: Pairs, with all of them.
+        model: The model of all pairs.
         settings: The protocol.
     """
 
@@ -66,16 +85,21 @@ class PairTrainer:
         return theta
 
     def _gradient(self, theta: Tensor, rows: Tensor, left_out: Tensor) -> Tensor:
-        """Return the gradient of the mean loss of a batch for every copy, `(B, K)`."""
+        """Return the gradient of the mean loss of a batch for every copy, `(B, K)`.
+
+        Shapes: theta `(B, K)`, rows `(n,)`, left_out `(B,)`.
+        """
         model, k = self.model, self.model.n_left
         copies, where = (rows[None] == left_out[:, None]).nonzero(as_tuple=True)
         x, y = model.x[rows], model.y[rows]
         u, v = self._embed(theta[:, :k], x), self._embed(theta[:, k:], y)
+        # exp((s − 1) / T), without the row and the column of the left-out pair
         weight = (u.unit @ v.unit.mT).sub_(1.0).div_(model.temperature).exp_()
         weight[copies, where] = 0.0
         weight[copies, :, where] = 0.0
         row, column = weight.sum(2, keepdim=True), weight.sum(1)[:, :, None]
         row[copies, where], column[copies, where] = 1.0, 1.0
+        # Gradients by the embeddings, times T
         by_u = 0.5 * ((weight @ v.unit) / row + weight @ (v.unit / column)) - v.unit
         by_v = 0.5 * ((weight.mT @ u.unit) / column + weight.mT @ (u.unit / row)) - u.unit
         by_u[copies, where], by_v[copies, where] = 0.0, 0.0
@@ -90,11 +114,11 @@ class PairTrainer:
         return Embeddings.of(z.view(copies, d, len(x)).mT, self.model.floor)
 
 
-class PairRetrain:
+class PairRetrain(Engine):
     """Leave-one-out scores of pairs by training again.
 
     Args:
-        model: Pairs, with all of them.
+        model: The model of all pairs.
         build: Makes the posterior at trained weights.
         settings: The protocol.
     """
@@ -102,14 +126,28 @@ class PairRetrain:
     def __init__(self, model: PairModel, build: Callable[[Tensor], PairPrecision], settings: Retrain) -> None:
         self.trainer, self.build = PairTrainer(model, settings), build
 
-    def run(self, index: Tensor, work: Work | None = None) -> PairResult:
+    def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI as `exact`: both heads trained one pair less at a time by ``torch.optim.SGD``.
+
+        Shapes: positions `(n,)`.
+        """
+        model, settings = self.trainer.model, self.trainer.settings
+        found = [self._plain.lsi(i, train_plainly(model, settings, i)) for i in positions.tolist()]
+        return {"exact": np.array(found)}
+
+    @cached_property
+    def _plain(self) -> PairPrecision:
+        """The posterior of all pairs at heads trained plainly."""
+        return self.build(train_plainly(self.trainer.model, self.trainer.settings, None))
+
+    def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the pairs at `index`. Shapes: index `(n,)`."""
         work, model = work or Work(), self.trainer.model
-        size = max(1, min(64, _CACHE_ELEMENTS // max(len(batch) for batch in model.batches) ** 2))
+        size = copies_together(max(len(batch) for batch in model.batches))
         nothing = torch.tensor([-1])
         whole = work.once("whole", lambda: {"theta": self.trainer.train(nothing)[0].numpy()})
         task = PairCopies(self, self.build(torch.from_numpy(whole["theta"])))
-        blocks, result = [part.numpy() for part in index.split(size)], PairResult.empty(len(index))
+        blocks, result = [part.numpy() for part in index.split(size)], empty(len(index))
         units = [self.trainer.settings.epochs] * len(blocks)
         for place, arrays in work.map("leave-one-out", task, "score", blocks, units):
             result.put(slice(place * size, place * size + len(blocks[place])), arrays)
@@ -118,7 +156,7 @@ class PairRetrain:
 
 @dataclass(frozen=True)
 class PairCopies:
-    """What the blocks of a run need.
+    """What every block of a run needs.
 
     Attributes:
         engine: Trains.
@@ -130,21 +168,17 @@ class PairCopies:
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result. Shapes: positions `(n,)`."""
-        result = PairResult.empty(len(positions))
-        heads = self.engine.trainer.train(torch.from_numpy(positions), lambda: tick(1))
+        result, precision = empty(len(positions)), self.precision
+        theta = self.engine.trainer.train(torch.from_numpy(positions), lambda: tick(1))
         for row, position in enumerate(positions.tolist()):
-            put(result, row, self.precision, position, heads[row])
+            terms = term_columns(precision.exact(position, theta[row]))
+            matches = match_columns(precision.model, torch.tensor([position]), theta[row : row + 1])
+            result.put(slice(row, row + 1), terms | matches)
         return result.arrays()
 
 
-def put(result: PairResult, where: int, precision: PairPrecision, position: int, theta: Tensor) -> None:
-    """Write one pair's entries, from the heads that were trained without it. Shapes: theta `(K,)`."""
-    result.put_terms(slice(where, where + 1), precision.exact(position, theta))
-    result.put_match(slice(where, where + 1), precision.model, torch.tensor([position]), theta[None])
-
-
 def train_plainly(model: PairModel, settings: Retrain, left_out: int | None) -> Tensor:
-    """Return heads trained by ``torch.optim.SGD`` and autograd without a pair, `(K,)`; for the audit."""
+    """Return heads trained without a pair by ``torch.optim.SGD`` and autograd, `(K,)`; for the audit."""
     one = model if left_out is None else model.without(left_out)
     batches = [replace(one, batches=[rows], left_out=None) for rows in one.parts()]
     theta = model.initial.clone().requires_grad_()

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
+from lsi.loo.engine import Engine
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.chord import EXACT_BYTES, MARGIN, ChordScorer
-from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.exact import ExactScorer
-from lsi.loo.result import LooResult
+from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
+from lsi.loo.result import LooResult, loo_prediction
 from lsi.methods import Newton
 from lsi.posterior.base import Posterior
-from lsi.posterior.sparse import SparseRemoval, sparse_scorer
+from lsi.posterior.sparse import sparse_scorer
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.model import SoftmaxModel
 
@@ -30,7 +31,7 @@ ROUGH_AUDIT = 1e-7  # squared error of an audit by chord steps: values good to a
 BLOCK_BYTES = 1 << 28
 
 
-class BlockEngine:
+class BlockEngine(Engine):
     """Leave-one-out optima of a probe whose Hessian is too large to be formed.
 
     Every sample is scored from class blocks. A few pilots, and then as many of the highest scores as the
@@ -44,6 +45,8 @@ class BlockEngine:
         memory: Bytes that the run may use; None: no limit.
     """
 
+    audit_block = 4
+
     def __init__(
         self, curvature: BlockCurvature, posterior: Posterior, settings: Newton, memory: int | None = None
     ) -> None:
@@ -55,11 +58,17 @@ class BlockEngine:
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
         self._chord = ChordScorer(self.solver, posterior, self.start)
 
-    def exact_scorer(self, tolerance: float) -> ExactScorer | ChordScorer:
-        """Return what the audit solves with: float64 throughout where that fits, else chord steps."""
-        if 4 * 8 * self.model.n_samples * self.model.n_classes <= EXACT_BYTES:
-            return ExactScorer(self.posterior, self.solver, self.start, tolerance)
-        return ChordScorer(self.solver, self.posterior, self.start, max(tolerance, ROUGH_AUDIT))
+    def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI at the optima as `exact`: in float64 throughout where that fits, else by chord steps.
+
+        Shapes: positions `(n,)`.
+        """
+        scorer: ExactScorer | ChordScorer
+        if self.audit_block * 8 * self.model.n_samples * self.model.n_classes <= EXACT_BYTES:
+            scorer = ExactScorer(self.posterior, self.solver, self.start, AUDIT_TOLERANCE)
+        else:
+            scorer = ChordScorer(self.solver, self.posterior, self.start, ROUGH_AUDIT)
+        return exact_optima(scorer, self.solver, positions)
 
     def block_size(self) -> int:
         """Return how many samples one block holds: enough for each class, within bounds of memory."""
@@ -77,7 +86,7 @@ class BlockEngine:
         tasks = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
         positions = [index[which].cpu().numpy() for which in tasks]
         for place, arrays in work.map("leave-one-out", self, "score_task", positions, divided=False):
-            result.put(tasks[place], LooResult.of(arrays))
+            result.put(tasks[place], arrays)
         if self.settings.tol is not None:
             self._refine(index, tasks, result, work)
         own = [np.arange(len(index))[tasks[place]] for place in work.own(len(tasks))]
@@ -94,22 +103,18 @@ class BlockEngine:
 
     def _score_few(self, positions: np.ndarray) -> Arrays:
         removal, leverage = self.solver.sparse(torch.from_numpy(positions).to(self.model.design.device))
-        return self._result(removal, leverage).arrays()
-
-    def _result(self, removal: SparseRemoval, leverage: Tensor) -> LooResult:
         terms = self._scorer.divergence(removal)
         logits = removal.probabilities.clamp_min(1e-38).log() + removal.logit_shift
-        target = removal.target
         p = torch.softmax(logits, -1)
-        columns = (
-            terms.mean,
-            terms.covariance,
-            p.gather(1, target[:, None])[:, 0].to(torch.float64),
-            p.argmax(-1),
-            leverage,
-            torch.full_like(leverage, float("nan")),
-        )
-        return LooResult(*(column.cpu().numpy() for column in columns))
+        columns = {
+            "mean_term": terms.mean,
+            "covariance_term": terms.covariance,
+            "loo_probability": p.gather(1, removal.target[:, None])[:, 0].to(torch.float64),
+            "loo_prediction": p.argmax(-1),
+            "leverage": leverage,
+            "relative_error": torch.full_like(leverage, float("nan")),
+        }
+        return {name: column.cpu().numpy() for name, column in columns.items()}
 
     def refined_count(self, n_scored: int) -> int:
         """Return how many of the highest scores are solved with all of the curvature."""
@@ -151,8 +156,7 @@ class BlockEngine:
         positions = [index[torch.from_numpy(part).to(index.device)].cpu().numpy() for part in parts]
         for place, arrays in work.map(stage, self, "solve_task", positions, divided=divided):
             part, known = parts[place], arrays.pop("known")
-            leverage = result.leverage[part]
-            result.put(part[known], LooResult.of({**arrays, "leverage": leverage}).select(known))
+            result.put(part[known], {name: column[known] for name, column in arrays.items()})
             result.relative_error[part[~known]] = np.inf
 
     def solve_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
@@ -177,7 +181,6 @@ class BlockEngine:
             "covariance_term": terms.covariance,
             "loo_probability": probability,
             "loo_prediction": prediction,
-            "leverage": torch.full_like(terms.mean, float("nan")),
             "relative_error": self.posterior.float32_floor + MARGIN * error,
             "known": torch.isfinite(error),
         }

@@ -13,11 +13,14 @@ from torch import Tensor
 from lsi.divergence import Terms
 from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
+from lsi.loo.audit import REBUILD_LIMIT
+from lsi.loo.engine import Engine
 from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder
 from lsi.loo.newton.exact import ExactScorer
+from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
 from lsi.loo.newton.refine import Refined, Refiner
 from lsi.loo.newton.sampled import SAMPLED_ROWS, SampledCorrector
-from lsi.loo.result import LooResult
+from lsi.loo.result import LooResult, loo_prediction
 from lsi.methods import Newton
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.fit import Curvature
@@ -35,7 +38,6 @@ SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send mos
 # Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
 # tails), a share of the correction's absolute size for the orders left out, float32's own error.
 SPREAD, SECOND, FLOOR = 4.0, 0.1, 1e-5
-REBUILD_LIMIT = 1500  # parameters beyond which a full posterior is not rebuilt for every sample
 FEW_PILOTS = 4
 PILOTS = 48  # samples swept to calibrate the certificates of sampled corrections
 
@@ -45,7 +47,7 @@ def samples_rows(n_samples: int, n_parameters: int, tol: float) -> bool:
     return tol >= SAMPLED_TOL and 6.0 * n_samples**2 * n_parameters >= SAMPLED_WORK
 
 
-class NewtonEngine:
+class NewtonEngine(Engine):
     """Leave-one-out optima of one trained probe.
 
     Args:
@@ -55,6 +57,8 @@ class NewtonEngine:
         settings: Tolerance and limits.
         memory: Bytes that the run may use; None: no limit.
     """
+
+    audit_block = 4
 
     def __init__(
         self,
@@ -86,9 +90,10 @@ class NewtonEngine:
         size, device = (len(self._correctors), model.n_samples), model.design.device
         self._extra = torch.zeros(size, dtype=torch.float64, device=device)
 
-    def exact_scorer(self, tolerance: float) -> ExactScorer:
-        """Return what the audit solves with."""
-        return ExactScorer(self.posterior, self.solver, self.start, tolerance)
+    def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI at the optima by Newton-CG in float64, as `exact`. Shapes: positions `(n,)`."""
+        scorer = ExactScorer(self.posterior, self.solver, self.start, AUDIT_TOLERANCE)
+        return exact_optima(scorer, self.solver, positions)
 
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""
@@ -114,7 +119,7 @@ class NewtonEngine:
             self._extra = torch.from_numpy(extra["extra"]).to(index.device)
         positions = [index[which].cpu().numpy() for which in tasks]
         for place, arrays in work.map("leave-one-out", self, "score_task", positions):
-            result.put(tasks[place], LooResult.of(arrays))
+            result.put(tasks[place], arrays)
         return result
 
     def score_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
@@ -152,7 +157,7 @@ class NewtonEngine:
 
         def do(part: np.ndarray) -> np.ndarray:
             first = self.solver.first_order(index[torch.from_numpy(part).to(index.device)])
-            result.put(part, self._result(first, score(first)))
+            result.put(part, self._columns(first, score(first)))
             return part
 
         return halving(order, size, do)
@@ -222,25 +227,14 @@ class NewtonEngine:
         mean = (terms.mean + correction.value).clamp_min(0)
         return Refined(first.delta, Terms(mean, terms.covariance), certificate)
 
-    def _result(self, first: FirstOrder, refined: Refined) -> LooResult:
+    def _columns(self, first: FirstOrder, refined: Refined) -> Arrays:
         probability, prediction = loo_prediction(self.model, first.index, refined.delta)
-        columns = (
-            refined.terms.mean,
-            refined.terms.covariance,
-            probability,
-            prediction,
-            first.leverage,
-            refined.certificate,
-        )
-        return LooResult(*(column.cpu().numpy() for column in columns))
-
-
-def loo_prediction(model: SoftmaxModel, index: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the label's probability and the likeliest class of each left-out sample, `(B,)` each.
-
-    Shapes: delta `(B, C', D)`.
-    """
-    x = model.design.take(index).to(torch.float64)
-    logits = x @ model.theta.T + (delta.to(torch.float64) @ x[:, :, None])[:, :, 0]
-    p = torch.softmax(logits @ model.contrasts.T, -1)
-    return p.gather(1, model.target[index][:, None])[:, 0], p.argmax(-1)
+        columns = {
+            "mean_term": refined.terms.mean,
+            "covariance_term": refined.terms.covariance,
+            "loo_probability": probability,
+            "loo_prediction": prediction,
+            "leverage": first.leverage,
+            "relative_error": refined.certificate,
+        }
+        return {name: column.cpu().numpy() for name, column in columns.items()}

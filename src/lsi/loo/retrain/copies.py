@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
+from lsi.loo.engine import Engine
 from lsi.loo.result import LooResult
 from lsi.methods.algorithms import DPSGD
 from lsi.results.audit import spearman
@@ -44,7 +45,7 @@ class SeedRun:
     tangents: bool = False
 
 
-class CopiesEngine(ABC):
+class CopiesEngine(Engine):
     """Scores samples by the models trained without each of them.
 
     Args:
@@ -105,6 +106,36 @@ class CopiesEngine(ABC):
         self.training = self._describe(runs, mean)
         return mean
 
+    def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return LSI of models trained one at a time by ``torch.optim`` as `exact`, the mean over the seeds.
+
+        Shapes: positions `(n,)`.
+        """
+        first, count = self.settings.seed, self.settings.n_seeds
+        total = np.zeros(len(positions))
+        for k, position in enumerate(positions.tolist()):
+            for seed in range(first, first + count):
+                score = self._plain_scorer(seed)
+                copy = self.train_plainly(seed, position)
+                total[k] += float(
+                    score(torch.from_numpy(positions[k : k + 1]).to(self.device), copy[None]).lsi[0]
+                )
+        return {"exact": total / count}
+
+    def _plain_scorer(self, seed: int) -> Scorer:
+        """Return what scores copies against the model of all samples, trained plainly once a process."""
+        if seed not in self._plain_scorers:
+            self._plain_scorers[seed] = self.scorer(self.train_plainly(seed, None))
+        return self._plain_scorers[seed]
+
+    @cached_property
+    def _plain_scorers(self) -> dict[int, Scorer]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what was trained here: a worker trains its own, to the same weights."""
+        return {name: value for name, value in self.__dict__.items() if name != "_plain_scorers"}
+
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
         wholes = dict(work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress)))
         tangents = wholes.pop(TANGENTS, None) is not None
@@ -119,7 +150,7 @@ class CopiesEngine(ABC):
         for place, arrays in within.map("leave-one-out", task, "score", blocks, units):
             for epoch in recorded:
                 run.recorded[epoch][bounds[place]] = arrays.pop(str(epoch))
-            run.result.put(bounds[place], LooResult.of(arrays))
+            run.result.put(bounds[place], arrays)
         return run
 
     def train_along(

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from lsi.execution.work import Arrays, Tick
-from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.sweep import row_blocks
-from lsi.loo.result import LooResult
+from lsi.loo.result import LooResult, loo_prediction
 from lsi.loo.retrain.copies import TANGENTS, CopiesEngine, CopiesTask, Record, Scorer
 from lsi.loo.retrain.heads import HeadTrainer, initial_weights
 from lsi.loo.retrain.plain import train_plainly
