@@ -1,4 +1,4 @@
-"""The scikit-learn face of `lsi.score`."""
+"""`lsi.score` as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -21,31 +21,30 @@ from lsi.validation.labels import check_labels
 class LaplaceSampleInformation(BaseEstimator):
     """Laplace Sample Information of every training sample, with scikit-learn's conventions.
 
-    It scores the data that it is fitted on and predicts nothing, so it is no classifier: it has `fit` and
-    fitted attributes. Settings are those of `lsi.score`; what belongs to single samples (`sample_id`) is
-    passed to `fit`. The input may be whatever `lsi.score` takes, and also, as everywhere in scikit-learn,
-    object arrays whose entries are numbers.
+    It scores the data that it is fitted on and predicts nothing, so it has `fit` and fitted attributes but is
+    not a classifier. Settings are those of `lsi.score`; `sample_id` belongs to the data and is passed to
+    `fit`. Inputs may be whatever `lsi.score` takes and, as in scikit-learn, object arrays of numbers.
 
     Args:
-        probe: What is trained, such as `lsi.LinearProbe(weight_decay=1e-2)`, or `lsi.RidgeProbe()` for
-            numbers and `lsi.SigmoidProbe()` for several labels a sample; None: `lsi.LinearProbe()`.
+        probe: What is trained, such as `lsi.LinearProbe(weight_decay=1e-2)`, `lsi.RidgeProbe()` for numbers,
+            or `lsi.SigmoidProbe()` for several labels for each sample; None: `lsi.LinearProbe()`.
         posterior: "diag", "kron" or "full".
         method: "newton", "retrain", `lsi.Newton(...)` or `lsi.Retrain(...)`.
-        prior_precision: Prior precision of the weights.
+        prior_precision: τ > 0, precision of the Gaussian prior in the posterior.
         subset: Positions to score, or a boolean mask; None: all.
         audit: Whether a few samples are left out again by brute force, or how many.
-        seed: Of the choice of audited samples.
-        device: Torch device; None: a GPU where there is one, else the processor.
+        seed: Seed for choosing the audited samples.
+        device: Torch device; None: a GPU if there is one, else the processor.
         memory: What the run may use, such as ``"4GiB"``; None: what the machine has left.
-        label_noise: Whether to estimate which labels are wrong; None: where it is quick.
-        checkpoint: Folder for finished blocks, from which the same fit goes on.
+        label_noise: Whether to estimate which labels are wrong; None: if that takes little time.
+        checkpoint: Folder for finished blocks, from which the same fit resumes.
         cluster: Address of a Ray cluster, ``"local"``, or None: this process.
         progress: Called as `progress(stage, done, total)`.
 
     Attributes:
         result_: The `lsi.Scores` of the run.
-        scores_: LSI in nats, `(n_scored,)` float64, in the order asked for.
-        classes_: `(C,)` labels that occur in y, where the target is a class.
+        scores_: LSI in nats, `(n_scored,)` float64, in the order requested.
+        classes_: `(C,)` labels that occur in y, for classification.
         n_features_in_: Number of columns of X.
         feature_names_in_: Names of the columns, where X is a DataFrame with string names.
 
@@ -116,7 +115,7 @@ class LaplaceSampleInformation(BaseEstimator):
 
 
 def _objects_to_numbers(X: Any) -> Any:
-    """Return object arrays as numbers, as scikit-learn does; everything else is left to `check_problem`."""
+    """Return object arrays as numbers, as scikit-learn does; `check_problem` handles everything else."""
     if isinstance(X, np.ndarray) and X.dtype == object:
         return check_array(X, ensure_all_finite=False, ensure_min_samples=0, ensure_min_features=0)
     return X

@@ -1,4 +1,4 @@
-"""A trained network as it is: find its last linear layer, take what goes in, and score."""
+"""Scores for a trained network as it is: capture the inputs of its last linear layer, and score them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ def score_model(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Scores:
-    r"""Score the samples that a trained classifier learnt from, whatever its architecture.
+    r"""Score the samples that a classifier was trained on, whatever its architecture.
 
-    The inputs :math:`x_i` of the network's last linear layer are its features; everything before that
-    layer stays frozen. The layer itself is the linear probe: its regularised optimum on these features
-    is unique, so that training from the layer's own weights or from any others ends at the same
-    weights, and they need not be given. How near the network's own layer is to that optimum is in
-    ``manifest["network"]``.
+    The inputs :math:`x_i` of the network's last linear layer are the features; everything before that layer
+    stays frozen. The layer itself is the linear probe. Its regularised optimum on these features is unique,
+    so training ends at the same weights wherever it starts, and the layer's own weights are not used.
+    ``manifest["network"]`` tells how often the network's own predictions agree with those of the probe.
 
     Args:
         model: A classifier: a module that returns logits ``(B, C)``, or an output of transformers.
@@ -68,13 +67,13 @@ def score_model(
     batches = iter(loader)
     first = next(batches, None)
     if first is None:
-        raise InputError("the loader gives no batches. Make a new one if it is a generator that was used up.")
+        raise InputError("The loader gives no batches. If it is a used-up generator, make a new one.")
     name, head = find_head(model, first, layer)
-    # A loader that draws anew each time would give other samples: the first batch is not read again.
+    # A loader that draws at random would give other samples the second time, so the first batch is kept.
     captured = capture(model, head, _WithFirst(loader, first, batches), precision, progress)
     target = captured.labels if labels is None else np.asarray(labels)
     if target is None:
-        raise InputError("the loader gives no labels. Give batches (inputs, labels), or labels=.")
+        raise InputError("The loader gives no labels. Give batches (inputs, labels), or labels=.")
     probe = probe or LinearProbe(fit_intercept=head.bias is not None)
     scores = score(captured.features, target, probe=probe, progress=progress, **settings)
     manifest = dict(scores.manifest)
@@ -91,7 +90,9 @@ def find_head(model: nn.Module, batch: Any, layer: str | None = None) -> tuple[s
     linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     if layer is not None:
         if layer not in linear:
-            raise InputError(f"layer={layer!r} is no torch.nn.Linear of this model. {nearest(layer, linear)}")
+            raise InputError(
+                f"layer={layer!r} is not a torch.nn.Linear of this model. {nearest(layer, linear)}"
+            )
         return layer, linear[layer]
     ran: list[str] = []
     hooks = [
@@ -105,20 +106,20 @@ def find_head(model: nn.Module, batch: Any, layer: str | None = None) -> tuple[s
             hook.remove()
     if not ran:
         raise InputError(
-            "no torch.nn.Linear ran in this model, so that there is no layer to score. Extract features "
-            "from the part before its classifier: lsi.extract_features(backbone, loader)."
+            "No torch.nn.Linear ran in this model, so there is no layer to score. Extract features from the "
+            "part before its classifier: lsi.extract_features(backbone, loader)."
         )
     return ran[-1], linear[ran[-1]]
 
 
 @dataclass(eq=False)
 class Captured:
-    """What went into a layer, and what the network said.
+    """The inputs of a layer, and the predictions of the network.
 
     Attributes:
         features: ``(N, D)`` float32 inputs of the layer.
         labels: ``(N,)`` labels of the loader, or None.
-        predicted: ``(N,)`` most likely class codes of the network itself.
+        predicted: ``(N,)`` codes of the classes that the network itself finds most likely.
     """
 
     features: np.ndarray
@@ -145,19 +146,22 @@ def capture(
 
 
 def _one_vector(inputs: Tensor, logits: Tensor, head: nn.Linear) -> Tensor:
-    """Return the layer's input that made the logits, `(B, D)`."""
+    """Return the layer's input from which the logits were computed, `(B, D)`.
+
+    Shapes: inputs `(B, D)`, or `(B, T, D)` where the layer ran on every token; logits `(B, C)`.
+    """
     if inputs.ndim == 2 and len(inputs) == len(logits):
         return inputs
     if inputs.ndim == 3 and len(inputs) == len(logits) and logits.shape[-1] == head.out_features:
-        # The layer ran on every token, and one of them was taken: the one with these logits.
+        # The layer ran on every token and the model took one of them: the one with these logits.
         distance = (head(inputs.to(head.weight.dtype)) - logits[:, None]).abs().amax(-1)
         token = distance.argmin(1)
         nearest_distance = distance.gather(1, token[:, None])
         if bool((nearest_distance <= 1e-2 * (1 + logits.abs().amax(-1, keepdim=True))).all()):
             return inputs[torch.arange(len(inputs), device=inputs.device), token]
     raise InputError(
-        f"the last linear layer sees inputs of shape {tuple(inputs.shape)} for logits of shape "
-        f"{tuple(logits.shape)}: not one vector a sample. Name another one with layer=."
+        f"The last linear layer sees inputs of shape {tuple(inputs.shape)} for logits of shape "
+        f"{tuple(logits.shape)}: not one vector for each sample. Name another layer with layer=."
     )
 
 
@@ -167,7 +171,7 @@ def _logits(output: Any) -> Tensor:
         found = output[0]
     if not isinstance(found, Tensor) or found.ndim != 2:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
-        raise InputError(f"the model must return logits (B, C), got {shape}. Wrap it in a module that does.")
+        raise InputError(f"The model must return logits (B, C), got {shape}. Wrap it in a module that does.")
     return found
 
 
@@ -182,7 +186,7 @@ def _inputs_of(head: nn.Linear) -> Iterator[list[Tensor]]:
 
 
 class _WithFirst:
-    """A loader whose first batch was already taken."""
+    """A loader whose first batch was already read."""
 
     def __init__(self, loader: Iterable[Any], first: Any, rest: Iterator[Any]) -> None:
         self.dataset = getattr(loader, "dataset", None)
@@ -193,8 +197,8 @@ class _WithFirst:
 
 
 def _agreement(captured: Captured, scores: Scores, target: np.ndarray) -> dict[str, float]:
-    """Return how the network itself does on the scored samples, beside the probe without each of them."""
-    if target.dtype.kind not in "iu":  # which output is which label is known for class codes only
+    """Return the network's accuracy on the scored samples, and its agreement with the probe."""
+    if target.dtype.kind not in "iu":  # only class codes tell which output belongs to which label
         return {}
     frame = scores.to_frame()
     said = captured.predicted[frame["position"].to_numpy()]

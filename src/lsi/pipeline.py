@@ -79,11 +79,12 @@ def score(
             classification only. None: if that takes little time compared with the scoring.
         checkpoint: Folder for finished blocks. The same call, made again after any end of the process,
             resumes from them and gives the same bytes. Remove it once the scores are saved; None: nothing is
-            kept. cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None:
-            this
+            kept.
+        cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
             process.
         shard: Which part of the samples to score, such as ``"3/16"``: `lsi.merge` puts the parts of runs with
-            the same data and settings together. progress: Called as `progress(stage, done, total)`.
+            the same data and settings together.
+        progress: Called as `progress(stage, done, total)`.
 
     Returns:
         One row for each scored sample, in the order requested, with audit and manifest.
@@ -176,8 +177,8 @@ def score_pairs(
             starts. None: what the machine has left.
         checkpoint: Folder for finished blocks. The same call, made again after any end of the process,
             resumes from them and gives the same bytes. Remove it once the scores are saved; None: nothing is
-            kept. cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None:
-            this
+            kept.
+        cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
             process.
         shard: None: certificates depend on the scores of all pairs, so that a run cannot be divided.
         progress: Called as `progress(stage, done, total)`.

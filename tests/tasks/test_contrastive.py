@@ -147,6 +147,37 @@ def test_order_of_pairs_and_length_of_rows_change_nothing(data):
     np.testing.assert_allclose(turned.lsi, plain.lsi[order], rtol=1e-3)
 
 
+@pytest.mark.parametrize("structure", ["diag", "kron", "full"])
+def test_items_without_features_are_scored_too(data, structure):
+    left, right = data[0].copy(), data[1].copy()
+    left[[0, 3]], right[[0, 5]] = 0.0, 0.0
+    scores = lsi.score_pairs(
+        left, right, probe=PROBE, posterior=structure, method=lsi.Newton(tol=1e-3), subset=[0, 3, 5], audit=3
+    )
+    assert (scores.lsi > 0).all()
+    assert scores.audit.max_relative_error < 1e-3
+
+
+def test_a_budget_of_memory_that_suffices_changes_nothing(data):
+    free = lsi.score_pairs(*data, probe=PROBE, audit=False)
+    bounded = lsi.score_pairs(*data, probe=PROBE, audit=False, memory="1GiB", device="cpu")
+    np.testing.assert_array_equal(bounded.lsi, free.lsi)
+
+
+def test_each_kind_of_probe_names_the_function_for_the_other(data):
+    with pytest.raises(lsi.InputError, match="lsi.score_pairs"):
+        lsi.score(data[0], np.arange(14) % 2, probe=PROBE)
+
+
+def test_the_cost_of_pairs_is_told(data):
+    from lsi.tasks import task_of
+
+    task = task_of(PROBE)
+    problem = task.problem(*data)
+    for method in (lsi.Newton(), SGD):
+        assert task.cost(PROBE, problem, "full", method, None).startswith("about ")
+
+
 def test_both_heads_add_up_unless_the_posterior_couples_them(data):
     for structure in ("diag", "kron", "full"):
         table = lsi.score_pairs(*data, probe=PROBE, posterior=structure, audit=False).to_frame()
@@ -195,6 +226,10 @@ BAD = {
     "large": (lambda x, y: {"probe": lsi.ContrastiveProbe(dim=4000)}, "Lower ContrastiveProbe"),
     "adam": (lambda x, y: {"method": lsi.Retrain(optimizer="adam")}, "plain SGD"),
     "audit": (lambda x, y: {"audit": -1}, "audit"),
+    "device": (lambda x, y: {"device": "meta"}, "device"),
+    "memory": (lambda x, y: {"memory": "1MiB"}, "need about .* but 1 MiB are available"),
+    "shard": (lambda x, y: {"shard": "1/2"}, "cannot be scored in shards"),
+    "no shard": (lambda x, y: {"shard": "3/2"}, "shard 3/2"),
 }
 
 

@@ -104,8 +104,7 @@ class RidgeEngine(Engine):
         self._precision = noise[:, None] * squares + prior_precision  # P₁, diagonal here
 
     def run(self, index: Tensor, work: Work | None = None) -> RidgeResult:
-        """Return the leave-one-out result of the samples at `index`, in that order; kept nowhere, being
-        quick.
+        """Return the result of the samples at `index`, in that order; too quick to be worth storing.
 
         Shapes: index `(n,)`.
         """

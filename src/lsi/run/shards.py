@@ -12,8 +12,8 @@ from lsi.execution.work import Shard
 UNDIVIDED = {
     "regression": "A regression is scored from one factorisation, in seconds: there is nothing to divide. "
     "Leave shard out.",
-    "contrastive": "Certificates of pairs depend on the scores of all pairs, so pairs are not scored in shards. "
-    "Leave shard out; cluster='local' divides the work among the processors of this machine.",
+    "contrastive": "Certificates of pairs depend on the scores of all pairs, so pairs cannot be scored in "
+    "shards. Leave shard out; cluster='local' divides the work among the processors of this machine.",
 }
 """Tasks that are scored in one piece, and why."""
 

@@ -110,9 +110,9 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
     need, have = _cost(probe, problem, posterior, method)[1], budget(machine.memory)
     if have is not None and need > have:
         raise InputError(
-            f"{problem.n_samples:,} pairs and {n_weights:,} weights need about {size(need)}, but {size(have)} "
-            "are available. Set ContrastiveProbe(batch_size=...), lower its dim, or reduce the features (for "
-            "example with sklearn.decomposition.PCA)."
+            f"{problem.n_samples:,} pairs and {n_weights:,} weights need about {size(need)}, but "
+            f"{size(have)} are available. Set ContrastiveProbe(batch_size=...), lower its dim, or reduce the "
+            "features (for example with sklearn.decomposition.PCA)."
         )
 
 

@@ -1,13 +1,13 @@
 r"""Curvature of the summed InfoNCE loss: dense Gauss-Newton matrix and Hessian, and its diagonal.
 
-Through the logits, with φ_j and ψ_j the normalisers of row and column j,
+Through the logits :math:`s_{jk}`, with φ_j and ψ_j the normalisers of row and column j,
 
 .. math:: \mathrm{GGN} = \sum_{jk} \omega_{jk} \nabla s_{jk} \nabla s_{jk}^\top
           - \tfrac12 \sum_j \nabla\varphi_j \nabla\varphi_j^\top
           - \tfrac12 \sum_j \nabla\psi_j \nabla\psi_j^\top, \qquad
           H = \mathrm{GGN} + \sum_{jk} (\omega - I)_{jk} \nabla^2 s_{jk} .
 
-Every pair is an anchor twice and a candidate of all others: nothing is sampled.
+All pairs enter, each as an anchor twice and as a candidate of all others; nothing is sampled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lsi.loo.contrastive.state import Side, both_sides
 
 
 def normaliser_gradients(one: Side, other: Side) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the row and of the column normalisers by both heads, each `(n, K)`."""
+    """Return the gradients ∇φ_j and ∇ψ_j by both heads, each `(n, K)`."""
     row_left = one.anchor_means()[:, :, None] * one.x[:, None, :]
     column_right = other.anchor_means()[:, :, None] * other.x[:, None, :]
     row = torch.cat([row_left.flatten(1), other.candidate_means().flatten(1)], 1)
@@ -42,7 +42,7 @@ def dense_curvature(model: PairModel, theta: Tensor, *, newton: bool, dtype: tor
 
 
 def _add_own(block: Tensor, side: Side, newton: bool) -> None:
-    """Add `Σ_j m_j ⊗ x_j x_jᵀ` to a head's block."""
+    """Add `Σ_j m_j ⊗ x_j x_jᵀ` to a head's diagonal block `(d·D, d·D)`."""
     own = side.outer(side.mean)
     if newton:
         own += side.bending()
@@ -60,7 +60,7 @@ def _add_own(block: Tensor, side: Side, newton: bool) -> None:
 
 
 def _cross(one: Side, other: Side, newton: bool) -> Tensor:
-    """Return what logits contribute between left and right head, `(K1, K2)`."""
+    """Return the block between left and right head, `(K1, K2)`, without the normalisers' part."""
     d, scales = one.unit.shape[1], one.scale * other.scale.T
     curved = one.mean * scales
     residual = torch.zeros_like(curved)
@@ -72,7 +72,7 @@ def _cross(one: Side, other: Side, newton: bool) -> Tensor:
     ux = (one.unit[:, :, None] * x[:, None, :]).flatten(1)
     vy = (other.unit[:, :, None] * y[:, None, :]).flatten(1)
     shape = (d, x.shape[1], d, y.shape[1])
-    # (v_k u_jᵀ), (u_j v_kᵀ), then −u_j u_jᵀ and −v_k v_kᵀ: the four products in a_jk b_jkᵀ
+    # a_jk b_jkᵀ has four products: v_k u_jᵀ and u_j v_kᵀ here, −u_j u_jᵀ and −v_k v_kᵀ below
     total = (ux.T @ (curved @ vy)).view(shape).transpose(0, 2).contiguous()
     total += (ux.T @ ((curved * one.cosine.square() + residual * one.cosine) @ vy)).view(shape)
     mixed = curved * one.cosine + residual
@@ -103,7 +103,7 @@ def diagonal(model: PairModel, theta: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def output_curvature(model: PairModel, theta: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the mean over pairs of each head's own `(d, d)` blocks, for the Kronecker factors."""
+    """Return for each head the mean over pairs of their own blocks, `(d, d)`: its output Kronecker factor."""
     d = model.dim
     totals = torch.zeros(2, d, d, dtype=dtype)
     for rows in model.parts():

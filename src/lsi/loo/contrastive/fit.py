@@ -1,4 +1,4 @@
-"""Local optima of the contrastive objective: L-BFGS in float64, preconditioned where there is a factor."""
+"""Local optima of the contrastive objective: L-BFGS in float64, preconditioned if a factor is given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEMORY = 20
 TOLERANCE = 1e-7
 """Largest entry of the gradient at the optimum, relative to that at the initial weights."""
 ROUNDS = 4
-"""Most preconditioned continuations of a fit."""
+"""Most rounds of preconditioned L-BFGS that continue a fit."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class PairFit:
     """What a fit achieved.
 
     Attributes:
-        iterations: Of L-BFGS.
-        gradient: Norm of the gradient that is left, relative to that at the initial weights.
+        iterations: Steps of L-BFGS.
+        gradient: Largest entry of the remaining gradient, relative to that at the initial weights.
         loss: Mean loss without the penalty.
     """
 
@@ -71,7 +71,7 @@ def minimise(
     limit: int = 2000,
     strict: bool = True,
 ) -> tuple[Tensor, int, float]:
-    """Return the local optimum that L-BFGS reaches, its iterations, and the relative gradient left.
+    """Return the local optimum that L-BFGS reaches, its number of steps, and the remaining relative gradient.
 
     Shapes: start `(K,)`.
     """
@@ -104,7 +104,8 @@ def fit(model: PairModel, tick: Callable[[], None] | None = None) -> tuple[Tenso
     for _ in range(ROUNDS):
         if left <= TOLERANCE:
             break
-        # Features of unequal scale: the Gauss-Newton matrix at hand evens them out, and is positive definite.
+        # Unequal scales of features slow L-BFGS down; the positive definite Gauss-Newton matrix evens them
+        # out.
         curvature = dense_curvature(model, theta, newton=False, dtype=torch.float64)
         curvature.diagonal().add_(max(model.ridge, 1e-6 * float(curvature.diagonal().mean())))
         change = Preconditioner(torch.linalg.cholesky(curvature))

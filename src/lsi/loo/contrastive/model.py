@@ -1,8 +1,8 @@
 r"""The contrastive objective: data, heads, value and gradient, with or without one pair.
 
 Objectives are in sum form,
-:math:`F(\theta) = \sum_i \ell_i + \tfrac12 n\,\mathrm{wd}\,\|\theta-\theta_0\|^2`, n the pairs that
-take part; :math:`\theta` holds the left head `(d, D1)`, then the right one `(d, D2)`.
+:math:`F(\theta) = \sum_i \ell_i + \tfrac12 n\,\mathrm{wd}\,\|\theta-\theta_0\|^2`, with n the number of pairs
+that take part; :math:`\theta` holds the left head `(d, D1)`, then the right one `(d, D2)`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lsi.probes.contrastive import ContrastiveProbe
 
 
 def unit_rows(features: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """Return rows of length `√D`, `(N, D)`; a row of zeros stays."""
+    """Return rows scaled to length `√D`, `(N, D)`; rows of zeros stay zero."""
     rows = torch.from_numpy(np.asarray(features, dtype=np.float64))
     length = rows.norm(dim=1, keepdim=True)
     return (rows * (rows.shape[1] ** 0.5 / torch.where(length > 0, length, 1.0))).to(dtype)
@@ -39,7 +39,7 @@ class Embeddings:
         return cls(z / length, length)
 
     def pull_back(self, gradient: Tensor) -> Tensor:
-        """Return the gradient by z of a function with this gradient by the embedding."""
+        """Return the gradient by z, given the gradient by the embedding. Shapes: both `(n, d)`."""
         inward = (self.unit * gradient).sum(-1, keepdim=True)
         return (gradient - self.unit * inward) / self.length
 
@@ -54,10 +54,10 @@ class PairModel:
         dim: d.
         temperature: T.
         floor: ε.
-        weight_decay: On the scale of the mean loss.
+        weight_decay: wd, on the scale of the mean loss.
         initial: θ₀, `(K,)`.
         batches: Positions of the pairs of each batch.
-        left_out: Position of the pair that takes no part, or None.
+        left_out: Position of the pair that does not take part, or None.
     """
 
     x: Tensor
@@ -96,7 +96,7 @@ class PairModel:
         return self.dim * int(self.x.shape[1])
 
     def without(self, position: int) -> PairModel:
-        """Return the model in which a pair is neither anchor nor candidate."""
+        """Return the model in which one pair is neither anchor nor candidate."""
         return replace(self, left_out=position)
 
     def parts(self) -> Iterator[Tensor]:
@@ -133,7 +133,7 @@ class PairModel:
 
 def _symmetric_loss(u: Tensor, v: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the summed loss of a batch and its gradients by both embeddings."""
-    # Logits are at most 1/T: one exponential with that subtracted serves rows and columns alike.
+    # Logits are at most 1/T, so exp(logit − 1/T) cannot overflow; rows and columns share it.
     weight = (u @ v.T).div_(temperature).sub_(1.0 / temperature).exp_()
     row, column = weight.sum(1, keepdim=True), weight.sum(0)[:, None]
     match = (u * v).sum() / temperature

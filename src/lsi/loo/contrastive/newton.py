@@ -202,7 +202,7 @@ class PairNewton(Engine):
         Q, M = self._gram(x), own_block(sides, block.at).to(self.dtype)
         # Eigenvalues λ of M Q through Q = R Rᵀ: those of Rᵀ M R. At λ = 1 the pair alone would fix a
         # direction.
-        R = torch.linalg.cholesky(0.5 * (Q + Q.mT))
+        R = _cholesky(0.5 * (Q + Q.mT))
         values, V = torch.linalg.eigh(R.mT @ M @ R)
         safe = values.clamp_max(0.9)
         # m = (I − M Q)⁻¹ M Eᵀt = R⁻ᵀ V λ / (1 − λ) Vᵀ R⁻¹ Eᵀt
@@ -295,6 +295,16 @@ class PairTask:
         matches = match_columns(engine.model, block.positions, engine.theta + delta)
         result.put(everything, {**matches, "leverage": leverage})
         return result.arrays()
+
+
+def _cholesky(Q: Tensor) -> Tensor:
+    """Return the Cholesky factors of `(B, 2d, 2d)`; singular ones, of features of zero, are raised."""
+    R, failed = torch.linalg.cholesky_ex(Q)
+    if not bool(failed.any()):
+        return R
+    least = torch.finfo(Q.dtype).eps * Q.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+    lifted = Q + torch.where(failed > 0, least, 0.0)[:, None, None] * torch.eye(Q.shape[1], dtype=Q.dtype)
+    return torch.linalg.cholesky(lifted)
 
 
 def own_block(sides: tuple[Side, Side], at: Tensor) -> Tensor:

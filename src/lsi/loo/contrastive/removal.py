@@ -1,12 +1,12 @@
-r"""What leaving out each of many pairs changes, at the full-data weights and without any loop over pairs.
+r"""How leaving out each of many pairs changes gradient and curvature, at the full-data weights.
 
 Without candidate i the normaliser of row j is :math:`\varphi_j + \log(1 - P_{ji})`, hence with the odds
 :math:`\pi_{ji} = P_{ji} / (1 - P_{ji})`
 
 .. math:: \nabla\varphi'_j = \nabla\varphi_j + \pi_{ji} (\nabla\varphi_j - \nabla s_{ji}),
 
-and likewise for columns with the odds of Q. Odds of a pair with itself are set to −1: that removes it as
-an anchor by the same formulas.
+and likewise for columns with the odds of Q. The odds of a pair with itself are set to −1, which makes the
+same formulas remove it as an anchor. Nothing loops over pairs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def diagonal_change(side: Side, candidates: Tensor, at: Tensor) -> Tensor:
 
 
 def _anchor_change(side: Side, row: Tensor, at: Tensor, squared: Tensor) -> Tensor:
-    """Change through row anchors j: their own softmax loses candidate i, and row i goes altogether."""
+    """Return the change through row anchors j: their softmax loses candidate i, and row i drops out."""
     here = torch.arange(len(at))
     means, second = side.anchor_means(), side.squares(side.rows)
     lost = side.squares(side.mean[at], at) - 0.5 * means[at].square()
@@ -66,7 +66,7 @@ def _anchor_change(side: Side, row: Tensor, at: Tensor, squared: Tensor) -> Tens
 
 
 def _weight_change(side: Side, column: Tensor, at: Tensor, squared: Tensor) -> Tensor:
-    """Change of the weights `Q_jk / 2` of column anchors k ≠ i, which lose candidate i."""
+    """Return the change through the weights `Q_jk / 2` of column anchors k ≠ i, which lose candidate i."""
     here = torch.arange(len(at))
     gain = column.clone()
     gain[here, at] = 0.0
@@ -83,7 +83,7 @@ def _weight_change(side: Side, column: Tensor, at: Tensor, squared: Tensor) -> T
 
 
 def _candidate_change(side: Side, column: Tensor, candidates: Tensor, at: Tensor) -> Tensor:
-    """Change of the column normalisers' outer products, anchor i's own among them."""
+    """Return the change of the column normalisers' outer products, including that of anchor i."""
     flat = candidates.flatten(1)
     grown = (1.0 + column).square() - 1.0  # −1 for the pair itself
     total = grown @ flat.square()

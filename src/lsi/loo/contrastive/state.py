@@ -1,13 +1,12 @@
-r"""Everything that derivatives of the InfoNCE loss share, for one batch at given heads.
+r"""Terms that all derivatives of the InfoNCE loss share, for one batch at given heads.
 
-Written for the left head; `Side.swapped` is the same batch with the roles of left and right exchanged, so
-that each formula exists once. Per pair (j, k) of the batch the logit's gradient by the left projection
-:math:`z_j` is
+Formulas are written once, for the left head; `both_sides` also returns the batch with the roles of left and
+right exchanged. The gradient of logit (j, k) by the left projection :math:`z_j` is
 
 .. math:: a_{jk} = \frac{v_k - s_{jk} u_j}{\rho_j T}, \qquad s_{jk} = u_j^\top v_k .
 
-Row softmax P (anchors on the left), column softmax Q (anchors on the right), their mean
-:math:`\omega = (P + Q) / 2`, and the loss's gradient by the logits, :math:`\omega - I`.
+P is the row softmax (anchors on the left), Q the column softmax (anchors on the right), and
+:math:`\omega = (P + Q) / 2` their mean. The gradient of the loss by the logits is :math:`\omega - I`.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Side:
         return 0.5 * (self.rows + self.columns)
 
     def own(self, weight: Tensor, at: Tensor | None = None) -> Tensor:
-        """Return `Σ_k w_jk a_jk` for the rows j of `weight`, `(m, d)`; `at`: which rows, None: all."""
+        """Return `Σ_k w_jk a_jk` for the rows j of `weight`, `(m, d)`; `at` says which rows, None: all."""
         unit, scale, cosine = self._at(at)
         pulled = (weight * cosine).sum(1, keepdim=True) * unit
         return (weight @ self.other - pulled) * scale
@@ -82,18 +81,18 @@ class Side:
         return total * scale.square()[:, :, None]
 
     def anchor_means(self) -> Tensor:
-        """Return `Σ_k P_jk a_jk`: gradient of the row normalisers by their own projection, `(n, d)`."""
+        """Return `Σ_k P_jk a_jk`, the gradients of φ_j by their own projection, `(n, d)`."""
         return self.own(self.rows)
 
     def candidate_means(self) -> Tensor:
-        """Return the gradients of the column normalisers by this head, `(n, d, D)`."""
+        """Return the gradients of ψ_j by this head, `(n, d, D)`."""
         return self.spread(self.columns)
 
     def own_curvature(self, at: Tensor | None = None) -> Tensor:
-        """Return each sample's own block of the Gauss-Newton matrix, in every role it plays, `(m, d, d)`."""
+        """Return each sample's own Gauss-Newton block, as anchor and as candidate, `(m, d, d)`."""
         mean, columns = (self.mean, self.columns) if at is None else (self.mean[at], self.columns[at])
         means = self.own(self.rows if at is None else self.rows[at], at)
-        # What a sample is as a candidate of column anchors: variance of a single outcome, q (1 − q).
+        # As a candidate of a column anchor it contributes the variance of a single outcome, q (1 − q).
         return self.outer(mean - 0.5 * columns.square(), at) - 0.5 * means[:, :, None] * means[:, None, :]
 
     def bending(self, at: Tensor | None = None) -> Tensor:

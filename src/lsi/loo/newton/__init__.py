@@ -1,1 +1,1 @@
-"""`Newton`: the leave-one-out optimum itself, by one factorisation and a low-rank downdate."""
+"""`Newton`: leave-one-out optima from one factorisation and low-rank downdates."""

@@ -1,4 +1,4 @@
-"""The `Newton` engine for many classes: class blocks for every sample, all of the curvature for some."""
+"""The `Newton` engine for many classes: class blocks for every sample, the whole curvature for some."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lsi.posterior.sparse import sparse_scorer
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.model import SoftmaxModel
 
-PILOTS = 24  # samples solved with all of the curvature to see what the class blocks miss
-# What solving one sample takes: sweeps over all rows and classes, and products with the sparse curvature.
+PILOTS = 24  # samples solved with the whole curvature to measure what the class blocks miss
+# Cost of solving one sample: sweeps over all rows and classes, and products with the sparse curvature.
 PASSES, PRODUCTS = 6, 160
-REFINE_WORK = 5e12  # operations spent on the samples that matter most
+REFINE_WORK = 5e12  # operations spent on the highest scores
 REFINE_BLOCK = 16
 ROUGH_AUDIT = 1e-7  # squared error of an audit by chord steps: values good to a thousandth
 BLOCK_BYTES = 1 << 28
@@ -34,13 +34,13 @@ BLOCK_BYTES = 1 << 28
 class BlockEngine(Engine):
     """Leave-one-out optima of a probe whose Hessian is too large to be formed.
 
-    Every sample is scored from class blocks. A few pilots, and then as many of the highest scores as the
-    budget of operations allows, are solved to their optima with all of the curvature; the pilots tell how
-    far the values of the others are off, which is their certificate.
+    Every sample is scored from class blocks. A few pilots, and then as many of the highest scores as
+    REFINE_WORK allows, are solved to their optima with the whole curvature. The error measured on the pilots
+    is the certificate of the other samples.
 
     Args:
         curvature: Class blocks at the trained weights.
-        posterior: The posterior that scores are taken of, `diag` or `kron`.
+        posterior: The posterior whose divergence is the score, `diag` or `kron`.
         settings: Tolerance; None: no refinement.
         memory: Bytes that the run may use; None: no limit.
     """
@@ -71,14 +71,15 @@ class BlockEngine(Engine):
         return exact_optima(scorer, self.solver, positions)
 
     def block_size(self) -> int:
-        """Return how many samples one block holds: enough for each class, within bounds of memory."""
+        """Return how many samples one block holds: enough for each class, within the memory."""
         c, d = self.model.n_classes, self.model.design.n_features
         return int(max(256, min(64 * c, self._block_bytes // (4 * (8 * d + 6 * c)))))
 
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the leave-one-out result of the samples at `index`, in that order.
 
-        Which samples are refined depends on all scores, so that shards share the refinement only.
+        Which samples are refined depends on all scores, so every shard scores all samples from class blocks,
+        and only the refinement is divided.
 
         Shapes: index `(n,)`.
         """
@@ -117,14 +118,14 @@ class BlockEngine(Engine):
         return {name: column.cpu().numpy() for name, column in columns.items()}
 
     def refined_count(self, n_scored: int) -> int:
-        """Return how many of the highest scores are solved with all of the curvature."""
+        """Return how many of the highest scores are solved with the whole curvature."""
         sweeps = 4.0 * self.model.n_samples * self.model.theta.numel() * PASSES
         products = 4.0 * self.solver.curvature.entries.count * self.model.design.n_features * PRODUCTS
         sample = sweeps + 2.0 * products  # gathering rows takes about as long as the products
         return int(min(n_scored, REFINE_WORK / sample))
 
     def _refine(self, index: Tensor, tasks: list[slice], result: LooResult, work: Work) -> None:
-        """Certify everything by pilots, and solve the highest scores with all of the curvature."""
+        """Certify all entries by pilots, and solve the highest scores with the whole curvature."""
         n = len(index)
         order = np.argsort(result.lsi, kind="stable")
         ranks = np.unique(np.linspace(0, n - 1, min(PILOTS, n)).astype(int))
@@ -135,10 +136,10 @@ class BlockEngine(Engine):
         exact = np.maximum(result.lsi[pilots], np.finfo(float).tiny)
         missed = np.abs(before[pilots] / exact - 1.0)
         certified = result.relative_error[pilots].copy()
-        missed[np.isinf(certified)] = np.inf  # its optimum was not found, so that nothing is known of it
+        missed[np.isinf(certified)] = np.inf  # the optimum was not found, so nothing is known
         result.relative_error[order] = _nearest(ranks, missed, n)
         result.relative_error[pilots] = certified
-        # By the tasks that they come from, which shards divide among themselves.
+        # Grouped by the tasks that they come from, which shards divide among themselves.
         of_task = [top[(top >= task.start) & (top < task.stop)] for task in tasks]
         self._solve(index, result, of_task, work, "refine", divided=True)
 
@@ -194,7 +195,7 @@ def _joined(parts: Iterable[Arrays]) -> Arrays:
 
 
 def _nearest(ranks: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
-    """Return for every rank the largest of the errors of the five nearest pilots, with a margin of two."""
+    """Return for every rank twice the largest error of the five nearest pilots. Shapes: ranks `(pilots,)`."""
     padded = np.pad(missed, 2, mode="edge")
     around = 2.0 * np.lib.stride_tricks.sliding_window_view(padded, 5).max(axis=1)
     return np.asarray(around[np.clip(np.searchsorted(ranks, np.arange(n)), 0, len(ranks) - 1)])

@@ -1,13 +1,13 @@
 r"""First-order leave-one-out steps from class blocks, where the whole Hessian does not fit in memory.
 
-The Hessian is taken as its class blocks :math:`H_c`, and the exact curvature of the sample itself is taken
-out of each, so that in class c
+The Hessian is approximated by its class blocks :math:`H_c`, and the sample's own curvature is taken out of
+each of them exactly. In class c
 
 .. math:: \delta_c = t_c + m_c H_c^{-1} x,\qquad m_c = \frac{g_c + (S\,t x)_c}{1 - v_c\, x^\top H_c^{-1} x},
           \qquad v_c = p_c (1 - p_c)
 
 The step of the penalty, :math:`t = \bar H^{-1}\mathrm{wd}\,\theta`, is common to all samples and is solved
-with the whole Hessian: without that, samples of tiny scores would all be wrong.
+with the whole Hessian; otherwise all tiny scores would be wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.entries import entries_of
 from lsi.probes.softmax.math import variances
 
-ALL_OWN = 1e-6  # least share of a class block that is left without the sample: float32 has no less
+ALL_OWN = 1e-6  # least share of a class block that remains without the sample: float32 resolves no less
 
 
 @dataclass

@@ -2,8 +2,8 @@ r"""Leave-one-out optima of large problems: chord steps by conjugate gradients.
 
 The gradient of the leave-one-out objective is taken at :math:`\theta + \delta_i` from all rows and all
 classes; the step against it is solved with the curvature at :math:`\theta` without the sample, in the
-sparse form of the class entries. What is solved roughly only costs further steps: convergence is judged
-by the gradient itself.
+sparse form of the class entries. Solving roughly only costs further steps, since convergence is judged by the
+gradient itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lsi.loo.newton.sweep import sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.cg import conjugate_gradients
 
-GOAL = 1e-3  # squared residual that conjugate gradients leave: a step then gains a digit and a half
+GOAL = 1e-3  # squared residual at which conjugate gradients stop: each step then gains a digit and a half
 SLOW = 0.5  # contraction above which the safe solver takes over
 MARGIN = 6.0
 EXACT_PRODUCTS, EXACT_WORK = 200, 4e11  # products of the safe solver, and operations a sample may cost
@@ -34,10 +34,10 @@ class ChordScorer:
 
     Attributes:
         solver: Preconditioner and sparse curvature.
-        posterior: The posterior that the divergence is taken of.
+        posterior: The posterior whose divergence is the score.
         start: Gradient that the fit left over, `(C', D)`.
-        tolerance: Squared size of a step relative to δ, in the metric of H₋ᵢ, that ends it.
-        max_steps: Limit of steps.
+        tolerance: Squared size of a step relative to δ, in the metric of H₋ᵢ, at which steps stop.
+        max_steps: Most steps.
     """
 
     solver: BlockSolver
@@ -47,7 +47,7 @@ class ChordScorer:
     max_steps: int = 12
 
     def score(self, removal: BlockRemoval, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
-        """Return the optima, the relative size of what they may still miss and the terms there.
+        """Return the optima, their possible remaining relative errors, and the terms there.
 
         Shapes: delta `(B, C', D)`.
         """
@@ -72,7 +72,7 @@ class ChordScorer:
         return 8 * model.n_samples * model.n_classes <= EXACT_BYTES and work <= EXACT_WORK
 
     def _solve(self, removal: BlockRemoval, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the optima and the relative error that is left, infinite where steps do not contract."""
+        """Return the optima and their remaining relative errors, infinite where steps do not contract."""
         b = len(delta)
         error = torch.full((b,), float("inf"), dtype=torch.float64, device=delta.device)
         before = error.clone()
@@ -95,7 +95,7 @@ class ChordScorer:
         """Return the chord step and its size relative to δ in the metric of H₋ᵢ."""
         curvature, model = self.solver.curvature, self.solver.model
         gradient = sweep(model, part.index, delta, self.start, part.residual, part.x, None).gradient
-        # In units of its own size: float32 has no room for the square of a small gradient.
+        # In units of its own size: the square of a small gradient underflows in float32.
         unit = gradient.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
         right = curvature.contrasts @ (gradient / unit)
         product = partial(curvature.product, left_out=part.index)

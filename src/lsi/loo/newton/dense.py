@@ -24,14 +24,14 @@ from lsi.probes.softmax.model import SoftmaxModel
 TOGETHER = 64  # rows of matrices that are inverted several at a time
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 MOST = 512  # samples of a block
-# Fewer samples at a time than NARROW would read the inverse for longer than they multiply with it: then
-# no more of T_i is held than one class's rows, of SLAB samples, which stay in the cache.
+# Below NARROW samples at a time, reading the inverse takes longer than multiplying with it. Then only one
+# class's rows of T_i are held at a time, for SLAB samples, so that they stay in the cache.
 NARROW, SLAB = 48, 128
 
 
 @dataclass
 class FirstOrder:
-    """First-order removal of B samples and what later solves with the same downdate need.
+    """First-order removal of B samples, with what later solves with the same downdate need.
 
     Attributes:
         index: Positions, `(B,)`.
@@ -64,8 +64,8 @@ class FirstOrder:
 def inverses(matrices: Tensor) -> Tensor:
     """Return the inverse of each of `matrices`, `(B, C, C)`.
 
-    One after the other where they are large: LU of several at a time, in several threads, gave wrong inverses
-    without a word for C ≥ 160 (torch 2.13 with oneMKL).
+    Large matrices are inverted one by one: batched LU in several threads silently gave wrong inverses for C ≥
+    160 (torch 2.13 with oneMKL).
     """
     if matrices.shape[-1] <= TOGETHER or matrices.device.type != "cpu":
         return torch.linalg.inv(matrices)
@@ -73,7 +73,7 @@ def inverses(matrices: Tensor) -> Tensor:
 
 
 def block_of(n_contrasts: int, n_features: int, dtype: torch.dtype, block_bytes: int) -> tuple[int, bool]:
-    """Return how many samples one block holds, and whether their `T_i` are held with them."""
+    """Return how many samples one block holds, and whether their `T_i` are held in memory."""
     reach = block_bytes // (n_contrasts**2 * n_features * dtype.itemsize)
     if reach >= NARROW:
         return min(MOST, reach), True
@@ -86,7 +86,7 @@ class DenseSolver:
 
     Args:
         model: The trained probe.
-        curvature: Its factorised curvature; used up, since its memory becomes the inverse.
+        curvature: Its factorised curvature; unusable afterwards, since its memory becomes the inverse.
         block_bytes: Bytes of the largest tensor of a block.
 
     Attributes:
@@ -112,8 +112,9 @@ class DenseSolver:
 
     def first_order(self, index: Tensor) -> FirstOrder:
         """Return the exact-downdate Newton step of each sample at `index`."""
-        x, residual, curvature = self.model.curvature_at(index)
+        x, residual, curvature = self.model.curvature_at(index)  # x_i, g_i, S_i
         b, k = residual.shape
+        # T_i = H̄⁻¹E_i and Q_i = E_iᵀT_i
         if self._holds_reach:
             reach = self._reach_of(x)
             self._reach_index = index
@@ -122,15 +123,17 @@ class DenseSolver:
         else:
             gram = self._gram_of(x)
         eye = torch.eye(k, dtype=torch.float64, device=x.device)
-        downdate = inverses(eye - curvature.to(torch.float64) @ gram.to(torch.float64))
-        decay_logit = x @ self._decay_step.T
+        downdate = inverses(eye - curvature.to(torch.float64) @ gram.to(torch.float64))  # (I − S_i Q_i)⁻¹
+        decay_logit = x @ self._decay_step.T  # E_iᵀt
+        # m_i = (I − S_i Q_i)⁻¹(g_i + S_i E_iᵀt)
         m = residual + (curvature @ decay_logit[:, :, None])[:, :, 0]
         m = (downdate @ m.to(torch.float64)[:, :, None])[:, :, 0].to(x.dtype)
+        # δ_i = t + T_i m_i
         delta = self._with_reach(self._decay_step.reshape(1, -1).repeat(b, 1), index, x, m)
         return FirstOrder(index, x, residual, curvature, gram, downdate, delta.view(b, k, -1))
 
     def _with_reach(self, sums: Tensor, index: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-        """Return `sums + T_i m_i`, both `(B, K')`; of held `T_i` where they are those of `index`."""
+        """Return `sums + T_i m_i`, `(B, K')`, from the held `T_i` if they are those of `index`."""
         if index is not self._reach_index:
             return sums.addmm_((coefficients[:, :, None] * x[:, None, :]).flatten(1), self._inverse)
         for block, coefficient in zip(self._reach, coefficients.T, strict=True):
@@ -138,7 +141,7 @@ class DenseSolver:
         return sums
 
     def _gram_of(self, x: Tensor) -> Tensor:
-        """Return `Q_i = E_iᵀH̄⁻¹E_i`, `(B, C', C')`, by slabs of one class's rows."""
+        """Return `Q_i = E_iᵀH̄⁻¹E_i`, `(B, C', C')`, from the rows of one class at a time."""
         b, d = x.shape
         k = len(self._inverse) // d
         gram, room = x.new_empty((b, k, k)), x.new_empty(b * k * d)
@@ -154,9 +157,9 @@ class DenseSolver:
         b, d = x.shape
         k = len(self._inverse) // d
         self._reach_index = None
-        # A fresh tensor of this size would be paged in anew for every block.
+        # A new tensor of this size would have to be mapped into memory for every block.
         if self._reach.shape[1:2] != (b,):
-            self._reach = self._reach.new_empty(0)  # given back before the other is asked for
+            self._reach = self._reach.new_empty(0)  # freed before the new buffer is allocated
             self._reach = torch.empty((k, b, k * d), dtype=x.dtype, device=x.device)
         for c in range(k):
             torch.mm(x, self._inverse[c * d : (c + 1) * d], out=self._reach[c])
@@ -168,7 +171,7 @@ class DenseSolver:
         .. math:: H_{-i}^{-1} v = \bar H^{-1}\bigl(v + E_i (I - S_iQ_i)^{-1} S_i E_i^\top \bar H^{-1} v\bigr)
         """
         b, k, d = right.shape
-        plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)
+        plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)  # H̄⁻¹v
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
         return self._with_reach(plain.view(b, -1), removal.index, removal.x, lift).view(b, k, d)

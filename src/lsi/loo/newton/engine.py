@@ -1,4 +1,4 @@
-"""The `Newton` engine: first-order removals by blocks, refinement where it is asked for."""
+"""The `Newton` engine: first-order removals block by block, refined where the settings have a tolerance."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from lsi.probes.softmax.fit import Curvature
 from lsi.probes.softmax.model import SoftmaxModel
 
 REFINE_BLOCK = 64  # samples swept together
-# A task is what a worker does at a time and what an interruption may lose: at most so many operations, and
-# at least so many tasks a run, unless they would be smaller than a block.
+# A task is one unit of a worker's work, and what an interruption may lose: at most TASK_WORK operations, and
+# at least TASKS tasks in a run unless they would be smaller than a block.
 TASK_WORK, TASKS = 6e11, 32
 SWEPT = 0.1  # share of samples that are swept where corrections from sampled rows certify the others
-SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
-# Samples that the first rows do not certify are tried with more of them, where a sweep is still far dearer.
+SAMPLED_WORK = 2e12  # operations of sweeping every sample, above which sampling rows is worth its error
+# Samples that the first rows do not certify are tried with more rows, if a sweep is still far more expensive.
 MORE_ROWS, MORE_SHARE = 4 * SAMPLED_ROWS, 0.25
-SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
-# Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
-# tails), a share of the correction's absolute size for the orders left out, float32's own error.
+SAMPLED_TOL = 3e-3  # smaller tolerances are beyond the spread of sampled corrections for most samples
+# Certificate of a sampled correction: SPREAD standard errors (the rows' contributions have heavy tails), the
+# share SECOND of the correction's absolute size for the omitted orders, and the error of float32.
 SPREAD, SECOND, FLOOR = 4.0, 0.1, 1e-5
 FEW_PILOTS = 4
 PILOTS = 48  # samples swept to calibrate the certificates of sampled corrections
 
 
 def samples_rows(n_samples: int, n_parameters: int, tol: float) -> bool:
-    """Return whether values are certified from a sample of rows first, sweeps being dear."""
+    """Return whether values are first certified from a sample of rows, since sweeps are expensive."""
     return tol >= SAMPLED_TOL and 6.0 * n_samples**2 * n_parameters >= SAMPLED_WORK
 
 
@@ -53,7 +53,7 @@ class NewtonEngine(Engine):
     Args:
         model: The trained probe.
         curvature: Its factorised curvature.
-        posterior: The posterior that scores are taken of.
+        posterior: The posterior whose divergence is the score.
         settings: Tolerance and limits.
         memory: Bytes that the run may use; None: no limit.
     """
@@ -100,7 +100,7 @@ class NewtonEngine(Engine):
         return self.solver.block_size
 
     def tasks(self, n_scored: int) -> list[slice]:
-        """Return the bounds of the tasks that so many samples are cut into, whoever does them."""
+        """Return the bounds of the tasks of `n_scored` samples; they do not depend on who does them."""
         n, k = self.model.n_samples, float(self.model.theta.numel())
         each = 2.0 * k**2
         if self._refiner is not None:
@@ -140,7 +140,7 @@ class NewtonEngine(Engine):
         return result.arrays()
 
     def _passes(self) -> list[Callable[[FirstOrder], Refined]]:
-        """Return what samples go through before those that are still open are swept."""
+        """Return the passes that come before the sweep of samples that are still not certified."""
         if self._correctors:
             return [partial(self._sampled, place) for place in range(len(self._correctors))]
         return [self._unrefined if self._refiner is None else self._refine]
@@ -153,7 +153,7 @@ class NewtonEngine(Engine):
         score: Callable[[FirstOrder], Refined],
         result: LooResult,
     ) -> Iterator[np.ndarray]:
-        """Put the samples `order` of `index` into `result`, block by block, and yield which are there."""
+        """Score the samples `index[order]` into `result`, and yield the places of each finished block."""
 
         def do(part: np.ndarray) -> np.ndarray:
             first = self.solver.first_order(index[torch.from_numpy(part).to(index.device)])
@@ -163,18 +163,18 @@ class NewtonEngine(Engine):
         return halving(order, size, do)
 
     def _is_open(self, result: LooResult, which: np.ndarray) -> np.ndarray:
-        """Return which entries are to be refined after a pass with sampled corrections."""
+        """Return which entries are still not certified after a pass with sampled corrections."""
         if self._refiner is None or not self._correctors:
             return np.zeros(len(which), dtype=bool)
         return np.asarray(~(result.relative_error[which] <= self._refiner.tol))
 
     def _calibrate(self, index: Tensor) -> Arrays:
-        """Return how far to widen each certificate, `(passes, N)`, from what sampled corrections miss.
+        """Return how much to add to each certificate, `(passes, N)`, for what sampled corrections miss.
 
-        Pilots from the hardest to the easiest sample are swept to a tenth of the tolerance. Where twice
-        what their sampled values miss (third order, and the covariance term's change by the others'
-        curvature) is beyond their certificates, the difference is added to those of the samples ranked
-        next to them: each gets the largest of the five nearest pilots.
+        Pilots from the hardest to the easiest sample are swept to a tenth of the tolerance. If twice the
+        error of a pilot's sampled value (third order, and the change of the covariance term by the others'
+        curvature) exceeds its certificate, the difference is added to the certificates of samples of similar
+        rank: each gets the largest of the five nearest pilots.
         """
         assert self._refiner is not None
         extra = torch.zeros_like(self._extra)

@@ -1,8 +1,8 @@
 """Leave-one-out optima by damped Newton with conjugate gradients: slow, safe, in float64.
 
-Used where chord steps do not contract, and by the audit. It relies on none of the engine's
-approximations: the dense solver is only its preconditioner, and convergence is judged by the
-gradient of the leave-one-out objective itself.
+Used where chord steps do not contract, and by the audit. It does not rely on the engine's approximations: the
+dense solver is only the preconditioner, and convergence is judged by the gradient of the leave-one-out
+objective itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lsi.probes.softmax.model import SoftmaxModel
 
 
 class Removed(Protocol):
-    """B left-out samples, as a first-order solver knows them."""
+    """B left-out samples with the downdate of a first-order solver."""
 
     index: Tensor
     x: Tensor
@@ -34,10 +34,10 @@ class Removed(Protocol):
 
 
 class Preconditioner(Protocol):
-    """What solves approximately with `H₋ᵢ`."""
+    """Solves approximately with `H₋ᵢ`."""
 
     def solve(self, removal: Any, right: Tensor) -> Tensor:
-        """Return about `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`."""
+        """Return approximately `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`."""
 
 
 TINY = torch.finfo(torch.float64).tiny
@@ -50,9 +50,9 @@ class ExactSolver:
     Attributes:
         model: The full-data model with a float64 design.
         solver: Preconditioner.
-        start: Gradient that the fit left over, `(C', D)`.
+        start: Gradient remaining after the fit, `(C', D)`.
         tolerance: Squared Newton decrement, relative to `δᵀH₋δ`, at which a sample counts as converged.
-        max_steps: Limit of Newton steps.
+        max_steps: Most Newton steps.
     """
 
     model: SoftmaxModel
@@ -82,7 +82,7 @@ class ExactSolver:
             decrement = (step * gradient).sum((1, 2))
             uphill = decrement <= 0
             if bool(uphill.any()):
-                # Rounding spoilt the direction. A decrement of zero would pass for convergence.
+                # Rounding has spoilt the direction; a decrement of zero would be mistaken for convergence.
                 step[uphill] = self._plain_step(part.select(uphill), gradient[uphill])
                 decrement = (step * gradient).sum((1, 2)).clamp_min(0)
             scale = (delta[active] * operator(delta[active])).sum((1, 2)).clamp_min(TINY)
@@ -91,7 +91,7 @@ class ExactSolver:
             best[active] = torch.minimum(best[active], error[active])
             length = self._line_search(part.index, delta[active], step, decrement, operator)
             delta[active] -= length[:, None, None] * step
-            # A stall at a tiny error is the rounding floor of the gradient; nothing is left to gain.
+            # A stall at a tiny error is the rounding error of the gradient: nothing more can be gained.
             done = (error[active] ** 2 <= self.tolerance) | ((error[active] < 1e-6) & (stalled[active] >= 2))
             active = active[~done]
             if not len(active):
@@ -102,7 +102,7 @@ class ExactSolver:
         return self.solver.solve(removal, right.to(removal.x.dtype)).to(torch.float64)
 
     def _plain_step(self, removal: Removed, gradient: Tensor) -> Tensor:
-        """Return `H̄⁻¹ gradient`, surely downhill: without the downdate it stays positive definite."""
+        """Return `H̄⁻¹ gradient`, a descent direction: without the downdate `H̄` is positive definite."""
         plain = copy.copy(removal)
         plain.downdate = torch.zeros_like(removal.downdate)
         return self._precondition(plain, gradient)
@@ -144,7 +144,7 @@ class _Operator:
     def __init__(self, model: SoftmaxModel, index: Tensor, delta: Tensor) -> None:
         self.model, self.index = model, index
         self.objective = _objective(model, index, delta)
-        # All probabilities are kept: (N, C, B) is what decides how many samples one call may hold.
+        # All probabilities are kept: their size (N, C, B) limits how many samples one call may hold.
         self.probabilities = torch.cat(
             [block.change + block.probabilities[:, :, None] for block in row_blocks(model, index, delta)]
         )
@@ -157,7 +157,7 @@ class _Operator:
         for rows, x in model.design.blocks(max(64, ELEMENTS // (b * c))):
             p = self.probabilities[rows]
             image = (x @ flat.T).view(len(x), c, b)
-            # Relative to the likeliest class, whose own row keeps its digits where its p rounds to one.
+            # Relative to the most likely class, so that rows keep their digits where its p rounds to one.
             image = image - image.gather(1, p.argmax(1, keepdim=True))
             image = (image - (p * image).sum(1, keepdim=True)) * p * model.weight[rows, None, None]
             image[own_entries(self.index, rows)] = 0.0
@@ -170,9 +170,9 @@ class ExactScorer:
     """Divergences at exact optima, with model and posterior in float64.
 
     Args:
-        posterior: The posterior that the divergence is taken of, of the full-data model.
+        posterior: The posterior whose divergence is the score, of the full-data model.
         solver: Preconditioner.
-        start: Gradient that the fit left over, `(C', D)`.
+        start: Gradient remaining after the fit, `(C', D)`.
         tolerance: As in `ExactSolver`.
     """
 

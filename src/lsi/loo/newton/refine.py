@@ -1,16 +1,16 @@
 r"""Refinement of first-order removals until each one's certificate is within `tol`.
 
-A sweep over all rows gives the gradient of the leave-one-out objective at :math:`\theta + \delta`,
-from which a further step with the same factor follows (a chord step), and the posterior's
-curvature at the new weights. With q the size of the step relative to δ in the metric of the mean term, ρ the
-observed contraction from one step to the next, κ how much the value follows the shifted curvature,
-and σ by how much the value changed since the last sweep (all relative), the certificate is
+A sweep over all rows gives the gradient of the leave-one-out objective at :math:`\theta + \delta`, from which
+a further step with the same factor follows (a chord step), and the posterior's curvature at the new weights.
+The certificate is built from relative quantities: q, the size of the step compared with δ in the metric of
+the mean term; ρ, the observed contraction from one step to the next; κ, the sensitivity of the value to a
+shift of the curvature; and σ, the change of the value since the last sweep:
 
 .. math:: 6 \left[ \frac{(2 q + \sigma) \rho}{1 - \rho} + 2 q \kappa \right]:
 
-what is left of the mean term after this step, what the value will still move if it goes on as it
-did, and the curvature's lag of one step. The factor is a margin; the tests hold the certificate
-against brute force.
+The terms are the remaining error of the mean term after this step, the further change of the value if it
+keeps contracting at this rate, and the curvature's lag of one step. The factor is a margin; the tests compare
+the certificate with brute force.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
 
 MARGIN = 6.0
-UNSEEN = 3.0  # the first contraction is not observed: taken as this many times the step's relative size
+UNSEEN = 3.0  # the first contraction cannot be observed: it is taken as UNSEEN · q
 SLOW = 0.5  # contraction above which chord steps give way to the exact solver
 
 
@@ -48,10 +48,10 @@ class Refiner:
     Args:
         model: The full-data model.
         solver: First-order solver, whose factor serves every step.
-        posterior: The posterior that the divergence is taken of.
-        start: Gradient that the fit left over, `(C', D)`.
-        tol: Relative error asked for.
-        max_passes: Sweeps a sample before the exact solver takes over.
+        posterior: The posterior whose divergence is the score.
+        start: Gradient remaining after the fit, `(C', D)`.
+        tol: Relative error to reach.
+        max_passes: Sweeps of a sample before the exact solver takes over.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Refiner:
     def _chord(
         self, part: FirstOrder, result: Refined, active: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take one chord step for the active samples; return its relative size and contraction."""
+        """Take one chord step for the active samples; return its relative size q and contraction ρ."""
         delta = result.delta[active]
         swept = sweep(self.model, part.index, delta, self.start, part.residual, part.x, self.posterior)
         step = self.solver.solve(part, swept.gradient)
@@ -123,7 +123,7 @@ class Refiner:
     def _certificate(
         self, size: Tensor, contraction: Tensor, kappa: Tensor, moved: Tensor | None = None
     ) -> Tensor:
-        """Return the certificate; without `moved`, what it will be at best."""
+        """Return the certificate; without `moved` (σ), a lower bound on it."""
         tail = contraction / (1.0 - contraction).clamp_min(1e-3)
         remaining = 2.0 * size * tail
         if self.posterior.shift_is_current:
@@ -134,7 +134,7 @@ class Refiner:
     def _shifted_terms(
         self, part: FirstOrder, delta: Tensor, shift: Tensor, frozen: Terms, size: Tensor, contraction: Tensor
     ) -> tuple[Terms, Tensor]:
-        """Return the terms at the shifted curvature and κ; infinite κ where its cost is not yet due."""
+        """Return the terms at the shifted curvature, and κ; infinite κ where computing it is not yet worthwhile."""
         kappa = torch.full_like(size, float("inf"))
         terms = Terms(frozen.mean.clone(), frozen.covariance.clone())
         worth = torch.ones_like(size, dtype=torch.bool)
@@ -147,10 +147,10 @@ class Refiner:
         return terms, kappa
 
     def _kappa(self, part: FirstOrder, shift: Tensor, terms: Terms, frozen_mean: Tensor) -> Tensor:
-        """Return κ: how much the value follows a relative change of the shift.
+        """Return κ: the relative change of the value for a relative change of the shift.
 
-        The covariance term is about half a squared norm of the change of curvature, so that the shift's
-        own norm bounds what it does there. The difference to the frozen covariance term can cancel.
+        The covariance term is about half the squared norm of the change of curvature, so the norm of the
+        shift bounds its effect there; the difference to the frozen covariance term could cancel.
         """
         follows = (terms.mean - frozen_mean).abs()
         if not self.posterior.shift_is_current:
@@ -163,7 +163,7 @@ class Refiner:
         return self.posterior.divergence(Removal(part.index, part.x, part.curvature, delta, shift))
 
     def _solve_exactly(self, first: FirstOrder, result: Refined, which: Tensor) -> None:
-        """Replace some results by the exact solver's."""
+        """Replace some results by those of the exact solver."""
         if not len(which):
             return
         if self._exact is None:

@@ -6,13 +6,13 @@ To second order in δ, what the others' changed curvature does to the divergence
           (y_{jc} - \bar y_j)(z_{jc} - \bar z_j)^2 + e_j(\delta_i) \Bigr],
           \qquad z_j = x_j\delta_i,\quad y_j = x_j H_{-i}^{-1} P_2 \delta_i,
 
-where the first part moves the optimum (the third derivative of the loss) and :math:`e_j` is the posterior's
-own effect of a changed curvature. A sum over a few thousand rows, drawn in proportion to how uncertain
-their prediction is, estimates it far more cheaply than a sweep over all of them, and its spread
-tells how well. Most samples of a large dataset never need more.
+where the first part is the shift of the optimum (the third derivative of the loss) and :math:`e_j` the effect
+of row j's changed curvature on the posterior. A few thousand rows, drawn in proportion to how uncertain their
+prediction is, estimate the sum far more cheaply than a sweep over all rows, and their spread gives the error
+of the estimate. Most samples of a large dataset need nothing else.
 
-Left out are the third order, and what the others' changed curvature does to the covariance term
-by itself (of second order); the engine calibrates certificates for both on swept samples.
+Neglected are the third order, and the second-order effect of the others' changed curvature on the covariance
+term; the engine calibrates certificates for both on swept samples.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
 SAMPLED_ROWS = 2048
-TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
-UNIFORM = 0.2  # share of the draw that ignores the rows' uncertainty, so that no weight explodes
+TILE = 192  # rows handled at a time: their logits for a block of removals stay in the cache
+UNIFORM = 0.2  # share of the draw that ignores the rows' uncertainty, which bounds the weights
 
 
 @dataclass
@@ -36,9 +36,9 @@ class Correction:
     """Corrections of B divergences, each `(B,)` float64, in nats.
 
     Attributes:
-        value: Estimate of what the changed curvature adds.
+        value: Estimate of Δ_i.
         error: Its standard error.
-        size: Sum of the rows' absolute contributions: the scale of what is left out.
+        size: Sum of the rows' absolute contributions: the scale of the neglected orders.
     """
 
     value: Tensor
@@ -52,9 +52,9 @@ class SampledCorrector:
     Args:
         model: The full-data model.
         solver: First-order solver.
-        posterior: The posterior that the divergence is taken of.
+        posterior: The posterior whose divergence is the score.
         n_rows: Rows to draw, with replacement.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SampledCorrector:
         sensitivity = self.posterior.sensitivity(
             Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
         )
-        pull = self.solver.solve(first, sensitivity.pull)
+        pull = self.solver.solve(first, sensitivity.pull)  # H₋ᵢ⁻¹P₂δ_i
         step, force = self._class_first(first.delta), self._class_first(pull)
         price = self.posterior.price(sensitivity)
         b, zero = len(first.index), torch.zeros(len(first.index), dtype=torch.float64, device=pull.device)
@@ -81,8 +81,8 @@ class SampledCorrector:
         for start in range(0, len(self.rows), TILE):
             part = slice(start, start + TILE)
             x, p = self.x[part], self.p[part]
-            z = self._centred(x, p, step)
-            effect = self._centred(x, p, force).mul_(z).mul_(-0.5)
+            z = self._centred(x, p, step)  # z − z̄
+            effect = self._centred(x, p, force).mul_(z).mul_(-0.5)  # −½ (y − ȳ)(z − z̄)
             effect += self.posterior.row_price(price, x, p, z)
             effect = torch.bmm(p[:, None, :], effect.mul_(z)).view(-1, b).mul_(self.scale[part, None])
             effect[self.rows[part, None] == first.index[None, :]] = 0.0
@@ -106,7 +106,7 @@ class SampledCorrector:
 
 
 def draw_rows(spread: Tensor, n_rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return rows drawn with replacement, and how often each is expected in the draw, both `(n_rows,)`.
+    """Return rows drawn with replacement, and the expected number of draws of each, both `(n_rows,)`.
 
     Shapes: spread `(N,)`.
     """

@@ -13,7 +13,7 @@ from lsi.posterior.base import Posterior
 from lsi.probes.softmax.math import probability_shift
 from lsi.probes.softmax.model import SoftmaxModel
 
-ELEMENTS = 1 << 20  # numbers in one (rows, C, B) block: a few MiB, so that it stays near the cores
+ELEMENTS = 1 << 20  # numbers in one (rows, C, B) block: a few MiB, so that it stays in the cache
 
 
 @dataclass
@@ -21,7 +21,7 @@ class RowBlock:
     """Rows seen by B left-out models.
 
     Attributes:
-        rows: Which rows.
+        rows: Their positions.
         x: `(n, D)`.
         weight: Sample weights, `(n,)`.
         probabilities: At the full-data weights, `(n, C)`.
@@ -40,7 +40,7 @@ class RowBlock:
 
 
 def own_entries(index: Tensor, rows: slice) -> tuple[Tensor, slice, Tensor]:
-    """Return where the left-out samples themselves stand in a `(rows, C, B)` block."""
+    """Return the index of the left-out samples' own entries in a `(rows, C, B)` block."""
     which = ((index >= rows.start) & (index < rows.stop)).nonzero()[:, 0]
     return index[which] - rows.start, slice(None), which
 
