@@ -134,7 +134,7 @@ class Refiner:
     def _shifted_terms(
         self, part: FirstOrder, delta: Tensor, shift: Tensor, frozen: Terms, size: Tensor, contraction: Tensor
     ) -> tuple[Terms, Tensor]:
-        """Return the terms at the shifted curvature, and κ; infinite κ where computing it is not yet worthwhile."""
+        """Return the terms at the shifted curvature, and κ; infinite where computing it is not worthwhile."""
         kappa = torch.full_like(size, float("inf"))
         terms = Terms(frozen.mean.clone(), frozen.covariance.clone())
         worth = torch.ones_like(size, dtype=torch.bool)
