@@ -9,7 +9,8 @@ import pytest
 from tests.score_cases import assert_equal, make
 
 from lsi.errors import OutputError
-from lsi.scores import check_output, load
+from lsi.results.store import check_output
+from lsi.scores import load
 from lsi.system import files
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsi.analysis.view import ranks
+from lsi.analysis.view import rank_correlation, ranks
 from lsi.errors import InputError
-from lsi.scores import Scores, json_label
+from lsi.results.table import ScoreTable, json_label, json_rows, json_value
 
 _SETTINGS = ("probe", "posterior", "method", "prior_precision")
 
@@ -78,13 +78,13 @@ class Comparison:
             "audits": self.audits,
             "added": [json_label(value) for value in self.added[:rows]],
             "removed": [json_label(value) for value in self.removed[:rows]],
-            "relabelled": _records(self.relabelled.head(rows)),
-            "moves": _records(self.common.head(rows)),
+            "relabelled": json_rows(self.relabelled.head(rows)),
+            "moves": json_rows(self.common.head(rows)),
             "notes": list(self.notes),
         }
 
 
-def compare(old: Scores, new: Scores) -> Comparison:
+def compare(old: ScoreTable, new: ScoreTable) -> Comparison:
     """Return what changed from one run to another.
 
     Args:
@@ -121,7 +121,7 @@ def compare(old: Scores, new: Scores) -> Comparison:
         removed=left.index[~left.index.isin(right.index)].tolist(),
         relabelled=relabelled,
         common=common,
-        rank_correlation=_spearman(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
+        rank_correlation=rank_correlation(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
         top_overlap=_top_overlap(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
         settings=_differences(old.manifest, new.manifest),
         same_data=None if None in prints else prints[0] == prints[1],
@@ -130,7 +130,7 @@ def compare(old: Scores, new: Scores) -> Comparison:
     )
 
 
-def _indexed(scores: Scores, which: str) -> pd.DataFrame:
+def _indexed(scores: ScoreTable, which: str) -> pd.DataFrame:
     table = scores.to_frame().set_index("sample_id")
     if not table.index.is_unique:
         first = table.index[table.index.duplicated()][0]
@@ -164,14 +164,6 @@ def _moves(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[order].reset_index(drop=True)
 
 
-def _spearman(old: np.ndarray, new: np.ndarray) -> float | None:
-    from scipy.stats import spearmanr
-
-    if len(old) < 3 or np.ptp(old) == 0 or np.ptp(new) == 0:
-        return None
-    return float(spearmanr(old, new).statistic)
-
-
 def _top_overlap(old: np.ndarray, new: np.ndarray) -> float | None:
     if not len(old):
         return None
@@ -197,36 +189,24 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {name: value}
 
 
-def _audit(scores: Scores) -> dict[str, float | None] | None:
+def _audit(scores: ScoreTable) -> dict[str, float | None] | None:
     audit = scores.audit
     if audit is None:
         return None
-    return {"spearman": _plain(audit.spearman), "median_relative_error": _plain(audit.median_relative_error)}
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
+    return {name: json_value(getattr(audit, name)) for name in ("spearman", "median_relative_error")}
 
 
 def _notes(left: pd.DataFrame, right: pd.DataFrame, shared: pd.Index) -> tuple[str, ...]:
-    notes = []
     if not len(shared):
-        notes.append("The two runs have no sample in common: check that both use the same ids.")
-    elif len(left) != len(right) and all(_row_numbers(table.index) for table in (left, right)):
-        notes.append(
-            "Ids are row numbers in both runs, which differ in length: they match only where no row moved."
+        return ("The two runs have no sample in common: check that both use the same ids.",)
+    if len(left) != len(right) and all(_row_numbers(table.index) for table in (left, right)):
+        return (
+            "Ids are row numbers in both runs, which differ in length: they match only where no row moved.",
         )
-    return tuple(notes)
+    return ()
 
 
 def _row_numbers(index: pd.Index) -> bool:
     return pd.api.types.is_integer_dtype(index.dtype) and bool(
         (np.sort(index) == np.arange(len(index))).all()
     )
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): value if isinstance(value, float) else json_label(value) for key, value in row.items()}
-        for row in frame.to_dict("records")
-    ]

@@ -20,7 +20,6 @@ out: it moves the weights the same way for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from lsi.probes.softmax.fit import Curvature
 from lsi.probes.softmax.math import residuals
 from lsi.probes.softmax.model import SoftmaxModel
 from lsi.probes.softmax.quick_fit import probe_of, quick_model
+from lsi.results.table import ScoreTable
 from lsi.validation.problem import Problem, check_problem
 from lsi.validation.settings import check_choice
 
@@ -106,16 +106,11 @@ def redundancy(
 
 
 def group_scores(
-    table: pd.DataFrame,
-    manifest: Mapping[str, Any],
-    X: Any,
-    y: Any = None,
-    *,
-    threshold: float = THRESHOLD,
-    by: str = "influence",
+    scores: ScoreTable, X: Any, y: Any = None, *, threshold: float = THRESHOLD, by: str = "influence"
 ) -> pd.DataFrame:
     """Return a table of scores with the column `redundancy_group`. Shapes: X `(N, D)`, y `(N,)`."""
-    need_classes(manifest, "redundancy")
+    need_classes(scores.task, "redundancy")
+    table, manifest = scores.to_frame(), scores.manifest
     position = table["position"].to_numpy()
     n = len(X)
     total = int((manifest.get("data") or {}).get("n_samples", n))

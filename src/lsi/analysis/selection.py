@@ -21,6 +21,7 @@ import pandas as pd
 
 from lsi.analysis.view import View, ranks_within, view
 from lsi.errors import InputError, nearest
+from lsi.results.table import ScoreTable
 
 ORDERS = ("useful", "largest", "smallest", "right", "random")
 """Orders of keeping: the best first."""
@@ -37,7 +38,7 @@ def usefulness(seen: View) -> np.ndarray:
 
 
 def select(
-    table: pd.DataFrame,
+    scores: ScoreTable,
     keep: float | int | None = None,
     *,
     order: Order = "useful",
@@ -45,14 +46,13 @@ def select(
     drop_mislabeled: bool | float | int = False,
     drop_redundant: bool = False,
     seed: int = 0,
-    task: str = "classification",
 ) -> np.ndarray:
-    """Return which rows of a table to keep."""
-    seen = view(table, task)
+    """Return the rows of the table to keep, ascending; `Scores.select` describes the settings."""
+    seen = view(scores)
     last = _last(seen, drop_mislabeled, drop_redundant)
-    count = keep_count(keep, len(table), int((~last).sum()))
+    count = keep_count(keep, len(scores), int((~last).sum()))
     groups, parts = _groups(seen, balanced), _parts(_mixture(order), count)
-    kept, random = np.zeros(len(table), dtype=bool), np.random.default_rng(seed)
+    kept, random = np.zeros(len(scores), dtype=bool), np.random.default_rng(seed)
     for name, part in parts.items():
         priority = _priority(name, seen, random)
         behind = last | seen.suspected if name == "useful" and seen.calibrated else last

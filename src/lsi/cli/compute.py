@@ -106,7 +106,7 @@ def _score(job: Job, output: OutputOptions, long: LongRunOptions, checkpoint: Ch
     from lsi.tasks import task_of
 
     if output.redundancy:
-        need_classes({"task": task_of(job.settings["probe"]).name}, "--redundancy")
+        need_classes(task_of(job.settings["probe"]).name, "--redundancy")
     if not output.quiet:
         announce(job)
         if long.shard is not None:
@@ -118,7 +118,7 @@ def _score(job: Job, output: OutputOptions, long: LongRunOptions, checkpoint: Ch
 def check_places(output: OutputOptions, again: bool = False) -> None:
     """Check before any work that results can be written."""
     if output.output is not None:
-        from lsi.scores import check_output
+        from lsi.results.store import check_output
 
         check_output(output.output, output.overwrite or again)
     if output.report is not None:

@@ -74,10 +74,10 @@ def tell(
     scores: Scores, positions: np.ndarray, settings: dict[str, Any], output: Path | None, *, as_json: bool
 ) -> None:
     """Print what was chosen."""
-    from lsi.analysis.view import task_name, view
+    from lsi.analysis.view import view
 
     table = scores.to_frame()
-    seen = view(table, task_name(scores.manifest))
+    seen = view(scores)
     kept = table["position"].isin(positions).to_numpy()
     n_kept = int(kept.sum())
     facts: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lsi.decisions.files import SELECTION_FORMAT, guard_text
 from lsi.errors import InputError
-from lsi.scores import json_label
+from lsi.results.table import json_label
 from lsi.system.files import new_file
 
 COLUMNS = ["sample_id", "position", "label", "lsi"]

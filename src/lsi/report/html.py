@@ -8,21 +8,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsi.data import Samples
 from lsi.errors import InputError, OutputError
 from lsi.report import assets, charts, format, wording
 from lsi.report.encode import script_json
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
+from lsi.results.table import ScoreTable
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import jinja2
 
-    from lsi.data import Samples
-    from lsi.scores import Scores
-
 GENERATOR = '<meta name="generator" content="laplace-sample-information">'
-"""Marks pages written here; only such a page is replaced without being asked."""
+"""Marks the pages of this library: only these are replaced without --overwrite."""
 MAX_CLASSES = 200
 """Most rows of the class table."""
 _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
@@ -66,7 +65,7 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def build_page(scores: Scores, samples: Samples | None = None) -> str:
+def build_page(scores: ScoreTable, samples: Samples | None = None) -> str:
     """Turn scores into a page.
 
     Args:
@@ -118,7 +117,7 @@ def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the geometry of everything that is drawn; None for what a run did not have."""
+    """Return the geometry of all drawings; None for what a run did not have."""
     found, audit, suspects = summary["detection"], summary["audit"], summary["suspects"]
     shown = summary["classes"][:MAX_CLASSES]
     return {
@@ -138,7 +137,7 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside_diagonal(shares: list[list[float]]) -> list[list[float]]:
-    """Return a matrix without its diagonal, which would outshine everything else."""
+    """Return a matrix with zeros on its diagonal, whose large shares would pale all others."""
     return [[0.0 if i == j else share for j, share in enumerate(row)] for i, row in enumerate(shares)]
 
 
@@ -163,7 +162,7 @@ def _environment() -> jinja2.Environment:
 
 
 def write_report(
-    path: str | Path, scores: Scores, samples: Samples | None = None, *, overwrite: bool = False
+    path: str | Path, scores: ScoreTable, samples: Samples | None = None, *, overwrite: bool = False
 ) -> Path:
     """Write the page for `scores`.
 
@@ -210,7 +209,7 @@ def _write_at_once(path: Path, text: str) -> None:
 
 
 def _is_report(path: Path) -> bool:
-    """Tell whether a file is a page that this library wrote (or empty)."""
+    """Return whether a file is empty or a page that this library wrote."""
     try:
         with path.open("rb") as file:
             head = file.read(2000)
@@ -220,7 +219,7 @@ def _is_report(path: Path) -> bool:
 
 
 def _nearest_folder(folder: Path) -> Path:
-    """Return the first existing ancestor of a folder that may have to be made."""
+    """Return a folder, or its nearest ancestor that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -8,6 +8,7 @@ import numpy as np
 
 from lsi.analysis.selection import Order, keep_count
 from lsi.errors import InputError
+from lsi.pipeline import score
 from lsi.scores import Scores
 from lsi.system.progress import Progress
 from lsi.validation.problem import check_problem
@@ -53,8 +54,6 @@ def curate(
     Raises:
         InputError: A setting cannot be used, or a round would leave a single class.
     """
-    from lsi.pipeline import score
-
     problem = check_problem(X, y, sample_id=sample_id)
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, got {rounds!r}.")
@@ -84,4 +83,4 @@ def _in_terms_of(scores: Scores, positions: np.ndarray) -> Scores:
     """Return scores whose positions count in the data that `positions` were chosen from."""
     table = scores.to_frame()
     table["position"] = positions[table["position"].to_numpy()]
-    return Scores(table, scores.manifest, scores.audit)
+    return scores.with_table(table)

@@ -20,6 +20,7 @@ from lsi.errors import InputError
 from lsi.pipeline import score
 from lsi.probes import LinearProbe
 from lsi.results.audit import spearman, top_k_overlap
+from lsi.results.table import json_rows
 from lsi.scores import Scores
 from lsi.system.progress import Progress
 from lsi.validation.settings import check_positive
@@ -78,8 +79,8 @@ class Sensitivity:
             "n_samples": len(self.samples),
             "n_unstable": self.n_unstable,
             "threshold": self.threshold,
-            "runs": _records(self.runs),
-            "samples": _records(self.samples.head(rows)),
+            "runs": json_rows(self.runs),
+            "samples": json_rows(self.samples.head(rows)),
         }
 
 
@@ -206,16 +207,3 @@ def _samples(base: Scores, values: np.ndarray, runs: pd.DataFrame, threshold: fl
         }
     )
     return frame.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as JSON values; what JSON lacks becomes None."""
-    rows = frame.to_dict("records")
-    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, bool | int | str) else str(value)
