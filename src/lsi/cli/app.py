@@ -36,12 +36,9 @@ _LONGEST_MESSAGE = 2000
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from lsi.system.versions import __version__
 
-    try:
-        return version("laplace-sample-information")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
+    return __version__
 
 
 app = App(

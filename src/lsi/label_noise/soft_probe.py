@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lsi.probes.softmax.lbfgs import lbfgs
 
-MANY_CLASSES = 24  # above it, one number stands for the sample's own C × C curvature
+MANY_CLASSES = 24  # with more classes, one number stands for the sample's own C × C curvature
 MOST_LEVERAGE = 0.95
 BLOCK = 4096  # samples whose C × C systems are solved together
 ENOUGH = 3e-2  # largest entry of the gradient, in whitened coordinates, that ends a fit
@@ -65,7 +65,7 @@ class SoftProbe:
         self._start = found.x
         return self.rows @ torch.from_numpy(found.x).to(self.rows).view(shape).T
 
-    def left_out(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def left_out(self, logits: Tensor, labels: Tensor, many_classes: int = MANY_CLASSES) -> Tensor:
         r"""Return the logits that each sample would get had it been left out, `(N, C)` float64.
 
         One Newton step with the curvature :math:`B \otimes A`, B the mean of
@@ -77,7 +77,7 @@ class SoftProbe:
         p = torch.softmax(z, 1)
         eye = torch.eye(self.n_classes, dtype=torch.float64, device=z.device)
         inverse = self._inverse_curvature(p)
-        if self.n_classes > MANY_CLASSES:
+        if self.n_classes > many_classes:
             return z + self._scalar_step(p, labels.to(torch.float64), inverse)
         for start in range(0, len(z), BLOCK):
             part = slice(start, start + BLOCK)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-import torch
+
+def _installed() -> str:
+    """Return the version of the installed package, the only place that states it."""
+    try:
+        return version("laplace-sample-information")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+__version__ = _installed()
 
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a result: of the library, torch, numpy and Python."""
-    try:
-        own = version("laplace-sample-information")
-    except PackageNotFoundError:
-        own = "unknown"
+    import numpy as np  # here, so that `lsi --version` does not wait for them
+    import torch
+
     return {
-        "lsi": own,
+        "lsi": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -1,0 +1,37 @@
+"""The public names and their homes: read by type checkers, and by `__init__.py` at run time."""
+
+from lsi.analysis.compare import compare as compare
+from lsi.analysis.difficulty import compare_datasets as compare_datasets
+from lsi.analysis.redundancy import redundancy as redundancy
+from lsi.errors import ConvergenceError as ConvergenceError
+from lsi.errors import InputError as InputError
+from lsi.errors import LsiError as LsiError
+from lsi.errors import OutputError as OutputError
+from lsi.estimator import LaplaceSampleInformation as LaplaceSampleInformation
+from lsi.features.modules import extract_features as extract_features
+from lsi.merging import merge as merge
+from lsi.methods import Newton as Newton
+from lsi.methods import Retrain as Retrain
+from lsi.methods.algorithms import DPSGD as DPSGD
+from lsi.methods.algorithms import SAM as SAM
+from lsi.methods.algorithms import SGD as SGD
+from lsi.methods.algorithms import Adam as Adam
+from lsi.methods.algorithms import Schedule as Schedule
+from lsi.network import score_model as score_model
+from lsi.pipeline import score as score
+from lsi.planning.plan import make_plan as make_plan
+from lsi.probes import LinearProbe as LinearProbe
+from lsi.probes import MLPProbe as MLPProbe
+from lsi.probes import ModuleProbe as ModuleProbe
+from lsi.probes import RidgeProbe as RidgeProbe
+from lsi.probes import SigmoidProbe as SigmoidProbe
+from lsi.probes.contrastive import ContrastiveProbe as ContrastiveProbe
+from lsi.results.audit import Audit as Audit
+from lsi.scores import Scores as Scores
+from lsi.scores import load as load
+from lsi.studies.curation import curate as curate
+from lsi.studies.curves import curation_curves as curation_curves
+from lsi.studies.sensitivity import Sensitivity as Sensitivity
+from lsi.studies.sensitivity import sensitivity as sensitivity
+from lsi.system.versions import __version__ as __version__
+from lsi.tasks.contrastive import score_pairs as score_pairs
