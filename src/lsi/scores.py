@@ -26,7 +26,7 @@ class Scores(ScoreTable):
     """Laplace Sample Information of a dataset: a table in the order asked for, a manifest and an audit.
 
     Args:
-        table: One row a scored sample, with the columns that `docs/architecture.md` lists; copied.
+        table: One row per scored sample, with the columns that `docs/architecture.md` lists; copied.
         manifest: How the scores were made; copied as JSON values (numbers that JSON lacks become None, labels
             that are neither numbers, booleans nor strings their `repr`).
         audit: What the built-in audit measured; None where it was off.
@@ -55,7 +55,7 @@ class Scores(ScoreTable):
         is without the sample) against leverage (covariance share where the method gives no leverage).
 
         Returns:
-            One row a sample, in the order of the table: `sample_id`, `label`, `lsi` (nats), `rank` (1: the
+            One row per sample, in the order of the table: `sample_id`, `label`, `lsi` (nats), `rank` (1: the
             most typical), `rank_in_class`, `quantile` (share of samples of no higher LSI; ties take their
             mean), `reason`, `mean_share` and `covariance_share` (parts of the score, adding up to 1).
 
@@ -65,7 +65,7 @@ class Scores(ScoreTable):
         return typicality.typicality(self)
 
     def by_class(self, test: Any = None) -> pd.DataFrame:
-        """Return one row a class, hardest first: count, distribution of LSI, suspected labels, accuracy.
+        """Return one row per class, hardest first: count, distribution of LSI, suspected labels, accuracy.
 
         Args:
             test: `(labels, predictions)` of a test set, or a mapping from label to accuracy.
@@ -73,7 +73,7 @@ class Scores(ScoreTable):
         Returns:
             Columns `label`, `n`, `share` (of the samples), `mean`, `q05`, `q25`, `median`, `q75`, `q95` (LSI
             in nats), `information` (share of all LSI), `suspected` (share of labels that are suspected),
-            `loo_accuracy`, `loo_cross_entropy` (nats a sample); with `test` also `n_test` and
+            `loo_accuracy`, `loo_cross_entropy` (nats per sample); with `test` also `n_test` and
             `test_accuracy`. `attrs["correlation"]` holds the rank correlations of `median`, `suspected` and
             `loo_accuracy` with the test accuracy over the classes.
 
@@ -162,7 +162,7 @@ class Scores(ScoreTable):
         return out
 
     def mislabeled(self, *, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
-        """Return one row a sample, the label that is most likely wrong first.
+        """Return one row per sample, the label that is most likely wrong first.
 
         Runs that estimated label noise (`label_noise` of `lsi.score`) have calibrated probabilities. For
         others `wrong_probability` is one minus the probability of the given label under the model that
@@ -196,7 +196,7 @@ class Scores(ScoreTable):
         """Draw the scores with matplotlib (extra `plot`).
 
         Args:
-            kind: `"distribution"`, a histogram of LSI, or `"classes"`, a box plot a class.
+            kind: `"distribution"`, a histogram of LSI, or `"classes"`, one box plot per class.
             ax: Where to draw; None: a new figure.
 
         Returns:

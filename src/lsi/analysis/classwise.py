@@ -16,7 +16,7 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 
 def by_class(scores: ScoreTable, test: Any = None) -> pd.DataFrame:
-    """Return one row a class, hardest first; `Scores.by_class` describes the columns.
+    """Return one row per class, hardest first; `Scores.by_class` describes the columns.
 
     Shapes: test `(labels, predictions)`.
     """
@@ -83,7 +83,7 @@ def _test_columns(test: Any, classes: np.ndarray) -> dict[str, list[Any]]:
 def _accuracy(given: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict[str, list[Any]]:
     if len(given) != len(predicted):
         raise InputError(
-            f"test has {len(given)} labels and {len(predicted)} predictions. Give one prediction a label."
+            f"test has {len(given)} labels and {len(predicted)} predictions. Give one prediction per label."
         )
     right = pd.Series([a == b for a, b in zip(given.tolist(), predicted.tolist(), strict=True)], dtype=bool)
     labels = pd.Series(given.tolist(), dtype=object)

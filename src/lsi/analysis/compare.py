@@ -18,23 +18,23 @@ _SETTINGS = ("probe", "posterior", "method", "prior_precision")
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two sets of scores, matched by `sample_id`.
+    """The differences between two sets of scores, matched by `sample_id`.
 
     Attributes:
         n_old: Scored samples of the old run.
         n_new: Scored samples of the new run.
         added: Ids that only the new run has.
         removed: Ids that only the old run has.
-        relabelled: One row a common sample whose label changed: `sample_id`, `old_label`, `new_label`,
+        relabelled: One row per common sample whose label changed: `sample_id`, `old_label`, `new_label`,
             `old_lsi`, `new_lsi`.
-        common: One row a common sample, biggest move first: `sample_id`, `label` (the new one), `old_lsi`,
+        common: One row per common sample, biggest move first: `sample_id`, `label` (the new one), `old_lsi`,
             `new_lsi` (nats), `old_quantile`, `new_quantile` (among the common samples) and `move`, the
-            difference of the two.
+            difference of the quantiles.
         rank_correlation: Spearman's over the common samples; None for fewer than three, or constant scores.
-        top_overlap: Share of the old run's highest tenth of the common samples that is in the new one's.
-        settings: What differs between the runs' settings, as `name: [old, new]`.
-        same_data: Whether features and labels have the same fingerprint; None where a run has none.
-        audits: Rank correlation and median relative error that each run's audit measured.
+        top_overlap: Share of the old run's highest tenth of the common samples that is also in the new run's.
+        settings: Settings that differ between the runs, as `name: [old, new]`.
+        same_data: Whether features and labels have the same fingerprint; None where a run states none.
+        audits: Rank correlation and median relative error from the audit of each run.
         notes: What to keep in mind, one sentence each.
     """
 
@@ -52,7 +52,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def holds(self, min_rank_correlation: float) -> bool:
-        """Return whether the rank correlation is there and at least this high."""
+        """Return whether there is a rank correlation and it is at least this high."""
         return self.rank_correlation is not None and self.rank_correlation >= min_rank_correlation
 
     def to_dict(self, rows: int = 20) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Comparison:
             rows: Longest list of samples.
 
         Returns:
-            Counts in full, samples cut.
+            All counts, and the first samples of each list.
         """
         return {
             "n_old": self.n_old,
@@ -142,7 +142,7 @@ def _check_kinds(left: pd.Index, right: pd.Index) -> None:
     kinds = [pd.api.types.is_numeric_dtype(index.dtype) for index in (left, right)]
     if kinds[0] != kinds[1]:
         raise InputError(
-            "sample ids are numbers in one run and text in the other, so that nothing can be matched. Name "
+            "sample ids are numbers in one run and text in the other, so nothing can be matched. Name "
             "the same column of ids in both runs (--id-column)."
         )
 

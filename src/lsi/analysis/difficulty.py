@@ -6,15 +6,15 @@ H(Y) that it still pays:
 
 .. math:: \mathrm{difficulty} = \frac{\frac1n \sum_i -\log p_{-i}(y_i \mid x_i)}{H(Y)}
 
-0: the features tell the label; 1: they tell nothing that the class frequencies do not; above 1: the probe is
-surer than it is right. The mean over samples does not grow with n, H(Y) takes out number and balance of the
-classes, and probabilities have no unit that the number of features could change. The difference
-:math:`H(Y) - \mathrm{cross\ entropy}` is the V-usable information of Ethayarajh, Choi and Swayamdipta,
-*Understanding Dataset Difficulty with V-Usable Information*, ICML 2022, with leave-one-out in place of
-held-out data.
+0: the features determine the label; 1: they say no more than the class frequencies do; above 1: the probe is
+more confident than it is right. The mean over samples does not grow with n, dividing by H(Y) removes the
+number and balance of the classes, and probabilities have no unit that the number of features could change.
+The difference :math:`H(Y) - \mathrm{cross\ entropy}` is the V-usable information of Ethayarajh, Choi and
+Swayamdipta, *Understanding Dataset Difficulty with V-Usable Information*, ICML 2022, with leave-one-out in
+place of held-out data.
 
 LSI itself shrinks with 1/n and grows with the number of weights: Σ LSI ≈ K/2 nats for a well-specified model
-with the full posterior (each weight is worth half a nat). `information_per_weight` = 2 Σ LSI / K takes out
+with the full posterior (each weight is worth half a nat). `information_per_weight` = 2 Σ LSI / K removes
 both.
 """
 
@@ -38,7 +38,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard a dataset is; nats are a sample's mean unless said otherwise.
+    """How hard a dataset is; figures in nats are means over samples.
 
     Attributes:
         difficulty: Leave-one-out cross-entropy as a share of the label entropy.
@@ -46,8 +46,8 @@ class Difficulty:
         high: Upper end.
         cross_entropy: Leave-one-out cross-entropy, nats.
         label_entropy: Entropy of the class frequencies, nats.
-        usable_information: `label_entropy − cross_entropy`: what the features tell the probe, nats.
-        loo_error: Share of samples whose most likely label without them is not theirs.
+        usable_information: `label_entropy − cross_entropy`: what the features say about a label, nats.
+        loo_error: Share of samples for which a probe that has not seen them prefers another label.
         mean_lsi: Nats; compare it between runs with equal settings and N only.
         information_per_weight: `2 N mean_lsi / K`; None where the manifest does not say how many weights
             there are.
@@ -79,8 +79,8 @@ class Difficulty:
         """Return the main figures as one sentence."""
         return (
             f"Difficulty {self.difficulty:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}): of "
-            f"{self.label_entropy:.3f} nats a label, the features tell {self.usable_information:.3f}; "
-            f"{100 * self.loo_error:.1f} % of the labels are not what the probe expects."
+            f"{self.label_entropy:.3f} nats per label, the features provide {self.usable_information:.3f}; "
+            f"the probe expects another label for {100 * self.loo_error:.1f} % of the samples."
         )
 
 
@@ -128,11 +128,11 @@ def compare_datasets(
         seed: Seed of the resampling.
 
     Returns:
-        One row a dataset: `dataset`, then the fields of `Difficulty`, then `probe`, `weight_decay` and
-        `posterior`: difficulties of runs that differ in these compare runs, not data alone.
+        One row per dataset: `dataset`, then the fields of `Difficulty`, then `probe`, `weight_decay` and
+        `posterior`: where these differ, so do the runs and not the data alone.
 
     Raises:
-        InputError: There are no datasets, or one cannot be read or is of another task.
+        InputError: There are no datasets, one cannot be read, or one belongs to another task.
     """
     if not datasets:
         raise InputError("there are no datasets. Pass scores by name: {'digits': scores}.")

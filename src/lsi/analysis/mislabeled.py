@@ -15,7 +15,7 @@ from lsi.results.table import ScoreTable
 
 
 def mislabeled(scores: ScoreTable, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
-    """Return one row a sample, the label that is most likely wrong first."""
+    """Return one row per sample, the label that is most likely wrong first."""
     check_limits(fdr, top)
     table = scores.to_frame()
     if scores.task == "regression":

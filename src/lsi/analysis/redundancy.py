@@ -77,7 +77,7 @@ def redundancy(
             of the features in their weighted second moment: near-duplicates, whatever their labels).
 
     Returns:
-        One row a sample, in the order of X: `sample_id`, `label`, `redundancy_group` (−1: none; the largest
+        One row per sample, in the order of X: `sample_id`, `label`, `redundancy_group` (−1: none; the largest
         group is 0), `representative` (an id) and `similarity` to it.
 
     Raises:

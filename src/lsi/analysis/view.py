@@ -21,7 +21,7 @@ class View:
     """Columns that the analyses share.
 
     Attributes:
-        table: One row a scored sample.
+        table: One row per scored sample.
         codes: `(n,)` class codes; all zero without classes.
         classes: `(C,)` labels behind the codes; empty without classes.
         wrong: `(n,)` probability that the label is wrong: the column `wrong_probability` where the run has

@@ -1,4 +1,4 @@
-"""A selection as a file, in the format that its suffix names."""
+"""A selection written to a file, in the format of its suffix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = ["sample_id", "position", "label", "lsi"]
 
 
 def check_selection_file(path: Path) -> None:
-    """Refuse a name whose suffix is no format of a selection."""
+    """Refuse a name whose suffix is not a format of selections."""
     if path.suffix.lower() not in WRITERS:
         raise InputError(f"{str(path)!r}: give the selection one of the suffixes {', '.join(WRITERS)}.")
 

@@ -1,4 +1,4 @@
-"""Label noise as a stage of a run: whether it is worth its time, and what it adds to table and manifest."""
+"""Label noise as a stage of a run: when it is estimated, and what it adds to the table and the manifest."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lsi.run.context import Run
 
 MOST_WORK = 1e13  # operations: about a minute on a processor
 MOST_BYTES = 6e9
-LITTLE_WORK = 2e10  # operations that a run of a few samples may spend, too
-PASSES = 400  # sums over all rows: fits of three views, forwards and backwards
+LITTLE_WORK = 2e10  # operations that a run that scores few samples may spend on all of them
+PASSES = 400  # products with all rows, forwards and backwards, over all fits
 TOP = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
 def check_label_noise(wanted: Any) -> None:
-    """Refuse anything but True, False and None."""
+    """Refuse a `label_noise` other than True, False and None."""
     if wanted is not None and not isinstance(wanted, bool | np.bool_):
         raise InputError(f"label_noise must be True, False, or None (where it is quick), got {wanted!r}.")
 
 
 def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memory: int | None) -> None:
-    """Refuse, before any work, an estimate that was asked for and does not fit into the budget."""
+    """Refuse, before any work, an estimate that was asked for but exceeds the memory budget."""
     need = needed_bytes(n_samples, n_features, n_classes)
     if memory is not None and need > memory:
         raise InputError(
@@ -70,7 +70,7 @@ def _found_once(run: Run) -> LabelNoise:
 def worthwhile(
     n_samples: int, n_features: int, n_classes: int, n_scored: int, memory: int | None = None
 ) -> bool:
-    """Return whether the estimate is small beside the scoring, so that it is made unasked."""
+    """Return whether the estimate costs little compared with the scoring, so that it is made unasked."""
     width = n_features + random_count(n_samples)
     work = 4.0 * n_samples * width**2 + width**3 + PASSES * n_samples * width * n_classes
     most = MOST_WORK if 2 * n_scored >= n_samples else LITTLE_WORK
@@ -79,12 +79,7 @@ def worthwhile(
 
 
 def describe(found: LabelNoise, where: np.ndarray) -> dict[str, Any]:
-    """Return the manifest's entry, as JSON values.
-
-    Args:
-        found: The estimate for all samples.
-        where: Positions that are scored: counts are of these.
-    """
+    """Return the manifest's entry about the labels at the scored positions `where`, as JSON values."""
     ordered = np.sort(found.wrong_probability[where])[::-1].cumsum()
     tops = sorted({n for n in TOP if n < len(ordered)} | {len(ordered)})
     return {

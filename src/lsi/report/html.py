@@ -42,7 +42,7 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
 
     Args:
         path: The page to be.
-        overwrite: Whether a file that is no report of this library may be replaced.
+        overwrite: Whether a file that is not a report of this library may be replaced.
 
     Returns:
         The path.
@@ -56,7 +56,9 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
     if path.exists() and not overwrite and not _is_report(path):
-        raise OutputError(f"{path} exists and is no report of lsi. Choose another name or add --overwrite.")
+        raise OutputError(
+            f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
+        )
     folder = _nearest_folder(path.absolute().parent)
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: {folder} is not a folder. Choose another place.")
@@ -126,7 +128,7 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         "scatter": charts.audit_scatter(audit["pairs"]) if audit else None,
         "shown_classes": shown,
         "boxes": charts.boxes(shown),
-        "noise_shades": charts.shade(_beside_diagonal(suspects["noise"]["shares"]))
+        "noise_shades": charts.shade(_without_diagonal(suspects["noise"]["shares"]))
         if suspects and suspects["noise"]
         else None,
         "matrix_shades": charts.shade(suspects["matrix"]["counts"])
@@ -136,7 +138,7 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _beside_diagonal(shares: list[list[float]]) -> list[list[float]]:
+def _without_diagonal(shares: list[list[float]]) -> list[list[float]]:
     """Return a matrix with zeros on its diagonal, whose large shares would pale all others."""
     return [[0.0 if i == j else share for j, share in enumerate(row)] for i, row in enumerate(shares)]
 
@@ -172,7 +174,7 @@ def write_report(
         path: The file to write; missing folders are made.
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
-        overwrite: Whether a file that is no report of this library may be replaced.
+        overwrite: Whether a file that is not a report of this library may be replaced.
 
     Returns:
         The path.

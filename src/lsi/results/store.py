@@ -1,6 +1,6 @@
 """Scores on disk: a folder with `scores.parquet` and `manifest.json`, written as a whole or not at all.
 
-The folder is built under a hidden name beside its place, flushed to the disk, and renamed; scores that it
+The folder is built under a hidden name next to its target, flushed to the disk, and renamed; scores that it
 replaces are kept until then. `manifest.json` holds the SHA-256 of the table, so damage is noticed on loading.
 Nothing is pickled.
 """
@@ -28,7 +28,7 @@ FORMAT = "laplace-sample-information scores"
 FORMAT_VERSION = 1
 _FILE_KEYS = ("format", "format_version", "table")
 _OVERHEAD_BYTES = 1 << 20
-_ROW_BYTES = 256
+_ROW_BYTES = 256  # estimate of a row on disk, to notice a full disk before any work
 
 
 def check_output(path: PathLike, overwrite: bool = False, n_rows: int = 0) -> Path:
@@ -76,6 +76,7 @@ def written_run(path: PathLike) -> str | None:
 
 
 def _storable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table that Parquet can hold, and the columns that became text by `repr` for it."""
     columns, repr_columns = {}, []
     for name, column in table.items():
         if not _is_storable(column):
@@ -110,7 +111,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise _damaged(folder, f"{MANIFEST_FILE} is no JSON: {error}") from error
+        raise _damaged(folder, f"{MANIFEST_FILE} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(
             f"{os.fspath(folder / MANIFEST_FILE)!r} was not written by Scores.save. Pass a folder of scores."
@@ -124,7 +125,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_version(folder: Path, version: object) -> None:

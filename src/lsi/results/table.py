@@ -1,4 +1,4 @@
-"""What a run leaves: a table with one row a scored sample, a manifest that says how, and the audit."""
+"""What a run leaves: a table with one row per scored sample, a manifest that says how, and the audit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ScoreTable:
     """Laplace Sample Information of a dataset: a table in the order asked for, a manifest and an audit.
 
     Args:
-        table: One row a scored sample, with the columns that `docs/architecture.md` lists; copied.
+        table: One row per scored sample, with the columns that `docs/architecture.md` lists; copied.
         manifest: How the scores were made; copied as JSON values (numbers that JSON lacks become None, labels
             that are neither numbers, booleans nor strings their `repr`).
         audit: What the built-in audit measured; None where it was off.
@@ -83,7 +83,7 @@ class ScoreTable:
         """Return scores with another table (rows chosen, columns added) and the same manifest and audit.
 
         Args:
-            table: One row a sample, with all columns that are required.
+            table: One row per sample, with all columns that are required.
 
         Returns:
             New scores; these stay as they are.
@@ -152,7 +152,7 @@ class ScoreTable:
         return differs.to_numpy()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the whole table, one row a scored sample, as a copy."""
+        """Return the whole table, one row per scored sample, as a copy."""
         return self._table.copy()
 
     def top(self, k: int = 10) -> pd.DataFrame:

@@ -34,7 +34,7 @@ class CurationCurves:
     """Test accuracy against the share of training samples kept.
 
     Attributes:
-        table: One row an order and share: `order`, `share`, `n_kept`, `mean`, `low`, `high` (accuracy with
+        table: One row per order and share: `order`, `share`, `n_kept`, `mean`, `low`, `high` (accuracy with
             its 95 % interval), `gain`, `gain_low`, `gain_high` (over random of the same share, paired).
         full: Accuracy of training on everything: mean, low and high.
         n_seeds: Draws of the training set behind each figure.
