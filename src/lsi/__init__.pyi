@@ -3,11 +3,13 @@
 from lsi.analysis.compare import compare as compare
 from lsi.analysis.difficulty import compare_datasets as compare_datasets
 from lsi.analysis.redundancy import redundancy as redundancy
+from lsi.data import load_samples as load_samples
 from lsi.errors import ConvergenceError as ConvergenceError
 from lsi.errors import InputError as InputError
 from lsi.errors import LsiError as LsiError
 from lsi.errors import OutputError as OutputError
 from lsi.estimator import LaplaceSampleInformation as LaplaceSampleInformation
+from lsi.features.encoding import encode as encode
 from lsi.features.modules import extract_features as extract_features
 from lsi.merging import merge as merge
 from lsi.methods import Newton as Newton

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from lsi.system.text import plain_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lsi.cli.job import Job
     from lsi.data import Corruption
     from lsi.scores import Scores
     from lsi.validation.problem import Problem
@@ -38,28 +37,39 @@ _HEADINGS = {
 }
 
 
-def announce(job: Job) -> None:
-    """Say on stderr what will be done and what it will cost."""
+def announce(
+    name: str,
+    problem: Problem,
+    chosen: dict[str, Any],
+    truth: Corruption | None,
+    notes: Sequence[str],
+    n_right: int | None = None,
+) -> None:
+    """Say on stderr what will be done and what it will cost; `n_right`: right features of pairs."""
+    n, d, n_scored = problem.n_samples, problem.n_features, len(problem.subset)
+    which = f"all {n_scored:,}" if n_scored == n else f"{n_scored:,} of {n:,}"
+    if n_right is None:
+        lines = [
+            f"{name}: {n:,} samples, {d:,} features, {_target(problem, chosen['probe'])}",
+            f"scoring {which}: posterior {chosen['posterior']}, {_method(chosen)}",
+            f"expected cost: {_cost(problem, chosen)}",
+        ]
+    else:
+        lines = [f"{name}: {n:,} pairs, {d:,} and {n_right:,} features, no labels"]
+    if truth is not None:
+        lines.insert(1, _changed(truth))
+    if chosen["cluster"] is not None:
+        lines.append(_cluster(chosen["cluster"], chosen.get("device")))
+    for line in (*lines, *(f"note: {note}" for note in notes)):
+        say(line)
+
+
+def _cost(problem: Problem, chosen: dict[str, Any]) -> Any:
     from lsi.planning.cost import parse_size
     from lsi.tasks import task_of
 
-    problem, chosen = job.problem, job.settings
-    n_scored = len(problem.subset)
-    which = f"all {n_scored:,}" if n_scored == problem.n_samples else f"{n_scored:,} of {problem.n_samples:,}"
-    task = task_of(chosen["probe"])
-    cost = task.cost(problem, chosen["posterior"], chosen["method"], parse_size(chosen.get("memory")))
-    lines = [
-        f"{job.samples.name}: {problem.n_samples:,} samples, {problem.n_features:,} features, "
-        f"{_target(problem, task.name)}",
-        f"scoring {which}: posterior {chosen['posterior']}, {_method(chosen)}",
-        f"expected cost: {cost}",
-    ]
-    if job.corruption is not None:
-        lines.insert(1, _changed(job.corruption, problem.n_samples))
-    if chosen.get("cluster") is not None:
-        lines.append(_cluster(chosen["cluster"], chosen.get("device")))
-    for line in (*lines, *(f"note: {note}" for note in job.data.notes)):
-        say(line)
+    task, memory = task_of(chosen["probe"]), parse_size(chosen["memory"])
+    return task.cost(problem, chosen["posterior"], chosen["method"], memory)
 
 
 def _cluster(address: str, device: str | None) -> str:
@@ -74,11 +84,11 @@ def _cluster(address: str, device: str | None) -> str:
     return f"{line}; --threads 1 makes more of them" if workers == 1 < threads else line
 
 
-def _target(problem: Problem, task: str) -> str:
+def _target(problem: Problem, probe: Any) -> str:
     """Return how many classes, labels or targets there are."""
     if not problem.outputs:
         return f"{problem.n_classes} classes"
-    n, what = len(problem.outputs), "target" if task == "regression" else "label"
+    n, what = len(problem.outputs), "target" if probe.describe()["kind"] == "ridge" else "label"
     return f"{n} {what}{'s' if n > 1 else ''}"
 
 
@@ -89,13 +99,15 @@ def _method(chosen: dict[str, Any]) -> str:
     return settings(chosen["method"].describe())
 
 
-def _changed(corruption: Corruption, n_samples: int) -> str:
-    count, share = corruption.n_corrupted, percent(corruption.n_corrupted / n_samples)
-    if corruption.kind == "given clean labels":
+def _changed(truth: Corruption) -> str:
+    count, share = truth.n_corrupted, percent(truth.n_corrupted / len(truth.mask))
+    if truth.kind == "given clean labels":
         return f"{count:,} labels differ from the clean ones ({share})"
-    if corruption.kind in ("symmetric", "pairwise", "transition"):
+    if truth.kind in ("symmetric", "pairwise", "transition"):
         return f"{count:,} labels changed on purpose ({share})"
-    return f"{count:,} samples changed on purpose ({corruption.kind}, {share})"
+    if truth.kind == "mismatched pairs":
+        return f"{count:,} pairs mismatched on purpose ({share})"
+    return f"{count:,} samples changed on purpose ({truth.kind}, {share})"
 
 
 def show_result(

@@ -1,13 +1,61 @@
-"""Which samples to score, where not all."""
+"""Which samples are used (those with a label, of some classes, the first ones), and which are scored."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lsi.errors import InputError
+from lsi.data.samples import Samples
+from lsi.errors import InputError, nearest
 
 _CURE = "Give a number (--subset 500), positions (--subset 0,7,12) or a range (--subset 100:200)."
+
+
+def drop_unlabelled(samples: Samples, allowed: bool) -> Samples:
+    """Return the samples that have a label; raise where one has none and that is not `allowed`."""
+    missing = np.flatnonzero(pd.isna(samples.labels))
+    if not len(missing):
+        return samples
+    if not allowed:
+        first = ", ".join(str(row) for row in missing[:5])
+        raise InputError(
+            f"{len(missing):,} of {len(samples):,} rows have no label (first: {first}). Fill them in, or "
+            "leave these rows out with --skip-broken."
+        )
+    kept = samples.select(np.setdiff1d(np.arange(len(samples)), missing))
+    labels = pd.Series(kept.labels).infer_objects()
+    if labels.dtype.kind == "f" and (labels == labels.round()).all():
+        labels = labels.astype("int64")  # whole numbers that became floats because some were missing
+    note = f"{len(missing):,} rows without a label were left out."
+    return replace(kept, labels=labels.to_numpy(), notes=(*kept.notes, note))
+
+
+def chosen_positions(labels: np.ndarray, classes: Sequence[str], first: int | None) -> np.ndarray:
+    """Return the positions of the `first` samples that belong to `classes`; none named: to any class."""
+    positions = np.arange(len(labels))
+    if classes:
+        positions = positions[np.isin(labels, match_classes(labels, classes, "--active-classes"))]
+    if first is not None and first < 1:
+        raise InputError(f"--first must be at least 1, got {first}.")
+    return positions[:first]
+
+
+def match_classes(labels: np.ndarray, given: Sequence[Any], flag: str) -> np.ndarray:
+    """Return the classes of `(N,)` labels that were named as text, in the labels' own type; none: all."""
+    classes = list(dict.fromkeys(labels.tolist()))
+    if not len(given):
+        return np.array(classes, dtype=labels.dtype)
+    by_text = {str(label): label for label in classes}
+    unknown = [str(name) for name in given if str(name) not in by_text]
+    if unknown:
+        known = sorted(by_text)
+        hint = nearest(unknown[0], known) if len(known) <= 30 else f"There are {len(known)} classes."
+        raise InputError(f"{flag}: no sample has the label {unknown[0]!r}. {hint}")
+    return np.array([by_text[str(name)] for name in given], dtype=labels.dtype)
 
 
 def parse_subset(text: str, labels: np.ndarray, seed: int) -> np.ndarray:

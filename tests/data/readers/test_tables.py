@@ -9,6 +9,7 @@ from tests.makers import encoded_image, pictures
 
 from lsi.data import SourceOptions, load_samples
 from lsi.data.readers.table_files import ROWS
+from lsi.data.readers.tables import read_table
 from lsi.errors import InputError
 
 N = 2 * ROWS + 37
@@ -175,10 +176,9 @@ def test_content_makes_the_fingerprint_not_the_file(tmp_path):
     assert load_samples(other).items.fingerprint() not in prints
 
 
-def test_large_features_go_to_a_mapped_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("lsi.data.readers.tables._IN_MEMORY", 100)
+def test_large_features_go_to_a_mapped_file(tmp_path):
     path = write(tmp_path / "t.parquet", {"x": np.arange(50.0), "label": np.arange(50) % 2})
-    features = load_samples(path).features
+    features = read_table(path, options(), in_memory=100).features
     assert isinstance(features, np.memmap)
     np.testing.assert_array_equal(features[:, 0], np.arange(50))
 

@@ -1,4 +1,4 @@
-"""Datasets known by name: those of scikit-learn, and published ones that are found or downloaded."""
+"""Datasets known by name: scikit-learn's own, and published ones that are found on disk or downloaded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,8 @@ import numpy as np
 from lsi.data.archives.cifar import load_cifar
 from lsi.data.archives.vision import load_archived_folder, load_fashion_mnist
 from lsi.data.options import SourceOptions
-from lsi.data.samples import Samples
+from lsi.data.samples import Samples, standardise
 from lsi.errors import InputError, nearest
-
-
-def standardise(features: np.ndarray) -> np.ndarray:
-    """Return columns with mean 0 and standard deviation 1; a constant column becomes 0.
-
-    Shapes: features `(N, D)`.
-    """
-    centred = features - features.mean(axis=0)
-    scale = centred.std(axis=0)
-    return np.asarray(centred / np.where(scale > 0, scale, 1.0), dtype=np.float64)
 
 
 def _digits() -> Samples:

@@ -14,7 +14,8 @@ from lsi.data.corruption.labels import Corruption
 from lsi.data.decode import BrokenItem, ItemImages, decode
 from lsi.data.items import ArrayItems, Items, JoinedItems, Payload
 from lsi.data.samples import Samples
-from lsi.errors import InputError, nearest
+from lsi.data.subsets import match_classes
+from lsi.errors import InputError
 
 _MEASURED = 1000
 _LOREM = (
@@ -68,20 +69,6 @@ def corrupt_data(
         raise InputError("--corrupt-data works on images, texts and features, not on recordings.")
     items = NoisyImages(samples.items, mask, strength, seed)
     return replace(samples, items=items, images=ItemImages(items)), truth
-
-
-def match_classes(labels: np.ndarray, given: Sequence[Any], flag: str) -> np.ndarray:
-    """Return the labels that were named, in the type of the labels. Shapes: labels `(N,)`."""
-    classes = list(dict.fromkeys(labels.tolist()))
-    if not len(given):
-        return np.array(classes, dtype=labels.dtype)
-    by_text = {str(label): label for label in classes}
-    unknown = [str(name) for name in given if str(name) not in by_text]
-    if unknown:
-        known = sorted(by_text)
-        hint = nearest(unknown[0], known) if len(known) <= 30 else f"There are {len(known)} classes."
-        raise InputError(f"{flag}: no sample has the label {unknown[0]!r}. {hint}")
-    return np.array([by_text[str(name)] for name in given], dtype=labels.dtype)
 
 
 class NoisyImages(Items):

@@ -21,7 +21,8 @@ from lsi.errors import InputError, nearest
 LABEL_NAMES = ("label", "labels", "y", "target", "class", "category", "fine_label")
 """Columns taken for the label where none is named, in this order."""
 _GUESSED = {"image": ("image", "img", "picture"), "text": ("text", "sentence"), "audio": ("audio",)}
-_IN_MEMORY = 1 << 30
+IN_MEMORY = 1 << 30
+"""Bytes of features up to which they are held in memory; larger ones go to a temporary file."""
 
 
 class Table:
@@ -126,7 +127,7 @@ class TableItems(Items):
         return f"row {position} of {self._table.name}"
 
 
-def read_table(path: Path, options: SourceOptions) -> Samples:
+def read_table(path: Path, options: SourceOptions, in_memory: int = IN_MEMORY) -> Samples:
     """Read a table file, or a folder of table files that are parts of one."""
     if path.is_dir():
         paths = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in FORMATS)
@@ -136,10 +137,12 @@ def read_table(path: Path, options: SourceOptions) -> Samples:
     else:
         table = Table([open_table_file(path)], path.parent, path.name)
     source = {"kind": "file", "name": path.resolve().name, "path": str(path.absolute())}
-    return samples_of(table, options, {**source, "options": options.describe()})
+    return samples_of(table, options, {**source, "options": options.describe()}, in_memory)
 
 
-def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> Samples:
+def samples_of(
+    table: Table, options: SourceOptions, source: dict[str, Any], in_memory: int = IN_MEMORY
+) -> Samples:
     """Return the samples that a table holds."""
     if not table.n_rows:
         raise InputError(f"{table.name} has no rows.")
@@ -153,7 +156,7 @@ def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> 
     if column is not None and kind is not None:
         items = TableItems(kind, table, column)
     else:
-        features, names = _features(table, options, {label, *several, clean, id_column})
+        features, names = _features(table, options, {label, *several, clean, id_column}, in_memory)
     notes = []
     if items is None and not options.feature_columns:
         unused = [
@@ -248,9 +251,9 @@ def _item_column(table: Table, options: SourceOptions) -> tuple[str | None, str 
 
 
 def _features(
-    table: Table, options: SourceOptions, other: Iterable[str | None]
+    table: Table, options: SourceOptions, other: Iterable[str | None], in_memory: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read feature columns row by row; beyond a gigabyte they go to a memory-mapped temporary file."""
+    """Read feature columns batch by batch; what is too large for memory goes to a mapped temporary file."""
     names = [table.require(name, "--feature-columns") for name in options.feature_columns]
     if not names:
         taken = set(other)
@@ -266,7 +269,7 @@ def _features(
     for first, batch in table.batches(names):
         block = np.column_stack([_as_columns(batch.column(name), name, table.name) for name in names])
         if features is None:
-            features = _room(table.n_rows, block.shape[1])
+            features = _room(table.n_rows, block.shape[1], in_memory)
         if block.shape[1] != features.shape[1]:
             raise InputError(f"{table.name}: row {first} has vectors of another length. Make them equal.")
         features[first : first + len(block)] = block
@@ -274,10 +277,10 @@ def _features(
     return features, tuple(names)
 
 
-def _room(rows: int, columns: int) -> np.ndarray:
-    if rows * columns * 8 <= _IN_MEMORY:
+def _room(rows: int, columns: int, in_memory: int) -> np.ndarray:
+    if rows * columns * 8 <= in_memory:
         return np.empty((rows, columns))
-    # The map outlives its file, which has no name: gone with the process, whatever ends it.
+    # The file has no name: the map keeps it alive, and it is gone with the process, whatever ends that.
     with tempfile.TemporaryFile(prefix="lsi-table-") as file:
         return np.memmap(file, dtype=np.float32, mode="w+", shape=(rows, columns))
 
