@@ -96,7 +96,7 @@ def test_wav_files_are_read(tmp_path):
     items = ArrayItems("audio", [tmp_path / "x.wav", (tmp_path / "x.wav").read_bytes()])
     found = encode_items(items, encoder, FeatureCache(tmp_path / "cache")).features
     np.testing.assert_allclose(found[0], found[1])
-    with pytest.raises(InputError, match="no readable recording"):
+    with pytest.raises(InputError, match="not a readable recording"):
         encode_items(ArrayItems("audio", [b"RIFF junk"]), encoder, FeatureCache(tmp_path / "cache"))
 
 

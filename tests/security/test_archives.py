@@ -48,7 +48,7 @@ def refused(options, message):
 )
 def test_a_path_that_climbs_out(options, tmp_path, name):
     write_tar(options.data_dir / "imagenette2-160.tgz", PICTURES | {name: b"x"})
-    refused(options, "leaves the folder")
+    refused(options, "out of its folder|leave the folder")
     assert not list(tmp_path.rglob("evil.txt"))
 
 
@@ -77,7 +77,7 @@ def test_links_and_devices(options, kind, target):
         entry = tarfile.TarInfo("imagenette2-160/train/n00")
         entry.type, entry.linkname = kind, target
         archive.addfile(entry)
-    refused(options, "leaves the folder")
+    refused(options, "out of its folder|leave the folder")
 
 
 def test_writing_through_a_link_of_the_archive(options, tmp_path):
@@ -90,7 +90,7 @@ def test_writing_through_a_link_of_the_archive(options, tmp_path):
         file = tarfile.TarInfo("imagenette2-160/train/evil.txt")
         file.size = 1
         archive.addfile(file, io.BytesIO(b"x"))
-    refused(options, "leaves the folder")
+    refused(options, "out of its folder|leave the folder")
     assert list(outside.iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_an_idx_bomb_is_not_unpacked(options):
     header = struct.pack(">4I", 0x803, 2, 2, 2)
     bomb = gzip.compress(header + bytes(200 << 20), compresslevel=9, mtime=0)
     (options.data_dir / "train-images-idx3-ubyte.gz").write_bytes(bomb)
-    with pytest.raises(InputError, match="too long"):
+    with pytest.raises(InputError, match="shorter or longer"):
         load_samples("fashion_mnist", options)
 
 
@@ -230,7 +230,7 @@ def test_numbers_too_large_for_any_type(tmp_path, number):
 
 def test_json_nested_ten_thousand_deep(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"label": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    with pytest.raises(InputError, match="no JSON"):
+    with pytest.raises(InputError, match="not JSON"):
         load_samples(str(tmp_path / "t.jsonl"))
 
 
@@ -284,7 +284,7 @@ def test_a_table_that_names_a_device_or_a_pipe(tmp_path):
     (tmp_path / "t.csv").write_text("label,image\na,/dev/zero\nb,pipe.png\n")
     samples = load_samples(str(tmp_path / "t.csv"))
     for payload in samples.items.take([0, 1]):
-        with pytest.raises(BrokenItem, match="no plain file"):
+        with pytest.raises(BrokenItem, match="not a plain file"):
             decode("image", payload)
     assert samples.items.fingerprint() == samples.items.fingerprint()
 

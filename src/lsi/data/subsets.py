@@ -59,19 +59,19 @@ def match_classes(labels: np.ndarray, given: Sequence[Any], flag: str) -> np.nda
 
 
 def parse_subset(text: str, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return the positions that a ``--subset`` value means.
+    """Return the positions that the text of ``--subset`` stands for.
 
     Args:
         text: ``500`` for that many samples drawn at random, stratified by class; ``0,7,12`` for
-            positions; ``100:200`` for a range whose end is not included. Ranges and positions mix.
+            positions; ``100:200`` for a range without its end. Ranges and positions can be combined.
         labels: ``(N,)`` labels.
-        seed: Seed of the draw.
+        seed: Seed for the draw.
 
     Returns:
         ``(n_scored,)`` int64 positions: sorted for a number, in the order given otherwise.
 
     Raises:
-        InputError: If the text means no position or one outside ``0 … N−1``, or repeats one.
+        InputError: If the text names no position, one outside ``0 … N−1``, or one twice.
     """
     text = text.strip()
     if text.isdecimal():
@@ -94,13 +94,13 @@ def parse_subset(text: str, labels: np.ndarray, seed: int) -> np.ndarray:
 def stratified_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Draw `count` positions at random so that every class keeps its share.
 
-    Classes get their share rounded down; the places left go to the classes with the largest
-    remainders (the largest class first where remainders are equal).
+    Each class gets its share rounded down; the remaining places go to the classes with the largest
+    remainders (the larger class first where remainders are equal).
 
     Args:
         labels: ``(N,)`` labels.
         count: Number of positions, ``1 … N``.
-        seed: Seed of the draw.
+        seed: Seed for the draw.
 
     Returns:
         ``(count,)`` sorted int64 positions.
@@ -129,9 +129,9 @@ def _positions(part: str, text: str, n: int) -> np.ndarray:
             return np.array([_position(start)], dtype=np.int64)
         first, last = _position(start or "0"), int(stop or n)
     except ValueError as error:
-        raise InputError(f"--subset {text!r} is not understood: {part!r}. {_CURE}") from error
+        raise InputError(f"--subset {text!r} cannot be understood at {part!r}. {_CURE}") from error
     if last > n or first < 0 or first > n:
-        raise InputError(f"--subset: the range {part} leaves the data; positions are 0 to {n - 1}.")
+        raise InputError(f"--subset: the range {part} goes beyond the data; positions are 0 to {n - 1}.")
     return np.arange(first, last, dtype=np.int64)
 
 

@@ -144,7 +144,7 @@ def test_a_csv_whose_first_rows_mislead_is_read_as_text(tmp_path):
         ({"x": [1.0], "z": [0]}, {}, r"--label-column. It has 'x', 'z'"),
         ({"x": ["a"], "label": [0]}, {}, r"no numeric columns.*--text-column"),
         ({"x": ["a"], "label": [0]}, {"text_column": "txt"}, r"no column 'txt' \(--text-column\)"),
-        ({"x": ["a"], "label": [0]}, {"feature_columns": ("x",)}, "no numbers"),
+        ({"x": ["a"], "label": [0]}, {"feature_columns": ("x",)}, "not numbers"),
         ({"x": ["a"], "label": [0]}, {"text_column": "x", "image_column": "x"}, "name one of"),
         ({"x": pa.array([], pa.float64()), "label": pa.array([], pa.int64())}, {}, "no rows"),
     ],

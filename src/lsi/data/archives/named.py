@@ -79,7 +79,7 @@ NAMED: dict[str, Callable[[], Samples]] = {
     "breast_cancer": _breast_cancer,
     "diabetes": _diabetes,
 }
-"""Datasets inside scikit-learn: nothing is downloaded."""
+"""Datasets that come with scikit-learn: nothing is downloaded."""
 
 PUBLISHED: dict[str, Callable[[str, SourceOptions], Samples]] = {
     "cifar10": load_cifar,
@@ -88,7 +88,7 @@ PUBLISHED: dict[str, Callable[[str, SourceOptions], Samples]] = {
     "imagenette": load_archived_folder,
     "imagewoof": load_archived_folder,
 }
-"""Datasets in archives: looked for in ``data_dir``, else downloaded."""
+"""Datasets in archives, which are searched in ``data_dir`` and else downloaded."""
 
 _SPELLINGS = {"cifar_10": "cifar10", "cifar_100": "cifar100", "fashionmnist": "fashion_mnist"}
 
@@ -100,7 +100,7 @@ def canonical_name(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Return whether `load_named` has something to say about this name."""
+    """Return whether `load_named` knows this name."""
     return canonical_name(name) in (*NAMED, *PUBLISHED)
 
 
@@ -115,7 +115,7 @@ def load_named(name: str, options: SourceOptions | None = None) -> Samples:
         The samples.
 
     Raises:
-        InputError: If no dataset has this name, or it cannot be had.
+        InputError: If no dataset has this name, or it can be neither found nor downloaded.
     """
     known = canonical_name(name)
     if known in PUBLISHED:

@@ -42,7 +42,7 @@ def corrupt(
         label_share: Share of labels or targets to change.
         label_kind: ``symmetric`` or ``pairwise``, as for `corrupt_labels`.
         transition: File with a matrix of probabilities from label to label, in place of `label_share`.
-        data_strength: Strength of the noise on the data, as for `corrupt_data`.
+        data_strength: Strength of the noise on the data, as for `corrupt_data`; None or 0: no noise.
         data_classes: Classes that get this noise; empty: all.
         human_kind: Labels that people gave, as for `human_labels`; None or ``"false"``: none.
         human_path: Their file, or the folder that holds it; None: the current folder.
