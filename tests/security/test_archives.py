@@ -15,7 +15,7 @@ from tests.fuzzing.loaders import image_bytes, npy_bytes, table, table_bytes, zi
 from tests.makers import write_tar
 
 from lsi.data import SourceOptions, load_samples
-from lsi.data.archives import fetch as fetch_module
+from lsi.data.archives.fetch import Found, unpack
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.readers import table_files as tables_module
 from lsi.errors import InputError
@@ -112,10 +112,13 @@ def test_a_bomb_of_zeros(options):
     refused(options, "a bomb")
 
 
-def test_a_bomb_of_many_members(options, monkeypatch):
-    monkeypatch.setattr(fetch_module, "_MOST_MEMBERS", 50)
-    write_tar(options.data_dir / "imagenette2-160.tgz", {f"imagenette2-160/{k}": b"" for k in range(60)})
-    refused(options, "a bomb")
+def test_a_bomb_of_many_members(tmp_path):
+    path = write_tar(tmp_path / "many.tgz", {f"many/{k}": b"" for k in range(60)})
+    with pytest.raises(InputError, match="a bomb"):
+        unpack(Found(path, ""), tmp_path / "out" / "many", most_members=59)
+    assert list((tmp_path / "out").iterdir()) == []
+    whole = unpack(Found(path, ""), tmp_path / "out" / "many", most_members=60)
+    assert len(list((whole / "many").iterdir())) == 60
 
 
 def test_a_cifar_member_of_terabytes(options):

@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 _TIMEOUT = 30
 # Pictures hardly shrink in an archive: no dataset comes near these bounds, and every bomb exceeds them.
 LARGEST_MEMBER = 1 << 30  # the largest in CIFAR's archives has 155 MB
-_INFLATION, _SMALL, _MOST_MEMBERS = 20, 64 << 20, 500_000
+_INFLATION, _SMALL, MOST_MEMBERS = 20, 64 << 20, 500_000
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _copy(archive: Archive, part: Path, progress: Progress | None) -> str:
     return digest.hexdigest()
 
 
-def unpack(found: Found, folder: Path) -> Path:
+def unpack(found: Found, folder: Path, most_members: int = MOST_MEMBERS) -> Path:
     """Unpack an archive completely or not at all."""
     if folder.is_dir():
         return folder
@@ -140,7 +140,8 @@ def unpack(found: Found, folder: Path) -> Path:
     try:
         staging.mkdir(parents=True)
         with open_tar(found.path) as archive:
-            archive.extractall(staging, members=_plain_members(archive, found.path), filter="data")
+            members = _plain_members(archive, found.path, most_members)
+            archive.extractall(staging, members=members, filter="data")
         os.replace(staging, folder)
     except InputError:
         raise
@@ -161,7 +162,7 @@ def unpack(found: Found, folder: Path) -> Path:
     return folder
 
 
-def _plain_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+def _plain_members(archive: tarfile.TarFile, path: Path, most: int) -> Iterator[tarfile.TarInfo]:
     """Yield files and folders; raise at links, devices and bombs, which no dataset needs."""
     room = _INFLATION * path.stat().st_size + _SMALL
     for count, entry in enumerate(archive, start=1):
@@ -171,7 +172,7 @@ def _plain_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.Tar
                 "could leave the folder. Get the archive from its publisher again."
             )
         room -= entry.size
-        if room < 0 or count > _MOST_MEMBERS:
+        if room < 0 or count > most:
             raise InputError(
                 f"{path.name} was not unpacked: it holds far more than an archive of its size should (a "
                 "bomb). Get the archive from its publisher again."
