@@ -141,7 +141,7 @@ def test_overwrite_replaces(tmp_path):
         (["--dataset", "wine", "--tol", "-1"], "tol"),
         (["--dataset", "wine", "--method", "newton", "--epochs", "3"], "--method retrain"),
         (["--dataset", "wine", "--method", "retrain", "--solver", "dense"], "--method newton"),
-        (["--dataset", "wine", "--output", "s", "--report", "s/report.html"], "Put it beside"),
+        (["--dataset", "wine", "--output", "s", "--report", "s/report.html"], "Put it next to"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, message, capsys, monkeypatch, tmp_path):

@@ -166,13 +166,13 @@ def test_no_blocks_are_kept_where_none_are_wanted(tmp_path, monkeypatch):
 def test_blocks_and_scores_need_folders_of_their_own(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*WINE, "--output", "scores", "--checkpoint", place]) == 2
-    assert "folders of their own" in capsys.readouterr().err
+    assert "need separate folders" in capsys.readouterr().err
     assert names(tmp_path) == []
 
 
 def test_contradictions_are_refused(tmp_path, capsys):
     assert main([*WINE, "--checkpoint", str(tmp_path / "kept"), "--no-checkpoint"]) == 2
-    assert "choose one of them" in capsys.readouterr().err
+    assert "exclude each other" in capsys.readouterr().err
     for wrong in (["--redundancy"], ["--report", str(tmp_path / "page.html")]):
         assert main([*WINE, "--shard", "1/2", *wrong]) == 2
         assert wrong[0] in capsys.readouterr().err

@@ -159,7 +159,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 def test_a_poor_terminal_encoding_is_no_error():
-    code = "import sys; from lsi.cli import main; sys.exit(main(['show', 'nicht\u2014da']))"
+    code = "import sys; from lsi.cli import main; sys.exit(main(['nicht\u2014da']))"
     done = run_python(code, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 2
     assert "nicht?da" in done.stderr

@@ -1,4 +1,4 @@
-"""``lsi compute``: from a dataset to scores, a table and a page."""
+"""``lsi compute``: from a dataset to scores, tables and a page. `compute` reads as a table of contents."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def compute(
         pairs: Pairs without labels, and the heads that are trained on them.
         method: How a model without a sample is found.
         output: Where results go.
-        long: How the run survives its end, and how it is divided.
+        long: How the run survives an interruption, and how it is divided.
         machine: What the computation runs on.
 
     Raises:
-        InputError: If something that was asked for does not go with the data.
+        InputError: If options do not fit each other or the data.
     """
     from lsi.cli.console import say, speaker
     from lsi.cli.display import announce, show_result
@@ -105,7 +105,7 @@ def check_together(output: OutputOptions, long: LongRunOptions, in_pairs: bool) 
 
 
 def check_places(output: OutputOptions, again: bool = False) -> None:
-    """Check before any work that results can be written."""
+    """Raise before any work if results cannot be written."""
     if output.output is not None:
         from lsi.results.store import check_output
 
@@ -119,18 +119,18 @@ def check_places(output: OutputOptions, again: bool = False) -> None:
 
 
 def keep_apart(scores: Path, report: Path) -> None:
-    """Refuse a page inside a folder of scores: only a folder that holds nothing else can be replaced."""
+    """Raise if the page would be inside the folder of scores, which could then not be replaced."""
     if scores.resolve() in report.resolve().parents:
         raise OutputError(
-            f"the report {report} would lie inside the folder of the scores, which holds nothing else. "
-            f"Put it beside that folder, for example as {scores.parent / 'report.html'}."
+            f"the report {report} would lie inside the folder of the scores, which must hold nothing else. "
+            f"Put it next to that folder, for example as {scores.parent / 'report.html'}."
         )
 
 
 def write(
     scores: Scores, samples: Samples | None, output: OutputOptions, again: bool = False
 ) -> dict[str, Path]:
-    """Write scores and page where they were asked for."""
+    """Write scores and page to the places that were asked for; return these."""
     written = {}
     if output.output is not None:
         scores.save(output.output, overwrite=output.overwrite or again)

@@ -1,4 +1,4 @@
-"""What the commands print: the plan before the work, tables or JSON after it."""
+"""What `lsi compute`, `merge` and `show` print: the plan before the work, tables or JSON after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lsi.cli.console import PipeConsole, say
+from lsi.cli.console import out_console, plain_table, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
 from lsi.report.wording import detection as detection_sentence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROWS = 8
 """Samples shown at each end."""
 CLASS_ROWS = 12
-"""Most classes shown."""
+"""Most classes that are shown."""
 _HEADINGS = {
     "classification": ("label", "likely", "p(label)"),
     "multilabel": ("labels", "likely", "p(labels)"),
@@ -73,7 +73,7 @@ def _cost(problem: Problem, chosen: dict[str, Any]) -> Any:
 
 
 def _cluster(address: str, device: str | None) -> str:
-    """Return how many workers share the work."""
+    """Return a sentence on how many workers share the work."""
     import torch
 
     from lsi.execution.ray_cluster import room_for
@@ -93,7 +93,7 @@ def _target(problem: Problem, probe: Any) -> str:
 
 
 def _method(chosen: dict[str, Any]) -> str:
-    """Return how samples are left out; a regression needs no iteration."""
+    """Return how samples are left out; a regression needs no iterations."""
     if chosen["probe"].describe()["kind"] == "ridge":
         return "leave-one-out in closed form"
     return settings(chosen["method"].describe())
@@ -119,10 +119,7 @@ def show_result(
     if as_json:
         print(json.dumps(machine_readable(summary, scores, places)))
         return
-    console = PipeConsole(highlight=False)
-    # A pipe or file has no width: do not cut columns there.
-    if not console.is_terminal:
-        console.width = 100
+    console = out_console(100)
     _show_tables(console, summary, scores)
     for line in _closing_lines(summary, scores, places):
         console.print(Text(line))
@@ -165,7 +162,7 @@ def _show_tables(console: Console, summary: dict[str, Any], scores: Scores) -> N
 
 
 def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task: str) -> Table:
-    table = _table(title)
+    table = plain_table(title)
     label, likely, chance = _HEADINGS.get(task, _HEADINGS["classification"])
     for column, justify in (("sample", "right"), (label, "left"), (likely, "left")):
         table.add_column(column, justify=justify, overflow="ellipsis", max_width=28)  # type: ignore[arg-type]
@@ -183,7 +180,7 @@ def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task
 
 def _class_table(classes: list[dict[str, Any]]) -> Table:
     hidden = len(classes) - CLASS_ROWS
-    table = _table("Classes" if hidden <= 0 else f"Classes (the {CLASS_ROWS} highest of {len(classes)})")
+    table = plain_table("Classes" if hidden <= 0 else f"Classes (the {CLASS_ROWS} highest of {len(classes)})")
     table.add_column("class", overflow="ellipsis", max_width=28)
     for column in ("samples", "mean LSI", "median LSI", "model disagrees"):
         table.add_column(column, justify="right")
@@ -195,7 +192,7 @@ def _class_table(classes: list[dict[str, Any]]) -> Table:
 
 def _label_table(labels: pd.DataFrame) -> Table:
     hidden = len(labels) - CLASS_ROWS
-    table = _table("Labels" if hidden <= 0 else f"Labels (the {CLASS_ROWS} highest of {len(labels)})")
+    table = plain_table("Labels" if hidden <= 0 else f"Labels (the {CLASS_ROWS} highest of {len(labels)})")
     table.add_column("label", overflow="ellipsis", max_width=28)
     for column in ("samples", "mean LSI", "median LSI", "model disagrees"):
         table.add_column(column, justify="right")
@@ -203,12 +200,6 @@ def _label_table(labels: pd.DataFrame) -> Table:
         figures = (f"{row['n']:,}", number(row["mean_lsi"]), number(row["median_lsi"]))
         table.add_row(Text(plain_text(row["label"])), *figures, percent(1.0 - row["loo_accuracy"]))
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
 
 
 def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[str]:

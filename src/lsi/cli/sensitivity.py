@@ -1,4 +1,4 @@
-"""``lsi sensitivity``: which samples' ranks depend on settings that were chosen by hand."""
+"""``lsi sensitivity``: how much the ranks of samples depend on settings that were chosen by hand."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def sensitivity(
 ) -> None:
     """Show which samples' ranks change with the prior, the weight decay or the features.
 
-    Without further options the prior precision and the weight decay are each taken at a tenth of their value
-    and at ten times it.
+    Without further options, prior precision and weight decay are each tried at a tenth of their value and at
+    ten times their value.
 
     Args:
         data: What is scored.
@@ -64,20 +64,20 @@ def sensitivity(
         probe: What is trained.
         method: How a model without a sample is found.
         machine: What the computation runs on.
-        prior_precisions: Other prior precisions.
-        weight_decays: Other weight decays.
-        encoders: Other encoders of the same raw items.
+        prior_precisions: Other prior precisions to try.
+        weight_decays: Other weight decays to try.
+        encoders: Other encoders of the same raw items to try.
         features: Other datasets that hold the same samples with other features: same ids, in any order.
-        threshold: Move, as a share of the ranking, from which a sample counts as unstable.
-        output: CSV file for one row a sample.
-        overwrite: Replace that file.
-        rows: Samples shown.
+        threshold: A sample counts as unstable if it moves by more than this share of the ranking.
+        output: CSV file to write, with one row for each sample.
+        overwrite: Replace that file if it is there.
+        rows: Number of samples shown.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
 
     Raises:
-        InputError: If anything cannot be used as it is.
-        OutputError: If the file is there already.
+        InputError: If data or settings cannot be used.
+        OutputError: If the file is already there.
     """
     from lsi.cli.job import prepare
     from lsi.cli.progress import progress_bar

@@ -25,7 +25,7 @@ class SourceOptions:
         audio_column: Column with recordings, as for images.
         feature_columns: Columns with numbers; empty: every numeric column without another role.
         label_columns: Columns of labels or targets, where a sample has several.
-        labels: File with one label a row, beside a file that holds features only.
+        labels: File with one label in each row, for a file that holds only features.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
     """
