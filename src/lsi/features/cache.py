@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lsi.errors import InputError
-from lsi.features.growing import Growing, explained, read_json, whole
+from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
+from lsi.system.files import explained, remove_drafts, take_lock
 from lsi.system.machine import cache_folder
 from lsi.system.npy import load_npy
 
@@ -58,15 +58,7 @@ class FeatureCache:
         Raises:
             OutputError: If the cache cannot be written.
         """
-        with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f"{key}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if on_wait is not None:
-                    on_wait()
-                lock.acquire()
+        lock = take_lock(self.folder / f"{key}.lock", WHAT, CURE, on_wait=on_wait or (lambda: None))
         try:
             yield Entry(self.folder / key)
         finally:
@@ -89,18 +81,16 @@ class FeatureCache:
             The bytes that became free.
 
         Raises:
-            InputError: If no entry, or more than one, begins so, or a process is writing it.
+            InputError: If no entry, or more than one, begins so.
+            OutputError: If another process is writing the entry.
         """
         matching = [info for info in self.entries() if info.key.startswith(key)] if key else []
         if len(matching) != 1:
             how_many = "no entry begins" if not matching else f"{len(matching)} entries begin"
             raise InputError(f"{how_many} with {key!r}. `lsi cache ls` shows the keys.")
         info = matching[0]
-        lock = FileLock(self.folder / f"{info.key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(f"{info.key[:12]} is being written by another process. Try later.") from error
+        busy = f"{info.key[:12]} is being written by another process. Try later."
+        lock = take_lock(self.folder / f"{info.key}.lock", WHAT, CURE, busy=busy)
         try:
             shutil.rmtree(self.folder / info.key)
         finally:
@@ -155,8 +145,9 @@ class Entry:
 
     def resume(self, total: int) -> Growing:
         """Return the entry for writing, behind the last row that is safely on disk."""
-        with explained(self.folder):
+        with explained(self.folder, WHAT, CURE):
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self.folder)
             (self.folder / "manifest.json").unlink(missing_ok=True)
             progress = read_json(self.folder / "progress.json") or {}
             if progress and self._done.is_file() and not self._part.is_file():
