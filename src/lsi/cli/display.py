@@ -40,7 +40,7 @@ _HEADINGS = {
 
 def announce(job: Job) -> None:
     """Say on stderr what will be done and what it will cost."""
-    from lsi.planning.cost import parse_size
+    from lsi.system.text import parse_size
     from lsi.tasks import task_of
 
     problem, chosen = job.problem, job.settings

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from lsi.execution.checkpoint import Checkpoint
 from lsi.execution.work import Executor, Here, Nowhere, Shard, Work
-from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 
 PathLike = str | os.PathLike[str]
@@ -21,13 +22,13 @@ def open_work(
     checkpoint: PathLike | Checkpoint | None,
     cluster: str | None,
     shard: Shard | None,
-    machine: Machine,
+    device: torch.device,
     progress: Progress | None,
 ) -> Iterator[Work]:
     """Yield who works off the blocks of a run."""
     store = None if checkpoint is None else _opened(checkpoint, {**key, "shard": _part(shard)})
     try:
-        with _executor(cluster, machine) as executor:
+        with _executor(cluster, device) as executor:
             yield Work(executor, store or Nowhere(), shard, progress)
     except KeyboardInterrupt as error:
         if store is None:
@@ -51,13 +52,13 @@ def _opened(checkpoint: PathLike | Checkpoint, key: dict[str, Any]) -> Checkpoin
 
 
 @contextmanager
-def _executor(cluster: str | None, machine: Machine) -> Iterator[Executor]:
+def _executor(cluster: str | None, device: torch.device) -> Iterator[Executor]:
     if cluster is None:
         yield Here()
         return
     from lsi.execution.ray_cluster import open_cluster
 
-    with open_cluster(cluster, machine.device) as executor:
+    with open_cluster(cluster, device) as executor:
         yield executor
 
 

@@ -20,6 +20,23 @@ MIN_SAMPLES = 3
 """With two samples in two classes, leaving one out leaves a single class."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The size of a problem: all that its cost depends on.
+
+    Attributes:
+        n_samples: N.
+        n_features: D, columns of the design matrix, the intercept among them.
+        n_classes: C.
+        n_scored: Samples to score.
+    """
+
+    n_samples: int
+    n_features: int
+    n_classes: int
+    n_scored: int
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Checked features and labels, made only by `check_problem`.
@@ -56,6 +73,10 @@ class Problem:
     def n_classes(self) -> int:
         """Number of classes C."""
         return len(self.classes)
+
+    def shape(self, intercept: bool = True) -> Shape:
+        """Return the size of the problem with or without an intercept."""
+        return Shape(self.n_samples, self.n_features + int(intercept), self.n_classes, len(self.subset))
 
 
 def check_problem(

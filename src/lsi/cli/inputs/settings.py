@@ -83,7 +83,7 @@ def use_machine(machine: MachineOptions) -> None:
     """Limit the processor threads that torch uses, and try the device."""
     import torch
 
-    from lsi.planning.cost import parse_size
+    from lsi.system.text import parse_size
 
     parse_size(machine.memory)
     if machine.threads is not None:
