@@ -1,4 +1,4 @@
-"""What a run will do and cost, before it starts: the solver, its time and memory, and the alternatives."""
+"""The plan of a run before it starts: its solver, time and memory, the alternatives, and whether it fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lsi.system.text import size_text
 from lsi.validation.problem import Shape
 from lsi.validation.settings import check_choice
 
-WORKER_START = 5.0  # seconds until workers of a cluster have the library loaded
+WORKER_START = 5.0  # seconds until the workers of a cluster have loaded the library
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Way:
         posterior: Name of the structure.
         seconds: Predicted wall-clock time, without loading the data.
         bytes: Predicted peak memory beyond the interpreter and its libraries.
-        fits: Whether that is available.
+        fits: Whether that much memory is available.
     """
 
     method: str
@@ -58,7 +58,7 @@ class Plan:
     Attributes:
         chosen: What `lsi.score` would do with the same settings.
         alternatives: Other ways to score the same samples.
-        memory: Bytes that a run may use, None where that is not known.
+        memory: Bytes that a run may use, None if that is not known.
     """
 
     chosen: Way
@@ -109,7 +109,7 @@ def make_plan(
         The chosen way and the alternatives.
 
     Raises:
-        InputError: Sizes that are no dataset, an unknown posterior or method.
+        InputError: Sizes that no dataset can have, or an unknown posterior or method.
 
     Examples:
         >>> make_plan(1000, 64, 10).chosen.solver

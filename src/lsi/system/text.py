@@ -11,8 +11,8 @@ import unicodedata
 
 from lsi.errors import InputError
 
-# Zero-width joiners hold emoji and several scripts together; every other format character
-# (right-to-left overrides among them) can make text look like what it is not.
+# Zero-width joiners are needed by emoji and several scripts. Every other format character, such as a
+# right-to-left override, can disguise text.
 _KEPT = {"\u200c", "\u200d"}
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
