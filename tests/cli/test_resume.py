@@ -296,7 +296,7 @@ def test_parts_are_merged_to_the_whole(tmp_path, capsys, whole):
     assert main(["merge", *parts, "--output", str(tmp_path / "scores")]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["merge", str(tmp_path / "scores")]) == 2
-    assert "no part of a run" in capsys.readouterr().err
+    assert "is not part of a run" in capsys.readouterr().err
     assert main(["merge"]) == 2
     assert main(["merge", str(tmp_path / "nowhere")]) == 2
 
