@@ -53,8 +53,8 @@ def test_an_interrupted_command_goes_on_and_leaves_nothing_behind(tmp_path, monk
     err = capsys.readouterr().err
     kept = str(tmp_path / "scores.unfinished")
     assert err.endswith(
-        f"interrupted: 2 of 3 blocks of leave-one-out are kept in {kept!r}. Start the same again to go on "
-        "from there.\n"
+        f"interrupted: 2 of 3 blocks of leave-one-out are kept in {kept!r}. Start the same run again to "
+        "continue from there.\n"
     )
     assert names(tmp_path) == ["scores.unfinished"]
     assert main(command) == 0

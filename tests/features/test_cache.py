@@ -159,7 +159,7 @@ def test_waiting_for_another_process_is_said(cache):
         )
         thread.start()
         assert said.wait(timeout=30)
-        with pytest.raises(InputError, match="another process"):
+        with pytest.raises(OutputError, match="another process"):
             cache.remove(key)
     thread.join(timeout=30)
     assert cache.entries()[0].rows == 30

@@ -65,7 +65,7 @@ def announce(
 
 
 def _cost(problem: Problem, chosen: dict[str, Any]) -> Any:
-    from lsi.planning.cost import parse_size
+    from lsi.system.text import parse_size
     from lsi.tasks import task_of
 
     task, memory = task_of(chosen["probe"]), parse_size(chosen["memory"])

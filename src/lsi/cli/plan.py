@@ -12,6 +12,7 @@ from rich.table import Table
 from lsi.cli.inputs.options import MachineOptions, MethodOptions
 from lsi.cli.inputs.settings import build_method, use_machine, workers_of
 from lsi.errors import InputError
+from lsi.system.text import duration_text, parse_size, size_text
 
 if TYPE_CHECKING:
     from lsi.planning.plan import Plan, Way
@@ -51,7 +52,6 @@ def plan(
     Raises:
         InputError: If neither a dataset with features nor its size is given, or settings are out of range.
     """
-    from lsi.planning.cost import parse_size
     from lsi.planning.plan import make_plan
 
     settings = build_method(method)
@@ -105,12 +105,8 @@ def _show(found: Plan) -> None:
     console.width = max(console.width, 100)
     console.print(table)
     if found.memory is not None:
-        from lsi.planning.cost import size
-
-        console.print(f"{size(found.memory)} of memory may be used.")
+        console.print(f"{size_text(found.memory)} of memory may be used.")
 
 
 def _cells(way: Way) -> tuple[Any, ...]:
-    from lsi.planning.cost import duration, size
-
-    return way.name, duration(way.seconds), size(way.bytes), "" if way.fits else "does not fit"
+    return way.name, duration_text(way.seconds), size_text(way.bytes), "" if way.fits else "does not fit"

@@ -70,7 +70,8 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
 
     SIGTERM ends the command as Ctrl-C does.
     """
-    from lsi.execution.checkpoint import Checkpoint, drop_lock
+    from lsi.execution.checkpoint import Checkpoint
+    from lsi.system.files import drop_lock
 
     folder = blocks_folder(output, long)
     lock = None if output.output is None else _locked(output.output)
@@ -102,21 +103,11 @@ def _was_written(output: Path | None, folder: Path | None) -> bool:
 
 def _locked(output: Path) -> FileLock:
     """Keep other runs away from an output."""
-    from filelock import FileLock, Timeout
-
-    from lsi.system.files import explained
+    from lsi.system.files import take_lock
 
     target = Path(os.path.realpath(output))
-    with explained(output):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.parent / f".{target.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"another run is about to write {os.fspath(output)!r}. Wait for it, or choose another folder."
-            ) from error
-    return lock
+    busy = f"another run is about to write {os.fspath(output)!r}. Wait for it, or choose another folder."
+    return take_lock(target.with_name(f".{target.name}.lock"), "scores", busy=busy)
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lsi.errors import InputError
-from lsi.features.growing import Growing, explained, read_json, whole
+from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
+from lsi.system.files import explained, remove_drafts, take_lock
 from lsi.system.machine import cache_folder
 from lsi.system.npy import load_npy
 
@@ -43,15 +43,7 @@ class FeatureCache:
     @contextmanager
     def open(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[Entry]:
         """Hold an entry for reading or writing; `on_wait` is called where another process holds it."""
-        with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f"{key}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if on_wait is not None:
-                    on_wait()
-                lock.acquire()
+        lock = take_lock(self.folder / f"{key}.lock", WHAT, CURE, on_wait=on_wait or (lambda: None))
         try:
             yield Entry(self.folder / key)
         finally:
@@ -71,13 +63,8 @@ class FeatureCache:
             how_many = "no entry begins" if not matching else f"{len(matching)} entries begin"
             raise InputError(f"{how_many} with {key!r}. `lsi cache ls` shows the keys.")
         info = matching[0]
-        lock = FileLock(self.folder / f"{info.key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(
-                f"{info.key[:12]} is being written by another process. Try again later."
-            ) from error
+        busy = f"{info.key[:12]} is being written by another process. Try later."
+        lock = take_lock(self.folder / f"{info.key}.lock", WHAT, CURE, busy=busy)
         try:
             shutil.rmtree(self.folder / info.key)
         finally:
@@ -132,8 +119,9 @@ class Entry:
 
     def resume(self, total: int) -> Growing:
         """Open the entry for writing after the last row that is safely on disk."""
-        with explained(self.folder):
+        with explained(self.folder, WHAT, CURE):
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self.folder)
             (self.folder / "manifest.json").unlink(missing_ok=True)
             progress = read_json(self.folder / "progress.json") or {}
             if progress and self._done.is_file() and not self._part.is_file():

@@ -6,15 +6,16 @@ import datetime
 import io
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from lsi.errors import OutputError
+from lsi.system.files import check_space, explained, replace_file
+
+WHAT = "the features"
+ROOM = "Make room (`lsi cache rm`), or choose another --cache-dir."
+CURE = f"What was encoded so far is kept. {ROOM}"
 
 
 class Growing:
@@ -57,7 +58,7 @@ class Growing:
 
     def append(self, block: np.ndarray, broken: dict[int, str]) -> None:
         """Append rows `(b, D)`."""
-        with explained(self._folder):
+        with explained(self._folder, WHAT, CURE):
             if not self.dim:
                 self._begin(block.shape[1])
             self._file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
@@ -66,20 +67,14 @@ class Growing:
 
     def _begin(self, dim: int) -> None:
         self.dim = dim
-        needed = 4 * dim * self._total
-        free = shutil.disk_usage(self._folder).free
-        if needed > free:
-            raise OutputError(
-                f"the features need {needed / 1e6:,.0f} MB, but the disk of the cache {self._folder.parent} "
-                f"has {free / 1e6:,.0f} MB left. Make room (`lsi cache rm`), or choose another --cache-dir."
-            )
+        check_space(self._folder, 4 * dim * self._total, "The features", ROOM)
         self._file.write(_header(self._total, dim))
 
     def keep(self) -> None:
         """Flush what was written, so that it survives any end of the process."""
         if self._file.closed:
             return
-        with explained(self._folder):
+        with explained(self._folder, WHAT, CURE):
             self._file.flush()
             os.fsync(self._file.fileno())
             progress = {"total": self._total, "rows": self.rows, "dim": self.dim, "broken": self.broken}
@@ -88,17 +83,16 @@ class Growing:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Mark the entry complete."""
         self.keep()
-        with explained(self._folder):
+        with explained(self._folder, WHAT, CURE):
             self._file.close()
             os.replace(self._path, self._final)
             self._seal(manifest)
 
     def _seal(self, manifest: dict[str, Any]) -> None:
-        with explained(self._folder):
-            broken = {str(position): reason for position, reason in self.broken.items()}
-            complete = {**manifest, "shape": [self._total, self.dim], "broken": broken, "created": _now()}
-            write_json(self._folder / "manifest.json", complete)
-            (self._folder / "progress.json").unlink(missing_ok=True)
+        broken = {str(position): reason for position, reason in self.broken.items()}
+        complete = {**manifest, "shape": [self._total, self.dim], "broken": broken, "created": _now()}
+        write_json(self._folder / "manifest.json", complete)
+        (self._folder / "progress.json").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; rows written since the last `keep` do not count."""
@@ -139,28 +133,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object in place of a file, completely or not at all."""
-    part = path.with_suffix(".tmp")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Replace a file by a JSON object, completely or not at all."""
+    replace_file(path, json.dumps(value).encode(), WHAT, CURE)
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn the operating system's errors into `OutputError`s that name the cure."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"the cache in {folder} cannot be written: {error.strerror or error}. What was encoded so far is "
-            "kept. Make room (`lsi cache rm`), or choose another --cache-dir."
-        ) from error

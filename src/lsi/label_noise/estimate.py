@@ -21,6 +21,7 @@ from torch import Tensor
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.label_noise.em import NoisyProbe
 from lsi.label_noise.soft_probe import SoftProbe
+from lsi.validation.problem import Shape
 
 # Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is then a
 # little too sure of itself, like the sharpened linear one.
@@ -114,10 +115,10 @@ class _Views:
         return SoftProbe(rows, self.n_classes, ridge(rows, factor), overwrite=True)
 
 
-def needed_bytes(n_samples: int, n_features: int, n_classes: int) -> int:
+def needed_bytes(shape: Shape) -> int:
     """Return the peak memory of the estimate."""
-    width = n_features + 1 + random_count(n_samples)
-    return 4 * n_samples * (width + n_features) + 48 * n_samples * n_classes + 24 * width**2 + (64 << 20)
+    n, d, width = shape.n_samples, shape.n_features, shape.n_features + random_count(shape.n_samples)
+    return 4 * n * (width + d - 1) + 48 * n * shape.n_classes + 24 * width**2 + (64 << 20)
 
 
 def ridge(x: Tensor, factor: float) -> float:

@@ -11,8 +11,9 @@ from lsi.errors import InputError
 from lsi.execution.work import Arrays
 from lsi.label_noise.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
 from lsi.loo.result import LooResult
-from lsi.planning.cost import size
 from lsi.run.context import Run
+from lsi.system.text import size_text
+from lsi.validation.problem import Shape
 
 MOST_WORK = 1e13  # operations: about a minute on a processor
 MOST_BYTES = 6e9
@@ -27,22 +28,20 @@ def check_label_noise(wanted: Any) -> None:
         raise InputError(f"label_noise must be True, False, or None (where it is quick), got {wanted!r}.")
 
 
-def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memory: int | None) -> None:
+def check_label_noise_room(shape: Shape, memory: int | None) -> None:
     """Refuse, before any work, an estimate that was asked for but exceeds the memory budget."""
-    need = needed_bytes(n_samples, n_features, n_classes)
+    need = needed_bytes(shape)
     if memory is not None and need > memory:
         raise InputError(
-            f"label_noise=True needs about {size(need)} for these data, but memory allows {size(memory)}. "
-            "Leave label_noise out, or raise memory."
+            f"label_noise=True needs about {size_text(need)} for these data, but memory allows "
+            f"{size_text(memory)}. Leave label_noise out, or raise memory."
         )
 
 
 def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
     """Estimate which labels are wrong, and add it to the result's columns and the manifest's notes."""
     problem = run.problem
-    shape = problem.n_samples, problem.n_features, problem.n_classes
-    memory = run.machine.memory
-    if wanted is False or (wanted is None and not worthwhile(*shape, len(problem.subset), memory)):
+    if wanted is False or (wanted is None and not worthwhile(problem.shape(), run.machine.memory)):
         return
     with run.clock("label noise"):
         found = _found_once(run)
@@ -67,15 +66,13 @@ def _found_once(run: Run) -> LabelNoise:
     return LabelNoise(**run.work.once("label-noise", estimate))
 
 
-def worthwhile(
-    n_samples: int, n_features: int, n_classes: int, n_scored: int, memory: int | None = None
-) -> bool:
+def worthwhile(shape: Shape, memory: int | None = None) -> bool:
     """Return whether the estimate costs little compared with the scoring, so that it is made unasked."""
-    width = n_features + random_count(n_samples)
-    work = 4.0 * n_samples * width**2 + width**3 + PASSES * n_samples * width * n_classes
-    most = MOST_WORK if 2 * n_scored >= n_samples else LITTLE_WORK
+    n, width = shape.n_samples, shape.n_features - 1 + random_count(shape.n_samples)
+    work = 4.0 * n * width**2 + width**3 + PASSES * n * width * shape.n_classes
+    most = MOST_WORK if 2 * shape.n_scored >= n else LITTLE_WORK
     room = MOST_BYTES if memory is None else min(MOST_BYTES, memory)
-    return work <= most and needed_bytes(n_samples, n_features, n_classes) <= room
+    return work <= most and needed_bytes(shape) <= room
 
 
 def describe(found: LabelNoise, where: np.ndarray) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from lsi.loo.result import LooResult
 from lsi.probes.ridge import LARGE, ROWS, RidgeModel
 from lsi.results.audit import Audit
 from lsi.system.progress import Progress
+from lsi.validation.problem import Shape
 
 EPS = float(torch.finfo(torch.float64).eps)
 ELEMENTS = 1 << 18  # numbers in one (B, D) block: few enough to stay in cache
@@ -233,3 +234,9 @@ def _divergence(engine: RidgeEngine, gram: Tensor, x: Tensor, beta: Tensor, delt
         return diag_divergence(first.diagonal(), -beta * x.square()[None], delta[None])
     factor = torch.linalg.cholesky(first)
     return full_divergence(factor, -beta * torch.outer(x, x)[None], delta[None])
+
+
+def ridge_cost(shape: Shape) -> tuple[float, int]:
+    """Return operations and bytes: a factorisation, and a product with its factor for each scored sample."""
+    n, d = shape.n_samples, shape.n_features
+    return 4.0 * n * d**2 + 2.0 * shape.n_scored * d**2 + 40.0 * d**3, 16 * n * d + 80 * d**2 + (64 << 20)

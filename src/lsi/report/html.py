@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from lsi.report.encode import script_json
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.results.table import ScoreTable
+from lsi.system.files import check_parent, replace_file
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
@@ -59,11 +58,7 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
         raise OutputError(
             f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
         )
-    folder = _nearest_folder(path.absolute().parent)
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: {folder} is not a folder. Choose another place.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: folder {folder} is read-only. Choose another place.")
+    check_parent(path)
     return path
 
 
@@ -184,30 +179,8 @@ def write_report(
         OutputError: If the file cannot be written.
     """
     path = check_report(path, overwrite=overwrite)
-    page = build_page(scores, samples)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_at_once(path, page)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+    replace_file(path, build_page(scores, samples).encode(), "the report")
     return path
-
-
-def _write_at_once(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _is_report(path: Path) -> bool:
@@ -218,10 +191,3 @@ def _is_report(path: Path) -> bool:
     except OSError:
         return False
     return not head or GENERATOR.encode() in head
-
-
-def _nearest_folder(folder: Path) -> Path:
-    """Return a folder, or its nearest ancestor that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder

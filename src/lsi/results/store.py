@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from lsi.errors import InputError
 from lsi.results.schema import manifest_fault, table_fault
-from lsi.system.files import PathLike, check_target, is_scores_folder, replace_folder
+from lsi.system.files import PathLike, check_folder, replace_folder
 
 TABLE_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
@@ -33,7 +33,7 @@ _ROW_BYTES = 256  # estimate of a row on disk, to notice a full disk before any 
 
 def check_output(path: PathLike, overwrite: bool = False, n_rows: int = 0) -> Path:
     """Refuse a folder to which scores cannot be written; called before any work is done."""
-    return check_target(path, overwrite, _holds_scores, _OVERHEAD_BYTES + _ROW_BYTES * n_rows)
+    return check_folder(path, "scores", _holds_scores, overwrite, _OVERHEAD_BYTES + _ROW_BYTES * n_rows)
 
 
 def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], overwrite: bool) -> Path:
@@ -54,7 +54,7 @@ def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], 
     described = {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
     text = json.dumps({**header, **described}, indent=2, allow_nan=False) + "\n"
     files = {TABLE_FILE: content, MANIFEST_FILE: text.encode()}
-    replace_folder(target, files, _holds_scores)
+    replace_folder(target, files, "scores", _holds_scores)
     return target
 
 
@@ -100,7 +100,14 @@ def _parquet_bytes(table: pd.DataFrame) -> bytes:
 
 
 def _holds_scores(folder: Path) -> bool:
-    return is_scores_folder(folder, (TABLE_FILE, MANIFEST_FILE), MANIFEST_FILE, FORMAT)
+    """Return whether a folder holds scores and nothing else."""
+    if not set(os.listdir(folder)) <= {TABLE_FILE, MANIFEST_FILE}:
+        return False
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

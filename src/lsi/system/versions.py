@@ -1,4 +1,4 @@
-"""Versions of the library and of what it stands on."""
+"""Versions of the library and of the packages below it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __version__ = _installed()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide a result: of the library, torch, numpy and Python."""
+    """Return the versions on which results depend: of the library, torch, numpy and Python."""
     import numpy as np  # here, so that `lsi --version` does not wait for them
     import torch
 

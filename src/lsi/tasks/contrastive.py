@@ -132,7 +132,7 @@ def score_pairs(
     }
     machine = Machine(torch.device("cpu"))
     key = {**described, **rows_key(problem, audit, machine)}
-    with open_work(key, checkpoint, cluster, None, machine, progress) as work:
+    with open_work(key, checkpoint, cluster, None, machine.device, progress) as work:
         model = PairModel.build(problem.features, other, probe)
         engine, report = _engine(model, settings, posterior, float(prior_precision), clock, work)
         index = torch.from_numpy(problem.subset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.loo.audit import choose_done, exact_scores
+from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton
-from lsi.planning.cost import Estimate, working_dtype
+from lsi.planning.cost import Estimate
 from lsi.planning.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS
 from lsi.probes.sigmoid import SigmoidModel
@@ -75,23 +76,13 @@ def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Pro
 
 def plan(problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
     """Refuse a run of which one head cannot fit in memory."""
-    refuse_oversize(
-        problem.n_samples, problem.n_features, 2, posterior, method, machine.device, machine.memory
-    )
+    refuse_oversize(replace(problem.shape(), n_classes=2), posterior, method, machine)
 
 
 def cost(problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory as text: one binary problem a head."""
-    one = estimate(
-        problem.n_samples,
-        problem.n_features,
-        2,
-        posterior,
-        method,
-        n_scored=len(problem.subset),
-        memory=memory,
-    )
-    return Estimate.of(one.seconds * max(1, len(problem.outputs)), one.bytes).text
+    one = estimate(replace(problem.shape(), n_classes=2), posterior, method, memory)
+    return Estimate(one.seconds * max(1, len(problem.outputs)), one.bytes).text
 
 
 def run(run: Run, method: Method) -> Outcome:
@@ -130,7 +121,7 @@ class Heads:
         self.run, self.method = run, method
         self.kind = POSTERIORS[run.posterior]
         problem = run.problem
-        self.dtype = working_dtype(problem.n_samples, problem.n_features + int(run.probe.fit_intercept), 2)
+        self.dtype = working_dtype(replace(problem.shape(run.probe.fit_intercept), n_classes=2))
         design = run.design(self.dtype)
         self.basis = self.kind.coordinates(design)
         self.design: Design = design if self.basis is None else design.rotated(self.basis)

@@ -213,7 +213,7 @@ def use_machine(machine: MachineOptions) -> None:
     """Limit torch's processor threads, and make sure that cluster and device can be used."""
     import torch
 
-    from lsi.planning.cost import parse_size
+    from lsi.system.text import parse_size
 
     parse_size(machine.memory)
     if machine.threads is not None:
