@@ -34,7 +34,7 @@ def run(kind, budget, folder, given):
     import torch
 
     import lsi
-    from lsi.planning.cost import parse_size
+    from lsi.system.text import parse_size
 
     torch.set_num_threads(given.threads)
     lsi.score  # noqa: B018  (the pipeline is imported with its first use)

@@ -160,7 +160,7 @@ def test_parts_that_are_there_twice_are_named(three, tmp_path):
         ({"posterior": "kron"}, "different: config.posterior"),
         ({"y": np.roll(Y, 1)}, "different: data.fingerprint"),
         ({"audit": 2}, "different ids, subset, audit, memory, threads or code"),
-        ({"shard": (2, 2)}, "one of 3 parts there, one of 2 here"),
+        ({"shard": (2, 2)}, "one of 3 parts against one of 2"),
     ],
 )
 def test_parts_of_another_run_are_named(three, settings, why):
@@ -171,7 +171,7 @@ def test_parts_of_another_run_are_named(three, settings, why):
 
 
 def test_scores_that_are_no_part_are_refused(three):
-    with pytest.raises(InputError, match="part 2 of the list is no part of a run"):
+    with pytest.raises(InputError, match="part 2 of the list is not part of a run"):
         lsi.merge([three[0], score()])
     with pytest.raises(InputError, match="no parts"):
         lsi.merge([])

@@ -11,7 +11,8 @@ from pandas.testing import assert_frame_equal
 from tests.score_cases import AUDIT, LSI, MANIFEST, make
 
 from lsi.errors import InputError
-from lsi.scores import Scores, json_label
+from lsi.results.table import json_label
+from lsi.scores import Scores
 
 
 def test_arrays_and_length():

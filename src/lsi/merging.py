@@ -1,4 +1,4 @@
-"""Parts of a run that are done apart: which rows each holds, and how they are put together again."""
+"""`lsi.merge`: the parts of a run that were scored apart, put together again."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from lsi.results.audit import Audit, spearman
 from lsi.scores import Scores, load
 from lsi.system.files import PathLike
 
-SHOWN = 5  # parts named in a message
+SHOWN = 5  # most missing parts that a message names
 
 
 def merge(parts: Iterable[Scores | PathLike]) -> Scores:
     """Put the parts of one run together.
 
-    The table is that of the run in one piece, to the last bit where the parts were made on the same kind of
-    processor with as many threads. Audited are all samples that any part audited. `timings` are sums over the
-    parts, and ``manifest["merged"]`` says how many parts there were and how long the longest took in each
-    stage. Everything else is told by the first part.
+    The table is that of the run in one piece, to the last bit where the parts were scored on the same kind
+    of processor with the same number of threads. The audit covers every sample that a part audited.
+    `timings` are sums over the parts, and ``manifest["merged"]`` holds the number of parts and the longest
+    time of each stage. The rest of the manifest is that of the first part.
 
     Args:
-        parts: Scores with `shard`, or folders of such, in any order.
+        parts: Scores that were made with `shard`, or their folders, in any order.
 
     Returns:
         The scores of the whole run.
 
     Raises:
-        InputError: A part is missing, is there twice, or belongs to another run; or scores are no part.
+        InputError: A part is missing, occurs twice or belongs to another run, or scores are not a part.
 
     Examples:
         >>> import lsi
@@ -54,7 +54,7 @@ def merge(parts: Iterable[Scores | PathLike]) -> Scores:
 
 @dataclass(frozen=True)
 class _Part:
-    """One part, with what its manifest says of it checked."""
+    """One part, and what its manifest says about it, checked."""
 
     name: str
     scores: Scores
@@ -70,11 +70,11 @@ class _Part:
             name, scores = f"part {k} of the list", given
         else:
             name, scores = repr(str(given)), load(given)
-        told = scores.manifest.get("shard")
-        if not isinstance(told, Mapping):
-            raise InputError(f"{name} is no part of a run: it was scored without a shard. Leave it out.")
-        index, of, n_scored = (_whole_number(told.get(key)) for key in ("index", "of", "n_scored"))
-        run, rows = told.get("run"), _rows(told.get("rows"), len(scores))
+        shard = scores.manifest.get("shard")
+        if not isinstance(shard, Mapping):
+            raise InputError(f"{name} is not part of a run: it was scored without a shard. Leave it out.")
+        index, of, n_scored = (_whole_number(shard.get(key)) for key in ("index", "of", "n_scored"))
+        run, rows = shard.get("run"), _rows(shard.get("rows"), len(scores))
         if not isinstance(run, str) or rows is None or not 1 <= index <= of <= MOST_SHARDS:
             raise InputError(f"{name} does not say which part of which run it is. Score it again.")
         return cls(name, scores, index, of, run, n_scored, rows)
@@ -93,20 +93,20 @@ def _listed(parts: Iterable[Scores | PathLike]) -> list[Scores | PathLike]:
     return listed
 
 
-def _rows(told: Any, count: int) -> np.ndarray | None:
-    """Return the rows of the whole table that so many rows are; None: it is not told rightly."""
-    if not isinstance(told, Sequence) or isinstance(told, str):
+def _rows(ranges: Any, count: int) -> np.ndarray | None:
+    """Return the rows of the whole table in `[[low, high], …]`; None where these are not `count` rows."""
+    if not isinstance(ranges, Sequence) or isinstance(ranges, str):
         return None
-    for each in told:
+    for each in ranges:
         if not isinstance(each, Sequence) or len(each) != 2 or not all(type(edge) is int for edge in each):
             return None
-    if any(not 0 <= low < high for low, high in told) or sum(high - low for low, high in told) != count:
+    if any(not 0 <= low < high for low, high in ranges) or sum(high - low for low, high in ranges) != count:
         return None
-    return np.concatenate([np.arange(low, high) for low, high in told]) if told else np.arange(0)
+    return np.concatenate([np.arange(low, high) for low, high in ranges]) if ranges else np.arange(0)
 
 
 def _check_together(parts: list[_Part]) -> None:
-    """Refuse anything but all parts of one run, each once."""
+    """Refuse parts that are not all parts of one run, each exactly once."""
     _check_same_run(parts)
     first, seen = parts[0], dict[int, _Part]()
     for part in parts:
@@ -125,7 +125,7 @@ def _check_together(parts: list[_Part]) -> None:
         )
     rows = np.sort(np.concatenate([part.rows for part in parts]))
     if len(rows) != first.n_scored or not np.array_equal(rows, np.arange(first.n_scored)):
-        raise InputError("the parts do not make up all rows of the run, each once. Score them again.")
+        raise InputError("the parts do not make up all rows of the run, each exactly once. Score them again.")
 
 
 def _check_same_run(parts: list[_Part]) -> None:
@@ -135,7 +135,7 @@ def _check_same_run(parts: list[_Part]) -> None:
         other = foreign[0]
         why = _difference(first.scores.manifest, other.scores.manifest)
         if first.of != other.of:
-            why = f"one of {first.of} parts there, one of {other.of} here"
+            why = f"one of {first.of} parts against one of {other.of}"
         raise InputError(
             f"{other.name} belongs to another run than {first.name} ({why}). Merge parts of the same data, "
             "settings, versions and threads."
@@ -145,8 +145,8 @@ def _check_same_run(parts: list[_Part]) -> None:
             raise InputError(f"{part.name} and {first.name} differ in their columns. Score both alike.")
         if _solver(part) != _solver(first):
             raise InputError(
-                f"{part.name} was scored by another solver than {first.name}, as its machine has other "
-                "memory. Score all parts with one solver (command line: --solver)."
+                f"{part.name} was scored with another solver than {first.name}, since its machine has "
+                "another amount of memory. Score all parts with one solver (command line: --solver)."
             )
     _check_kinds(parts)
 
@@ -160,20 +160,20 @@ def _whole(part: _Part) -> tuple[str, int, int]:
 
 
 def _check_kinds(parts: list[_Part]) -> None:
-    """Refuse columns that are text in one saved part and numbers in another: labels of several kinds."""
+    """Refuse a column that is text in one saved part and numbers in another, as labels of mixed types are."""
     frames = [part.scores.to_frame() for part in parts]
     for name in frames[0]:
         kinds = {pd.api.types.is_string_dtype(frame[name]) for frame in frames if len(frame)}
         text = {isinstance(frame[name].dtype, pd.StringDtype) for frame in frames if len(frame)}
         if len(kinds) > 1 and len(text) > 1:
             raise InputError(
-                f"column {name!r} is text in some parts and numbers in others, as labels of both kinds are "
-                "saved. Make all labels text, and score again."
+                f"column {name!r} is text in some parts and numbers in others, since the labels are of both "
+                "types. Make all labels text, and score again."
             )
 
 
 def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return what is told differently of two runs, as text."""
+    """Return where the manifests of two runs differ, as text."""
     names = [
         f"{section}.{name}"
         for section in ("data", "config", "versions")
@@ -189,8 +189,8 @@ def _manifest(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:
     first = parts[0].scores.manifest
     timings = [part.scores.manifest.get("timings") or {} for part in parts]
     stages = list(dict.fromkeys(stage for each in timings for stage in each))
-    told = {key: value for key, value in first.items() if key not in ("shard", "run", "audit")}
-    told |= {
+    merged = {key: value for key, value in first.items() if key not in ("shard", "run", "audit")}
+    merged |= {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data": {**first["data"], "n_scored": parts[0].n_scored},
         "timings": {stage: sum(each.get(stage) or 0.0 for each in timings) for stage in stages},
@@ -199,15 +199,15 @@ def _manifest(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:
             "longest": {stage: max(each.get(stage) or 0.0 for each in timings) for stage in stages},
         },
     }
-    if "training" in told:
-        told["training"] = _training(parts, table)
-    if "whole_network" in told:
-        told["whole_network"] = _whole_network(parts)
-    return told
+    if "training" in merged:
+        merged["training"] = _training(parts, table)
+    if "whole_network" in merged:
+        merged["whole_network"] = _whole_network(parts)
+    return merged
 
 
 def _training(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:
-    """Return what is told of stopped training; the agreement between seeds is the mean of the parts'."""
+    """Return the entry about stopped training; the agreement between seeds is averaged over the parts."""
     out = dict(parts[0].scores.manifest["training"])
     between = [part.scores.manifest["training"].get("rank_correlation_between_seeds") for part in parts]
     if all(value is not None for value in between) and between:
@@ -223,16 +223,16 @@ def _training(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _whole_network(parts: list[_Part]) -> dict[str, Any]:
-    told = [part.scores.manifest["whole_network"] for part in parts]
-    out = dict(told[0])
+    entries = [part.scores.manifest["whole_network"] for part in parts]
+    out = dict(entries[0])
     for name in ("positions", "last_layer_lsi", "whole_network_lsi"):
-        out[name] = [value for each in told for value in each[name]]
+        out[name] = [value for entry in entries for value in entry[name]]
     out["spearman"] = spearman(np.array(out["whole_network_lsi"]), np.array(out["last_layer_lsi"]))
     return out
 
 
 def _audit(parts: list[_Part]) -> Audit | None:
-    """Return the audit of all samples that any part audited."""
+    """Return the audit of all samples that the parts audited."""
     audits = [part.scores.audit for part in parts]
     known = [audit for audit in audits if audit is not None]
     if not known:

@@ -14,7 +14,6 @@ from lsi.execution.opening import open_work
 from lsi.execution.work import Shard
 from lsi.label_noise.stage import add_label_noise, check_label_noise, check_label_noise_room
 from lsi.methods import METHODS, Method, Newton, Retrain, as_method
-from lsi.planning.cost import parse_size
 from lsi.posterior import POSTERIORS
 from lsi.probes.contrastive import ContrastiveProbe
 from lsi.probes.linear import LinearProbe
@@ -25,6 +24,7 @@ from lsi.run.shards import check_shard, describe_shard
 from lsi.scores import Scores
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress
+from lsi.system.text import parse_size
 from lsi.tasks import task_of
 from lsi.validation.settings import check_choice, check_positive
 
@@ -260,11 +260,11 @@ def _score(
     machine = Machine(check_device(device), limit)
     task.plan(probe, problem, posterior, settings, machine)
     if label_noise and problem.n_classes:
-        check_label_noise_room(problem.n_samples, problem.n_features, problem.n_classes, limit)
+        check_label_noise_room(problem.shape(), limit)
     run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, Clock())
     described = describe_run(task.name, run, settings, task.data(problem))
     key = {**run_key(described, run), "label_noise": label_noise}
-    with open_work(key, checkpoint, cluster, part, machine, progress) as work:
+    with open_work(key, checkpoint, cluster, part, machine.device, progress) as work:
         run = replace(run, work=work)
         result, measured, report = task.run(run, settings)
         if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from lsi.results.table import ScoreTable
+
 
 def table(lsi, labels, predicted=None, probability=None, **more):
     n = len(lsi)
@@ -27,3 +29,8 @@ def random_table(n=60, n_classes=3, seed=0, **more):
     probability = rng.random(n)
     predicted = np.where(probability > 0.4, labels, (labels + 1) % n_classes)
     return table(rng.gamma(1.0, size=n), labels, predicted, probability, **more)
+
+
+def scored(rows, **manifest):
+    """Return a table as the analyses take it."""
+    return ScoreTable(rows, manifest)

@@ -2,15 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from tests.analysis.tables import random_table, table
+from tests.analysis.tables import random_table, scored, table
 
 import lsi
 from lsi.errors import InputError
-from lsi.scores import Scores
 
 
 def scores(rows, manifest=None):
-    return Scores(rows, manifest or {})
+    return scored(rows, **(manifest or {}))
 
 
 def test_a_run_equals_itself():

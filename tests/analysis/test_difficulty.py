@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.analysis.tables import random_table, table
+from tests.analysis.tables import random_table, scored, table
 
 import lsi
 from lsi.analysis.difficulty import difficulty
@@ -9,10 +9,10 @@ from lsi.errors import InputError
 
 def test_chance_is_one_and_certainty_is_zero():
     labels = ["a", "b", "c", "d"] * 25
-    chance = difficulty(table(np.ones(100), labels, probability=np.full(100, 0.25)), {})
+    chance = difficulty(scored(table(np.ones(100), labels, probability=np.full(100, 0.25))))
     np.testing.assert_allclose([chance.difficulty, chance.usable_information], [1.0, 0.0], atol=1e-12)
     np.testing.assert_allclose(chance.label_entropy, np.log(4))
-    sure = difficulty(table(np.ones(100), labels, probability=np.ones(100)), {})
+    sure = difficulty(scored(table(np.ones(100), labels, probability=np.ones(100))))
     assert (sure.difficulty, sure.low, sure.high, sure.loo_error) == (0.0, 0.0, 0.0, 0.0)
 
 
@@ -20,7 +20,8 @@ def test_the_interval_is_that_of_a_mean():
     """With equal classes, resampling the entropy hardly matters: the interval is the mean's."""
     rng = np.random.default_rng(0)
     probability = rng.uniform(0.2, 1.0, 4000)
-    found = difficulty(table(np.ones(4000), ["a", "b"] * 2000, probability=probability), {}, n_bootstrap=1000)
+    rows = table(np.ones(4000), ["a", "b"] * 2000, probability=probability)
+    found = difficulty(scored(rows), n_bootstrap=1000)
     loss = -np.log(probability) / np.log(2)
     half = 1.96 * loss.std() / np.sqrt(4000)
     np.testing.assert_allclose([found.low, found.high], [loss.mean() - half, loss.mean() + half], rtol=0.01)
@@ -30,7 +31,8 @@ def test_the_interval_is_that_of_a_mean():
 def test_it_is_the_same_whatever_the_number_of_copies():
     small = random_table(50)
     large = small.loc[np.repeat(np.arange(50), 4)].reset_index(drop=True)
-    assert difficulty(small, {}).difficulty == pytest.approx(difficulty(large, {}).difficulty, rel=1e-12)
+    expected = difficulty(scored(small)).difficulty
+    assert difficulty(scored(large)).difficulty == pytest.approx(expected, rel=1e-12)
 
 
 def test_information_per_weight_counts_weights():
@@ -39,9 +41,9 @@ def test_information_per_weight_counts_weights():
         "config": {"probe": {"kind": "linear", "fit_intercept": True}},
     }
     given = random_table(50)
-    found = difficulty(given, manifest)
+    found = difficulty(scored(given, **manifest))
     np.testing.assert_allclose(found.information_per_weight, 2 * 200 * given["lsi"].mean() / 15)
-    assert difficulty(given, {}).information_per_weight is None
+    assert difficulty(scored(given)).information_per_weight is None
 
 
 def test_a_well_specified_model_has_half_a_nat_a_weight():
@@ -72,10 +74,10 @@ def test_datasets_are_sorted_hardest_first(tmp_path):
 
 def test_what_has_no_difficulty():
     with pytest.raises(InputError, match="two or more classes"):
-        difficulty(table([1.0, 2.0], ["a", "a"]), {})
+        difficulty(scored(table([1.0, 2.0], ["a", "a"])))
     with pytest.raises(InputError, match="for classification"):
-        difficulty(table([1.0, 2.0], [0.5, 1.5]), {"task": "regression"})
+        difficulty(scored(table([1.0, 2.0], [0.5, 1.5]), task="regression"))
     with pytest.raises(InputError, match="no datasets"):
         lsi.compare_datasets({})
     with pytest.raises(InputError, match="n_bootstrap"):
-        difficulty(random_table(), {}, n_bootstrap=1)
+        difficulty(scored(random_table()), n_bootstrap=1)

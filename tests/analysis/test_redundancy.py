@@ -20,8 +20,8 @@ def clusters(n=90, n_classes=3, d=6, seed=0):
     return (1.2 * rng.normal(size=(n_classes, d))[y] + rng.normal(size=(n, d))).astype(np.float32), y
 
 
-def similarities(X, y, by="influence"):
-    found = directions(check_problem(X, y), PROBE, by)
+def similarities(X, y, by="influence", **limits):
+    found = directions(check_problem(X, y), PROBE, by, **limits)
     return (found @ found.T).numpy()
 
 
@@ -37,14 +37,12 @@ def slow_groups(similarity, order, threshold):
 
 
 @pytest.mark.parametrize("rows", [7, 64, 1024])
-def test_blocks_of_rows_group_as_one_row_at_a_time(rows, monkeypatch):
-    monkeypatch.setattr("lsi.analysis.grouping._ROWS", rows)
-    monkeypatch.setattr("lsi.analysis.grouping._COLUMNS", 11)
+def test_blocks_of_rows_group_as_one_row_at_a_time(rows):
     X, y = clusters(80, d=3)
     parts = directions(check_problem(X, y), PROBE, "influence")
     order = np.random.default_rng(1).permutation(80)
     similarity = (parts @ parts.T).numpy()
-    found = group_around(parts, order, 0.7)
+    found = group_around(parts, order, 0.7, rows=rows, columns=11)
     np.testing.assert_array_equal(found.representative, slow_groups(similarity, order, 0.7))
     np.testing.assert_allclose(found.similarity, similarity[np.arange(80), found.representative], atol=1e-5)
     members = np.bincount(found.group[found.group >= 0])
@@ -72,17 +70,14 @@ def test_similarity_is_the_cosine_of_what_leaving_out_does():
     np.testing.assert_allclose(found, exact, atol=0.15)
 
 
-def test_random_directions_and_the_large_form_stand_for_the_whole(monkeypatch):
+def test_random_directions_and_the_large_form_stand_for_the_whole():
     X, y = clusters(200, n_classes=4, d=6)
     exact = similarities(X, y)
-    monkeypatch.setattr("lsi.analysis.redundancy.DIRECTIONS", 20)
-    rough = similarities(X, y)
+    rough = similarities(X, y, n_directions=20)
     error = np.abs(rough - exact)
     # The standard error that the module states, (1 − s²) / √R, with room for the largest of 20,000 pairs.
     assert (error < 6 * (1 - exact**2) / np.sqrt(20) + 0.02).all()
-    monkeypatch.setattr("lsi.analysis.redundancy.DIRECTIONS", 512)
-    monkeypatch.setattr("lsi.analysis.redundancy.LARGEST", 1)
-    product = similarities(X, y)
+    product = similarities(X, y, largest=1)
     assert np.corrcoef(product.ravel(), exact.ravel())[0, 1] > 0.7
 
 

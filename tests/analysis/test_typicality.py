@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.analysis.tables import random_table, table
+from tests.analysis.tables import random_table, scored, table
 
 from lsi.analysis.typicality import REASONS, typicality
 from lsi.errors import InputError
@@ -19,7 +19,7 @@ def one_of_each():
 
 
 def test_every_reason_is_found():
-    reasons = typicality(one_of_each())["reason"]
+    reasons = typicality(scored(one_of_each()))["reason"]
     assert reasons[:11].eq("typical").all()
     assert reasons[11:].tolist() == ["mislabeled", "hard", "rare", "hard", "redundant"]
 
@@ -27,19 +27,19 @@ def test_every_reason_is_found():
 def test_a_calibrated_probability_decides_about_labels():
     given = one_of_each()
     calibrated = given.assign(wrong_probability=np.where(given.index == 3, 0.8, 0.1))
-    reasons = typicality(calibrated)["reason"]
+    reasons = typicality(scored(calibrated))["reason"]
     assert reasons[reasons == "mislabeled"].index.tolist() == [3]
 
 
 def test_a_sample_that_sharpens_is_rare_without_leverage_too():
     given = table([1, 1, 1, 1, 5.0], list("ababa"), probability=[0.9, 0.9, 0.9, 0.9, 0.85])
     given = given.assign(leverage=np.nan, covariance_term=[0, 0, 0, 0, 4.0])
-    assert typicality(given)["reason"].iloc[4] == "rare"
+    assert typicality(scored(given))["reason"].iloc[4] == "rare"
 
 
 def test_ranks_and_shares():
     given = table([0.3, 0.1, 0.2, 0.0], list("aabb"), covariance_term=[0.15, 0.0, 0.2, 0.0])
-    found = typicality(given)
+    found = typicality(scored(given))
     assert found["rank"].tolist() == [4, 2, 3, 1]
     assert found["rank_in_class"].tolist() == [2, 1, 2, 1]
     assert found["quantile"].tolist() == [1.0, 0.5, 0.75, 0.25]
@@ -50,15 +50,15 @@ def test_ranks_and_shares():
 def test_the_order_of_rows_does_not_matter():
     given = random_table(50)
     mixed = given.sample(frac=1.0, random_state=1)
-    left = typicality(given).set_index("sample_id")
-    right = typicality(mixed.reset_index(drop=True)).set_index("sample_id").loc[left.index]
+    left = typicality(scored(given)).set_index("sample_id")
+    right = typicality(scored(mixed)).set_index("sample_id").loc[left.index]
     assert (left == right).all(axis=None)
     assert set(left["reason"]) <= set(REASONS)
 
 
 def test_without_classes_no_label_is_suspected():
     given = table([1.0, 2.0, 3.0], [0.5, 1.5, 2.5], [0.4, 1.6, 0.1], [0.9, 0.9, 0.01])
-    found = typicality(given, "regression")
+    found = typicality(scored(given, task="regression"))
     assert "mislabeled" not in set(found["reason"])
     assert found["rank_in_class"].tolist() == found["rank"].tolist()
 
@@ -66,4 +66,4 @@ def test_without_classes_no_label_is_suspected():
 @pytest.mark.parametrize("lsi", [[], [1.0, np.nan]])
 def test_nothing_is_said_about_nothing(lsi):
     with pytest.raises(InputError, match=r"no scored samples|not finite"):
-        typicality(table(lsi, ["a"] * len(lsi)))
+        typicality(scored(table(lsi, ["a"] * len(lsi))))

@@ -28,7 +28,7 @@ def compute(tmp_path, *arguments, code=0):
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / "photos"
-    pixels, _ = makers.pictures(24)
+    pixels, _ = makers.pictures(24, side=8)
     for k in range(24):
         (folder / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
         (folder / "ab"[k % 2] / f"{k:02}.png").write_bytes(makers.encoded_image(pixels[k]))
@@ -42,7 +42,7 @@ def test_a_folder_of_images_with_an_encoder(tmp_path, photos):
     assert scores.manifest["encoder"]["encoder"] == encoder
     assert scores.manifest["timings"]["encode"] > 0
     raw = compute(tmp_path, "--dataset", str(photos), "--encoder", "raw")
-    assert raw.manifest["data"]["n_features"] == 32 * 32 * 3
+    assert raw.manifest["data"]["n_features"] == 8 * 8 * 3
 
 
 def test_broken_images_are_named_or_counted(tmp_path, photos, capsys):
@@ -157,7 +157,7 @@ def test_cache_ls_and_rm(tmp_path, photos, capsys):
     assert "raw" in out
     assert main(["cache", "ls", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
-    assert (entry["rows"], entry["dim"]) == (24, 3072)
+    assert (entry["rows"], entry["dim"]) == (24, 192)
     assert main(["cache", "rm"]) == 2
     assert main(["cache", "rm", "nope"]) == 2
     assert main(["cache", "rm", "--incomplete"]) == 0

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 import lsi
-from lsi.cli import compute, job, main
+from lsi.cli import job, main
+from lsi.cli.inputs import settings
 from lsi.cli.inputs.options import MethodOptions
 from lsi.errors import InputError
 
@@ -107,7 +108,7 @@ def test_existing_scores_are_kept_unless_overwrite_is_given(finished, capsys, mo
     where = ["--output", str(finished[1] / "scores")]
     before = (finished[1] / "scores" / "manifest.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(compute, "run", lambda *_, **__: pytest.fail("work was done before the check"))
+        patch.setattr(job, "run", lambda *_, **__: pytest.fail("work was done before the check"))
         assert main([*QUICK, *where]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (finished[1] / "scores" / "manifest.json").read_bytes() == before
@@ -140,12 +141,12 @@ def test_overwrite_replaces(tmp_path):
         (["--dataset", "wine", "--tol", "-1"], "tol"),
         (["--dataset", "wine", "--method", "newton", "--epochs", "3"], "--method retrain"),
         (["--dataset", "wine", "--method", "retrain", "--solver", "dense"], "--method newton"),
-        (["--dataset", "wine", "--output", "s", "--report", "s/report.html"], "Put it beside"),
+        (["--dataset", "wine", "--output", "s", "--report", "s/report.html"], "Put it next to"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compute, "run", lambda *_, **__: pytest.fail("work was done before the check"))
+    monkeypatch.setattr(job, "run", lambda *_, **__: pytest.fail("work was done before the check"))
     assert main(["compute", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -221,14 +222,14 @@ def test_settings_of_retrain_choose_it(capsys):
     ],
 )
 def test_options_make_the_method(options, expected):
-    assert job.build_method(MethodOptions(**options)) == expected()
+    assert settings.build_method(MethodOptions(**options)) == expected()
 
 
 @pytest.mark.parametrize(("given", "taken"), [(None, True), (True, True), (False, False), (0, False), (9, 9)])
 def test_audit_option(given, taken):
-    assert job.audit_size(given) is taken or job.audit_size(given) == taken
+    assert settings.audit_size(given) is taken or settings.audit_size(given) == taken
 
 
 def test_mixed_settings_name_the_way_out():
     with pytest.raises(InputError, match="--epochs, --lr: settings of the method retrain"):
-        job.build_method(MethodOptions(method="newton", epochs=1, lr=0.1))
+        settings.build_method(MethodOptions(method="newton", epochs=1, lr=0.1))

@@ -5,9 +5,9 @@ import json
 import pytest
 
 import lsi
-from lsi.cli import job, main
+from lsi.cli import main
 from lsi.cli.inputs.options import MethodOptions, ProbeOptions
-from lsi.cli.inputs.targets import build_probe
+from lsi.cli.inputs.settings import build_method, build_probe
 
 QUICK = ["compute", "--dataset", "wine", "--standardise", "--subset", "4", "--epochs", "5", "--no-audit"]
 
@@ -23,10 +23,10 @@ def test_a_network_is_trained_and_saved(tmp_path, capsys):
 
 
 def test_settings_choose_what_they_belong_to():
-    method = job.build_method(MethodOptions(noise_multiplier=0.5, train_batch_size=16, schedule="cosine"))
+    method = build_method(MethodOptions(noise_multiplier=0.5, train_batch_size=16, schedule="cosine"))
     assert method == lsi.Retrain(optimizer=lsi.DPSGD(noise_multiplier=0.5), batch_size=16, schedule="cosine")
-    assert job.build_method(MethodOptions(rho=0.1)) == lsi.Retrain(optimizer=lsi.SAM(rho=0.1))
-    assert job.build_method(MethodOptions(optimizer="adam")) == lsi.Retrain(optimizer="adam")
+    assert build_method(MethodOptions(rho=0.1)) == lsi.Retrain(optimizer=lsi.SAM(rho=0.1))
+    assert build_method(MethodOptions(optimizer="adam")) == lsi.Retrain(optimizer="adam")
     assert build_probe(ProbeOptions(), "classification") == lsi.LinearProbe()
     network = build_probe(ProbeOptions(probe="mlp", weight_decay=0.1), "classification")
     assert network.describe() == lsi.MLPProbe(weight_decay=0.1).describe()

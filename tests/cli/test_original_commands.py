@@ -2,15 +2,15 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tests import makers
 
 import lsi
-from lsi.cli import job, main
+from lsi.cli import main
 from lsi.cli.inputs.options import MethodOptions
+from lsi.cli.inputs.settings import build_method
 from lsi.errors import InputError
 
 pytest.importorskip("transformers", reason="needs the extra `encoders`")
@@ -158,7 +158,6 @@ def test_without_archive_and_network_the_error_says_what_to_do(monkeypatch, tmp_
 
 
 def test_one_seed_and_one_batch_choose_nothing():
-    assert job.build_method(MethodOptions(n_seeds=1, num_batches=1)) == lsi.Newton()
+    assert build_method(MethodOptions(n_seeds=1, num_batches=1)) == lsi.Newton()
     with pytest.raises(InputError, match="--n-seeds"):
-        job.build_method(MethodOptions(method="newton", n_seeds=3))
-    assert Path(job.__file__).name == "job.py"
+        build_method(MethodOptions(method="newton", n_seeds=3))

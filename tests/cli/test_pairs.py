@@ -47,6 +47,9 @@ def test_mismatched_pairs_are_planted_and_reported(tmp_path, arrays, capsys):
     table = scores.to_frame()
     assert table["corrupted"].sum() == 6
     assert (table["corrupted"] == (table["original_label"] != table["label"])).all()
+    assert scores.manifest["corruption"] == {
+        "kind": "mismatched pairs", "rate": 0.2, "seed": 0, "n_corrupted": 6,
+    }  # fmt: skip
     assert "<0>" not in page.read_text(encoding="utf-8")
     assert main(["show", str(tmp_path / "scores")]) == 0
     assert "likely partner" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 
 import lsi
 from lsi.cli.app import DONE, MISUSED, main
-from lsi.planning.cost import parse_size
+from lsi.system.text import parse_size
 
 SIZE = ["--n-samples", "50000", "--n-features", "512", "--n-classes"]
 

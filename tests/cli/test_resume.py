@@ -53,8 +53,8 @@ def test_an_interrupted_command_goes_on_and_leaves_nothing_behind(tmp_path, monk
     err = capsys.readouterr().err
     kept = str(tmp_path / "scores.unfinished")
     assert err.endswith(
-        f"interrupted: 2 of 3 blocks of leave-one-out are kept in {kept!r}. Start the same again to go on "
-        "from there.\n"
+        f"interrupted: 2 of 3 blocks of leave-one-out are kept in {kept!r}. Start the same run again to "
+        "continue from there.\n"
     )
     assert names(tmp_path) == ["scores.unfinished"]
     assert main(command) == 0
@@ -166,13 +166,13 @@ def test_no_blocks_are_kept_where_none_are_wanted(tmp_path, monkeypatch):
 def test_blocks_and_scores_need_folders_of_their_own(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*WINE, "--output", "scores", "--checkpoint", place]) == 2
-    assert "folders of their own" in capsys.readouterr().err
+    assert "need separate folders" in capsys.readouterr().err
     assert names(tmp_path) == []
 
 
 def test_contradictions_are_refused(tmp_path, capsys):
     assert main([*WINE, "--checkpoint", str(tmp_path / "kept"), "--no-checkpoint"]) == 2
-    assert "choose one of them" in capsys.readouterr().err
+    assert "exclude each other" in capsys.readouterr().err
     for wrong in (["--redundancy"], ["--report", str(tmp_path / "page.html")]):
         assert main([*WINE, "--shard", "1/2", *wrong]) == 2
         assert wrong[0] in capsys.readouterr().err
@@ -296,7 +296,7 @@ def test_parts_are_merged_to_the_whole(tmp_path, capsys, whole):
     assert main(["merge", *parts, "--output", str(tmp_path / "scores")]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["merge", str(tmp_path / "scores")]) == 2
-    assert "no part of a run" in capsys.readouterr().err
+    assert "is not part of a run" in capsys.readouterr().err
     assert main(["merge"]) == 2
     assert main(["merge", str(tmp_path / "nowhere")]) == 2
 

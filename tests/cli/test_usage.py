@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +107,40 @@ def run_python(code, **options):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options)
 
 
+def test_python_dash_m_is_the_command():
+    words = [sys.executable, "-m", "lsi", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, app._version())
+
+
+def every_command(group=app.app, path=()):
+    """Yield `(names, command)` of every command and sub-command."""
+    for name in group:
+        if name.startswith("-"):
+            continue
+        command = group[name]
+        if any(not inner.startswith("-") for inner in command):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = {" ".join(names): command for names, command in every_command()}
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(name):
+    """Every command stands in the guide, and every parameter has a help text of its own."""
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    assert f"lsi {name}" in pages
+    command = COMMANDS[name]
+    assert command.help.strip()
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if argument.show:
+            assert (argument.parameter.help or "").strip(), f"lsi {name} {argument.name} has no help text"
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from lsi.cli import main; main(['compute', '--help']); "
@@ -124,7 +159,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 def test_a_poor_terminal_encoding_is_no_error():
-    code = "import sys; from lsi.cli import main; sys.exit(main(['show', 'nicht\u2014da']))"
+    code = "import sys; from lsi.cli import main; sys.exit(main(['nicht\u2014da']))"
     done = run_python(code, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 2
     assert "nicht?da" in done.stderr

@@ -44,7 +44,7 @@ def test_safetensors(tmp_path):
     with pytest.raises(InputError, match="lacks 'y'"):
         load_samples(tmp_path / "d.safetensors")
     (tmp_path / "d.safetensors").write_bytes(b"junk")
-    with pytest.raises(InputError, match="no readable"):
+    with pytest.raises(InputError, match="not a readable"):
         load_samples(tmp_path / "d.safetensors")
 
 

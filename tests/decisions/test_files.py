@@ -75,7 +75,7 @@ def test_a_sample_stays_if_both_files_keep_it():
     [
         (Decisions(remove=frozenset(["zz"])), "1 ids are not in the dataset: 'zz'"),
         (Decisions(given={"a": "1"}), "another version of the dataset"),
-        (Decisions(relabel={"a": "dog"}), "no class of the dataset"),
+        (Decisions(relabel={"a": "dog"}), "is not a class of the dataset"),
         (Decisions(rows=np.array([9])), "names row 9"),
         (Decisions(rows=np.array([0.5])), "whole numbers"),
     ],
@@ -95,18 +95,18 @@ def test_ids_must_be_unique():
     [
         ("d.json", "{", "cannot be read"),
         ("d.json", '{"format": "other"}', "neither decisions nor a selection"),
-        ("d.json", '{"format": "lsi-decisions", "version": 2}', "reads 1"),
+        ("d.json", '{"format": "lsi-decisions", "version": 2}', "reads version 1"),
         ("d.json", '{"format": "lsi-selection", "version": 1}', "cannot be read"),
         ("d.csv", "id,decision\nx,remove\n", "no column sample_id"),
         ("d.csv", "sample_id,decision\nx,delete\n", "'delete'"),
         ("d.csv", "sample_id,decision\nx,accept\n", "suggests none"),
         ("d.npy", "no array", "cannot be read"),
-        ("d.xlsx", "", "decisions are .json"),
+        ("d.xlsx", "", "decisions are read from .json"),
     ],
 )
 def test_files_that_are_none(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_decisions(tmp_path / name)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         read_decisions(tmp_path / "missing.json")

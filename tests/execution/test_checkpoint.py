@@ -149,7 +149,7 @@ def test_what_is_gone_on_from_is_said(tmp_path, monkeypatch):
     said = []
     score(checkpoint=Checkpoint(tmp_path / "kept", said.append))
     assert said == [
-        f"going on from what is kept in {str(tmp_path / 'kept')!r}: 2 finished blocks",
+        f"continuing from what is kept in {str(tmp_path / 'kept')!r}: 2 finished blocks",
         "leave-one-out: 2 of 4 blocks are done already",
     ]
 
@@ -208,7 +208,7 @@ def test_another_version_is_refused(finished, monkeypatch):
 
 def test_other_code_of_the_same_version_is_refused(finished, monkeypatch):
     monkeypatch.setattr("lsi.run.key._code", lambda: "f00")
-    with pytest.raises(InputError, match="different are: code"):
+    with pytest.raises(InputError, match="which differs in code"):
         score(checkpoint=finished)
 
 
@@ -271,7 +271,7 @@ def test_a_damaged_block_counts_as_not_done(damage, tmp_path, monkeypatch):
     path = tmp_path / "kept" / "fit.block"
     assert store.get("fit")["theta"].tolist() == list(range(6))
     path.write_bytes(DAMAGES[damage](path.read_bytes(), store))
-    with pytest.warns(UserWarning, match=r"fit\.block' is damaged, and is done again"):
+    with pytest.warns(UserWarning, match=r"fit\.block' is damaged, and is computed again"):
         assert store.get("fit") is None
     store.put("fit", {"theta": np.arange(3.0)})
     assert store.get("fit")["theta"].tolist() == [0, 1, 2]
@@ -287,7 +287,7 @@ def test_blocks_of_another_run_do_not_count(tmp_path):
         store.close()
     (tmp_path / "kept1" / "fit.block").replace(tmp_path / "kept2" / "fit.block")
     store.open({"a": 2})
-    with pytest.warns(UserWarning, match="done again"):
+    with pytest.warns(UserWarning, match="computed again"):
         assert store.get("fit") is None
     store.close()
     (tmp_path / "kept2" / "run.json").unlink()
@@ -300,7 +300,7 @@ def test_a_damaged_block_is_done_again_to_the_same_bytes(tmp_path):
     for name in ("leave-one-out-000002", "fit", "audit-000000"):
         path = tmp_path / "kept" / f"{name}.block"
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="is damaged, and is done again"):
+    with pytest.warns(UserWarning, match="is damaged, and is computed again"):
         again = score(checkpoint=tmp_path / "kept")
     assert content(again, tmp_path / "a") == content(score(), tmp_path / "b")
 
@@ -335,7 +335,7 @@ def foreign_file(folder):
 def foreign_link(folder):
     folder.mkdir()
     (folder.parent / "precious").write_text("years of work")
-    (folder / "fit.tmp").symlink_to(folder.parent / "precious")
+    (folder / ".lsi-0123456789ab.block").symlink_to(folder.parent / "precious")
 
 
 def foreign_draft(folder):
@@ -366,8 +366,10 @@ def test_a_checkpoint_that_is_a_file_is_refused(tmp_path):
 def test_what_a_killed_run_was_writing_goes(tmp_path):
     store = Checkpoint(tmp_path / "kept")
     store.open({"a": 1})
-    (tmp_path / "kept" / "fit.tmp").write_bytes(b"half")
+    for name in (".lsi-0123456789ab.block", ".lsi-0123456789ab.json"):
+        (tmp_path / "kept" / name).write_bytes(b"half")
     store.close()
+    assert is_checkpoint(tmp_path / "kept")
     store.open({"a": 1})
     assert sorted(os.listdir(tmp_path / "kept")) == ["run.json", "run.lock"]
     store.put("fit", {"theta": np.zeros(1)})
@@ -405,6 +407,6 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match=r"disk is full.*1 of 4 blocks of leave-one-out are kept"):
             score(checkpoint=tmp_path / "kept")
-    assert not list((tmp_path / "kept").glob("*.tmp"))
+    assert not list((tmp_path / "kept").glob(".lsi-*"))
     resumed = score(checkpoint=tmp_path / "kept")
     assert content(resumed, tmp_path / "a") == content(score(), tmp_path / "b")

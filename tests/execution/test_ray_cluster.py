@@ -17,7 +17,7 @@ import lsi.execution.ray_cluster
 from lsi.data.items import ArrayItems, FileItems
 from lsi.errors import ConvergenceError, InputError
 from lsi.execution.work import Here, Work
-from lsi.features import FeatureCache, chunks, encode
+from lsi.features import FeatureCache, chunks, encode_items
 from lsi.features.encoders.base import Encoder
 from lsi.label_noise.estimate import estimate_label_noise
 
@@ -141,13 +141,13 @@ def pictures(folder, broken=()):
 def test_pictures_are_encoded_in_workers(cluster, tmp_path):
     (tmp_path / "images").mkdir()
     items, encoder = pictures(tmp_path / "images", broken=[9]), Shades()
-    here = encode(items, encoder, FeatureCache(tmp_path / "here"), skip_broken=True)
-    there = encode(items, encoder, FeatureCache(tmp_path / "there"), skip_broken=True, cluster=cluster)
+    here = encode_items(items, encoder, FeatureCache(tmp_path / "here"), skip_broken=True)
+    there = encode_items(items, encoder, FeatureCache(tmp_path / "there"), skip_broken=True, cluster=cluster)
     np.testing.assert_array_equal(there.features, here.features)
     assert here.broken == there.broken and list(here.broken) == [9]
     assert np.isfinite(np.delete(here.features, 9, axis=0)).all()
     with pytest.raises(InputError, match=r"09\.png.*--skip-broken"):
-        encode(items, encoder, FeatureCache(tmp_path / "strict"), cluster=cluster)
+        encode_items(items, encoder, FeatureCache(tmp_path / "strict"), cluster=cluster)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
@@ -160,8 +160,8 @@ def test_pretrained_encoders_give_the_same_bytes_in_workers(cluster, tmp_path, k
     texts = ["good film", "the very bad plot", "a", "bad film a good plot"] * 20
     items = pictures(tmp_path / "images") if kind == "image" else ArrayItems("text", texts)
     encoder = build_encoder(kind, str(folder), batch_size=4)
-    here = encode(items, encoder, FeatureCache(tmp_path / "here"))
-    there = encode(items, encoder, FeatureCache(tmp_path / "there"), cluster=cluster)
+    here = encode_items(items, encoder, FeatureCache(tmp_path / "here"))
+    there = encode_items(items, encoder, FeatureCache(tmp_path / "there"), cluster=cluster)
     assert np.ptp(here.features, axis=0).max() > 0
     np.testing.assert_array_equal(there.features, here.features)
 
@@ -183,10 +183,10 @@ def test_an_interrupted_encoding_goes_on_anywhere(cluster, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="go on"):
-        encode(items, encoder, cache, cluster=cluster, progress=interrupt)
-    found = encode(items, encoder, cache)
+        encode_items(items, encoder, cache, cluster=cluster, progress=interrupt)
+    found = encode_items(items, encoder, cache)
     assert found.record["rows_already_there"] == 12
-    whole = encode(items, encoder, FeatureCache(tmp_path / "whole"))
+    whole = encode_items(items, encoder, FeatureCache(tmp_path / "whole"))
     np.testing.assert_array_equal(found.features, whole.features)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from lsi.data.items import ArrayItems
 from lsi.errors import InputError, OutputError
-from lsi.features import FeatureCache, encode, encoding
+from lsi.features import FeatureCache, encode_items
 from lsi.features.encoders.base import Encoder
 
 
@@ -48,17 +48,17 @@ def cache(tmp_path):
 
 def test_features_are_made_once(cache):
     first, again = Letters(), Letters()
-    np.testing.assert_array_equal(encode(items(), first, cache).features, EXPECTED)
-    found = encode(items(), again, cache)
+    np.testing.assert_array_equal(encode_items(items(), first, cache).features, EXPECTED)
+    found = encode_items(items(), again, cache)
     np.testing.assert_array_equal(found.features, EXPECTED)
     assert (first.seen, again.seen) == (30, 0)
     assert found.record["rows_already_there"] == 30
 
 
 def test_other_content_is_another_entry(cache):
-    encode(items(), Letters(), cache)
+    encode_items(items(), Letters(), cache)
     changed = Letters()
-    encode(items([*TEXTS[:-1], "other"]), changed, cache)
+    encode_items(items([*TEXTS[:-1], "other"]), changed, cache)
     assert changed.seen == 30
     assert len(cache.entries()) == 2
 
@@ -66,31 +66,31 @@ def test_other_content_is_another_entry(cache):
 @pytest.mark.parametrize("chunk", [4, 7])
 def test_an_interrupted_run_goes_on(cache, chunk):
     with pytest.raises(RuntimeError):
-        encode(items(), Letters(fail_at=17), cache)
+        encode_items(items(), Letters(fail_at=17), cache)
     (entry,) = cache.entries()
     assert (entry.rows, entry.total, entry.encoder) == (16, 30, "letters")
     second = Letters(chunk=chunk)
-    found = encode(items(), second, cache)
+    found = encode_items(items(), second, cache)
     np.testing.assert_array_equal(found.features, EXPECTED)
     assert (second.seen, found.record["rows_already_there"]) == (14, 16)
 
 
 def test_rows_behind_the_last_safe_one_are_forgotten(cache):
     with pytest.raises(RuntimeError):
-        encode(items(), Letters(fail_at=17), cache)
+        encode_items(items(), Letters(fail_at=17), cache)
     folder = cache.folder / cache.entries()[0].key
     with (folder / "features.npy.part").open("ab") as file:
         file.write(b"\xff" * 21)
-    np.testing.assert_array_equal(encode(items(), Letters(), cache).features, EXPECTED)
+    np.testing.assert_array_equal(encode_items(items(), Letters(), cache).features, EXPECTED)
 
 
 @pytest.mark.parametrize("damage", ["shorter", "header", "journal", "manifest"])
 def test_damage_is_never_taken_for_features(cache, damage):
     if damage == "manifest":
-        encode(items(), Letters(), cache)
+        encode_items(items(), Letters(), cache)
     else:
         with pytest.raises(RuntimeError):
-            encode(items(), Letters(fail_at=17), cache)
+            encode_items(items(), Letters(fail_at=17), cache)
     folder = cache.folder / cache.entries()[0].key
     part = folder / "features.npy.part"
     if damage == "shorter":
@@ -102,20 +102,20 @@ def test_damage_is_never_taken_for_features(cache, damage):
     else:
         np.save(folder / "features.npy", EXPECTED[:5])
     second = Letters()
-    np.testing.assert_array_equal(encode(items(), second, cache).features, EXPECTED)
+    np.testing.assert_array_equal(encode_items(items(), second, cache).features, EXPECTED)
     assert second.seen == 30
 
 
 def test_broken_items_are_named_or_left_out(cache):
     texts = [*TEXTS[:9], "  ", *TEXTS[10:]]
     with pytest.raises(InputError, match=r"sample 9: the text is empty.*--skip-broken"):
-        encode(items(texts), Letters(), cache)
-    found = encode(items(texts), Letters(), cache, skip_broken=True)
+        encode_items(items(texts), Letters(), cache)
+    found = encode_items(items(texts), Letters(), cache, skip_broken=True)
     assert found.broken == {9: "the text is empty"}
     assert np.isnan(found.features[9]).all()
     np.testing.assert_array_equal(np.delete(found.features, 9, axis=0), np.delete(EXPECTED, 9, axis=0))
     with pytest.raises(InputError, match="sample 9"):
-        encode(items(texts), Letters(), cache)
+        encode_items(items(texts), Letters(), cache)
 
 
 def test_features_that_are_not_finite_are_refused_and_not_kept(cache):
@@ -124,14 +124,14 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(cache):
             return super().forward(inputs) * torch.inf
 
     with pytest.raises(InputError, match="not finite"):
-        encode(items(), Broken(), cache)
-    np.testing.assert_array_equal(encode(items(), Letters(), cache).features, EXPECTED)
+        encode_items(items(), Broken(), cache)
+    np.testing.assert_array_equal(encode_items(items(), Letters(), cache).features, EXPECTED)
 
 
 def run_in_process(folder, barrier, results):
     encoder = Letters()
     barrier.wait()
-    found = encode(items(), encoder, FeatureCache(folder))
+    found = encode_items(items(), encoder, FeatureCache(folder))
     results.put((encoder.seen, found.features.tolist()))
 
 
@@ -150,16 +150,16 @@ def test_two_processes_share_the_work(tmp_path):
 
 def test_waiting_for_another_process_is_said(cache):
     with pytest.raises(RuntimeError):
-        encode(items(), Letters(fail_at=3), cache)
+        encode_items(items(), Letters(fail_at=3), cache)
     key = cache.entries()[0].key
     said = threading.Event()
     with cache.open(key):
         thread = threading.Thread(
-            target=encode, args=(items(), Letters(), cache), kwargs={"on_wait": said.set}
+            target=encode_items, args=(items(), Letters(), cache), kwargs={"on_wait": said.set}
         )
         thread.start()
         assert said.wait(timeout=30)
-        with pytest.raises(InputError, match="another process"):
+        with pytest.raises(OutputError, match="another process"):
             cache.remove(key)
     thread.join(timeout=30)
     assert cache.entries()[0].rows == 30
@@ -170,7 +170,7 @@ def test_a_full_disk_is_said_before_the_work(cache, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(OutputError, match="--cache-dir"):
-        encode(items(), Letters(), cache)
+        encode_items(items(), Letters(), cache)
 
 
 NUMBERS = [str(k) for k in range(3000)]
@@ -179,7 +179,7 @@ NUMBERS = [str(k) for k in range(3000)]
 def fill_a_small_disk(folder, results):
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
     try:
-        encode(items(NUMBERS), Letters(chunk=100), FeatureCache(folder))
+        encode_items(items(NUMBERS), Letters(chunk=100), FeatureCache(folder))
     except OutputError as error:
         results.put(str(error))
 
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path):
     process.start()
     assert "What was encoded so far is kept" in results.get(timeout=60)
     process.join(timeout=60)
-    found = encode(items(NUMBERS), Letters(chunk=100), FeatureCache(tmp_path))
+    found = encode_items(items(NUMBERS), Letters(chunk=100), FeatureCache(tmp_path))
     np.testing.assert_array_equal(found.features[:, 0], [len(text) for text in NUMBERS])
 
 
@@ -201,8 +201,8 @@ def encode_slowly(folder, report):
             time.sleep(0.01)
             return super().forward(inputs)
 
-    encoding._KEEP_EVERY = 0.0
-    encode(items(), Slow(chunk=2), FeatureCache(folder), progress=lambda *step: report.send(step[1]))
+    tell = lambda *step: report.send(step[1])  # noqa: E731
+    encode_items(items(), Slow(chunk=2), FeatureCache(folder), progress=tell, keep_every=0.0)
 
 
 def test_killed_runs_resume_to_the_same_features(tmp_path):
@@ -221,7 +221,7 @@ def test_killed_runs_resume_to_the_same_features(tmp_path):
     assert reached == sorted(reached)
     assert 20 <= reached[-1] <= 30
     last = Letters()
-    np.testing.assert_array_equal(encode(items(), last, cache).features, EXPECTED)
+    np.testing.assert_array_equal(encode_items(items(), last, cache).features, EXPECTED)
     assert last.seen == 30 - reached[-1]
 
 
@@ -230,15 +230,15 @@ def test_an_end_between_the_last_row_and_the_manifest_loses_nothing(cache, monke
         "lsi.features.growing.Growing._seal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
-        encode(items(), Letters(), cache)
+        encode_items(items(), Letters(), cache)
     monkeypatch.undo()
     second = Letters()
-    np.testing.assert_array_equal(encode(items(), second, cache).features, EXPECTED)
+    np.testing.assert_array_equal(encode_items(items(), second, cache).features, EXPECTED)
     assert second.seen == 0
 
 
 def test_entries_can_be_removed_by_the_beginning_of_their_key(cache):
-    encode(items(), Letters(), cache, name="data")
+    encode_items(items(), Letters(), cache, name="data")
     (entry,) = cache.entries()
     assert (entry.data, entry.dim, entry.rows) == ("data", 2, 30)
     with pytest.raises(InputError, match="no entry begins"):
@@ -248,7 +248,7 @@ def test_entries_can_be_removed_by_the_beginning_of_their_key(cache):
 
 
 def test_the_manifest_says_what_the_features_are_of(cache):
-    encode(items(), Letters(), cache, name="data")
+    encode_items(items(), Letters(), cache, name="data")
     manifest = json.loads((cache.folder / cache.entries()[0].key / "manifest.json").read_text())
     assert manifest["key"] == {"encoder": "letters"}
     assert manifest["shape"] == [30, 2]

@@ -6,7 +6,7 @@ from tests import makers
 from lsi.data.decode import Audio
 from lsi.data.items import ArrayItems
 from lsi.errors import InputError
-from lsi.features import FeatureCache, build_encoder, encode
+from lsi.features import FeatureCache, build_encoder, encode_items
 from lsi.features.encoders import pool
 
 pytest.importorskip("transformers", reason="needs the extra `encoders`")
@@ -94,10 +94,10 @@ def test_wav_files_are_read(tmp_path):
     soundfile.write(tmp_path / "x.wav", wave, 8000)
     encoder = build_encoder("audio", str(makers.tiny_wav2vec(tmp_path / "m")))
     items = ArrayItems("audio", [tmp_path / "x.wav", (tmp_path / "x.wav").read_bytes()])
-    found = encode(items, encoder, FeatureCache(tmp_path / "cache")).features
+    found = encode_items(items, encoder, FeatureCache(tmp_path / "cache")).features
     np.testing.assert_allclose(found[0], found[1])
-    with pytest.raises(InputError, match="no readable recording"):
-        encode(ArrayItems("audio", [b"RIFF junk"]), encoder, FeatureCache(tmp_path / "cache"))
+    with pytest.raises(InputError, match="not a readable recording"):
+        encode_items(ArrayItems("audio", [b"RIFF junk"]), encoder, FeatureCache(tmp_path / "cache"))
 
 
 def test_half_precision_is_near(tmp_path):

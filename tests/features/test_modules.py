@@ -77,5 +77,5 @@ def test_empty_loaders_and_unknown_settings_are_refused():
         lsi.extract_features(nn.Identity(), loader(), pooling="sum")
     with pytest.raises(InputError, match="precision="):
         lsi.extract_features(nn.Identity(), loader(), precision="int8")
-    with pytest.raises(InputError, match="one class a sample"):
+    with pytest.raises(InputError, match="one class for each sample"):
         lsi.extract_features(nn.Identity(), [(X, torch.eye(23))])

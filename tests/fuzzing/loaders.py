@@ -20,13 +20,13 @@ from PIL import Image
 from tests.fuzzing.engine import Target
 from tests.fuzzing.mutate import mutate_json
 
-from lsi.cli.inputs.choose import with_labels
 from lsi.cli.inputs.options import ProbeOptions
-from lsi.cli.inputs.targets import build_probe
+from lsi.cli.inputs.settings import build_probe
 from lsi.data import SourceOptions, load_samples, read_transition
 from lsi.data.corruption.human import human_labels
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.pairs import holds_pairs, load_pairs
+from lsi.data.subsets import drop_unlabelled
 from lsi.data.targets import choose_task, with_targets
 from lsi.decisions.files import by_row, read_decisions
 from lsi.errors import InputError
@@ -43,7 +43,7 @@ IDS = np.array([f"id-{k}" for k in range(N)])
 
 def use_samples(samples):
     """Do with samples what a run does before the first computation; items are decoded."""
-    samples = with_labels(samples, skip=True)
+    samples = drop_unlabelled(samples, allowed=True)
     task = choose_task(None, samples)
     samples = with_targets(samples, task)
     if samples.features is not None:

@@ -14,6 +14,7 @@ from lsi.data.corruption.labels import corrupt_labels
 from lsi.errors import InputError
 from lsi.label_noise.estimate import estimate_label_noise, scaled
 from lsi.label_noise.stage import worthwhile
+from lsi.validation.problem import Shape
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_unusable_top(top):
 
 
 def test_what_is_too_large_is_left_to_the_user():
-    assert worthwhile(50_000, 512, 10, 50_000)
-    assert worthwhile(1797, 64, 10, 5)
-    assert not worthwhile(50_000, 512, 10, 100)  # all samples would be fitted for the sake of few
-    assert not worthwhile(1_280_000, 2048, 1000, 1_280_000)
+    assert worthwhile(Shape(50_000, 513, 10, 50_000))
+    assert worthwhile(Shape(1797, 65, 10, 5))
+    assert not worthwhile(Shape(50_000, 513, 10, 100))  # all samples would be fitted for the sake of few
+    assert not worthwhile(Shape(1_280_000, 2049, 1000, 1_280_000))

@@ -121,16 +121,14 @@ def test_other_tasks_have_no_classes(make_scores, task):
         np.testing.assert_allclose(unpack(data["columns"]["label"]), frame["label"], rtol=1e-6)
 
 
-def test_a_long_run_keeps_both_ends_and_says_so(make_scores, monkeypatch):
-    monkeypatch.setattr(payload, "MOST_ROWS", 40)
-    monkeypatch.setattr(payload, "_KEPT_ENDS", 10)
+def test_a_long_run_keeps_both_ends_and_says_so(make_scores):
     scores = make_scores(n=100, audited=0)
-    data = payload.page_data(scores)
+    data = payload.page_data(scores, most_rows=50)
     kept = unpack(data["columns"]["lsi"])
-    assert len(kept) == data["n"] == 40
+    assert len(kept) == data["n"] == 50
     np.testing.assert_allclose(np.sort(kept)[:10], np.sort(scores.lsi)[:10], rtol=1e-6)
     np.testing.assert_allclose(np.sort(kept)[-10:], np.sort(scores.lsi)[-10:], rtol=1e-6)
-    assert "40 of 100" in payload.describes(data)
+    assert "50 of 100" in payload.describes(data)
     assert payload.describes(payload.page_data(make_scores(n=20))) == ""
 
 
@@ -160,11 +158,11 @@ def test_the_largest_groups_have_faces_and_the_highest_members_first():
         assert set(members[np.argsort(-lsi[members])][:size]) <= rows
 
 
-def test_faces_stay_within_their_budget(make_scores, make_samples, monkeypatch):
-    monkeypatch.setattr(faces, "FACE_BYTES", 3000)
-    assert faces.face_budget(10**9) <= faces.face_budget(0) == 3000
+def test_faces_stay_within_their_budget(make_scores, make_samples):
+    assert faces.face_budget(10**9, 3000) <= faces.face_budget(0, 3000) == 3000
+    assert faces.face_budget(10**9) < faces.face_budget(0) == faces.FACE_BYTES
     scores = make_scores()
-    data = payload.page_data(scores, make_samples(scores))
+    data = payload.page_data(scores, make_samples(scores), face_bytes=3000)
     assert 0 < len(data["faces"]["items"]) < 60
     assert len(script_json(data["faces"]["items"])) < 3000 + 100
 

@@ -88,9 +88,9 @@ def test_default_of_top_k(count, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([], [], [], None, 0.0), "one value a position"),
-        (([1], [1.0, 2.0], [1.0], None, 0.0), "one value a position"),
-        (([1], [1.0], [1.0], [1.0, 2.0], 0.0), "one value a position"),
+        (([], [], [], None, 0.0), "one value per position"),
+        (([1], [1.0, 2.0], [1.0], None, 0.0), "one value per position"),
+        (([1], [1.0], [1.0], [1.0, 2.0], 0.0), "one value per position"),
         (([1], [1.0], [1.0], None, 0.0, 2), "top_k must lie between 1 and 1"),
         (([1], [1.0], [1.0], None, 0.0, 0), "top_k must lie between 1 and 1"),
     ],

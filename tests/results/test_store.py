@@ -109,11 +109,11 @@ def replace_table(folder, content):
         (lambda folder: (folder / "scores.parquet").unlink(), "has no scores.parquet"),
         (
             lambda folder: (folder / "manifest.json").write_text('{"format'),
-            "damaged: manifest.json is no JSON",
+            "damaged: manifest.json is not JSON",
         ),
         (
             lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe\xfd"),
-            "damaged: manifest.json is no JSON",
+            "damaged: manifest.json is not JSON",
         ),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "not written by Scores.save"),
         (lambda folder: edit_manifest(folder, format="other"), "not written by Scores.save"),

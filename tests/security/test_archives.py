@@ -15,7 +15,7 @@ from tests.fuzzing.loaders import image_bytes, npy_bytes, table, table_bytes, zi
 from tests.makers import write_tar
 
 from lsi.data import SourceOptions, load_samples
-from lsi.data.archives import fetch as fetch_module
+from lsi.data.archives.fetch import Found, unpack
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.readers import table_files as tables_module
 from lsi.errors import InputError
@@ -48,7 +48,7 @@ def refused(options, message):
 )
 def test_a_path_that_climbs_out(options, tmp_path, name):
     write_tar(options.data_dir / "imagenette2-160.tgz", PICTURES | {name: b"x"})
-    refused(options, "leaves the folder")
+    refused(options, "out of its folder|leave the folder")
     assert not list(tmp_path.rglob("evil.txt"))
 
 
@@ -77,7 +77,7 @@ def test_links_and_devices(options, kind, target):
         entry = tarfile.TarInfo("imagenette2-160/train/n00")
         entry.type, entry.linkname = kind, target
         archive.addfile(entry)
-    refused(options, "leaves the folder")
+    refused(options, "out of its folder|leave the folder")
 
 
 def test_writing_through_a_link_of_the_archive(options, tmp_path):
@@ -90,7 +90,7 @@ def test_writing_through_a_link_of_the_archive(options, tmp_path):
         file = tarfile.TarInfo("imagenette2-160/train/evil.txt")
         file.size = 1
         archive.addfile(file, io.BytesIO(b"x"))
-    refused(options, "leaves the folder")
+    refused(options, "out of its folder|leave the folder")
     assert list(outside.iterdir()) == []
 
 
@@ -112,10 +112,13 @@ def test_a_bomb_of_zeros(options):
     refused(options, "a bomb")
 
 
-def test_a_bomb_of_many_members(options, monkeypatch):
-    monkeypatch.setattr(fetch_module, "_MOST_MEMBERS", 50)
-    write_tar(options.data_dir / "imagenette2-160.tgz", {f"imagenette2-160/{k}": b"" for k in range(60)})
-    refused(options, "a bomb")
+def test_a_bomb_of_many_members(tmp_path):
+    path = write_tar(tmp_path / "many.tgz", {f"many/{k}": b"" for k in range(60)})
+    with pytest.raises(InputError, match="a bomb"):
+        unpack(Found(path, ""), tmp_path / "out" / "many", most_members=59)
+    assert list((tmp_path / "out").iterdir()) == []
+    whole = unpack(Found(path, ""), tmp_path / "out" / "many", most_members=60)
+    assert len(list((whole / "many").iterdir())) == 60
 
 
 def test_a_cifar_member_of_terabytes(options):
@@ -131,7 +134,7 @@ def test_an_idx_bomb_is_not_unpacked(options):
     header = struct.pack(">4I", 0x803, 2, 2, 2)
     bomb = gzip.compress(header + bytes(200 << 20), compresslevel=9, mtime=0)
     (options.data_dir / "train-images-idx3-ubyte.gz").write_bytes(bomb)
-    with pytest.raises(InputError, match="too long"):
+    with pytest.raises(InputError, match="shorter or longer"):
         load_samples("fashion_mnist", options)
 
 
@@ -230,7 +233,7 @@ def test_numbers_too_large_for_any_type(tmp_path, number):
 
 def test_json_nested_ten_thousand_deep(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"label": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    with pytest.raises(InputError, match="no JSON"):
+    with pytest.raises(InputError, match="not JSON"):
         load_samples(str(tmp_path / "t.jsonl"))
 
 
@@ -284,7 +287,7 @@ def test_a_table_that_names_a_device_or_a_pipe(tmp_path):
     (tmp_path / "t.csv").write_text("label,image\na,/dev/zero\nb,pipe.png\n")
     samples = load_samples(str(tmp_path / "t.csv"))
     for payload in samples.items.take([0, 1]):
-        with pytest.raises(BrokenItem, match="no plain file"):
+        with pytest.raises(BrokenItem, match="not a plain file"):
             decode("image", payload)
     assert samples.items.fingerprint() == samples.items.fingerprint()
 

@@ -1,16 +1,23 @@
-"""Where scores cannot be saved: nothing half-written, nothing lost."""
+"""Files and folders appear as a whole or not at all: nothing half-written, nothing lost."""
 
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
 from tests.score_cases import assert_equal, make
 
 from lsi.errors import OutputError
-from lsi.scores import check_output, load
+from lsi.execution.checkpoint import Checkpoint
+from lsi.features.growing import write_json
+from lsi.report import write_report
+from lsi.results.store import check_output
+from lsi.scores import load
 from lsi.system import files
+from lsi.system.files import drop_lock, explained, new_file, new_folder, remove_drafts, take_lock
 
 
 def test_scores_are_replaced_only_on_request(tmp_path):
@@ -50,13 +57,13 @@ def test_scores_with_a_foreign_file_among_them_are_never_touched(tmp_path):
 
 def test_a_file_that_appears_meanwhile_is_not_deleted(tmp_path, monkeypatch):
     folder = make().save(tmp_path / "scores")
-    flush = files.flush_folder
+    flush = files._flush
 
     def flush_and_intrude(path):
         (folder / "notes.txt").write_text("mine")
         flush(path)
 
-    monkeypatch.setattr(files, "flush_folder", flush_and_intrude)
+    monkeypatch.setattr(files, "_flush", flush_and_intrude)
     with pytest.raises(OutputError, match="meanwhile"):
         make().save(folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
@@ -124,7 +131,7 @@ FAILURES = [
     (errno.EDQUOT, "disk is full. Free some space"),
     (errno.EROFS, "read-only for this user"),
     (errno.EACCES, "read-only for this user"),
-    (errno.EIO, "Choose another folder"),
+    (errno.EIO, "Choose another place"),
 ]
 
 
@@ -205,3 +212,133 @@ def test_old_scores_that_cannot_be_deleted_are_named(tmp_path, monkeypatch):
         with pytest.raises(OutputError, match="are saved in .*could not be deleted.*delete it"):
             make(audit=None).save(folder, overwrite=True)
     assert_equal(load(folder), make(audit=None))
+
+
+def write_new_file(folder):
+    with new_file(folder / "new.txt") as draft:
+        draft.write_text("content")
+    return "new.txt"
+
+
+def write_new_folder(folder):
+    with new_folder(folder / "new") as draft:
+        (draft / "sub").mkdir()
+        (draft / "sub" / "file").write_text("content")
+    return "new"
+
+
+def write_page(folder):
+    return write_report(folder / "report.html", make()).name
+
+
+def write_scores(folder):
+    return make().save(folder / "scores", overwrite=True).name
+
+
+def write_features(folder):
+    write_json(folder / "manifest.json", {"shape": [1, 2]})
+    return "manifest.json"
+
+
+WRITERS = [write_new_file, write_new_folder, write_page, write_scores, write_features]
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("write", WRITERS)
+def test_everything_is_flushed_before_it_gets_its_name_and_the_name_after(
+    tmp_path, monkeypatch, write, again
+):
+    if again and write not in (write_new_file, write_new_folder):
+        write(tmp_path)
+    events, names = [], {}
+
+    def flushed(handle):
+        events.append(("flush", os.fstat(handle).st_ino))
+
+    def moved(move):
+        def wrapped(source, target):
+            inside = [entry.stat().st_ino for entry in source.rglob("*")] if source.is_dir() else []
+            names[target.name] = {source.stat().st_ino, *inside}
+            events.append(("move", target.name))
+            move(source, target)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", flushed)
+        for name in ("link", "rename", "replace"):
+            patch.setattr(os, name, moved(getattr(os, name)))
+        name = write(tmp_path)
+    place = len(events) - 1 - events[::-1].index(("move", name))
+    assert names[name] <= {inode for kind, inode in events[:place] if kind == "flush"}
+    assert ("flush", tmp_path.stat().st_ino) in events[place:]
+
+
+def test_a_block_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
+    store = Checkpoint(tmp_path / "kept")
+    store.open({"a": 1})
+    events = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: events.append(os.fstat(handle).st_ino))
+        replace = os.replace
+        patch.setattr(os, "replace", lambda *names: events.append("move") or replace(*names))
+        store.put("fit", {})
+    block, folder = (path.stat().st_ino for path in (tmp_path / "kept" / "fit.block", tmp_path / "kept"))
+    store.close()
+    assert events == [block, "move", folder]
+
+
+@pytest.mark.parametrize("write", [write_new_file, write_new_folder, write_page, write_scores])
+@pytest.mark.parametrize(("code", "message"), FAILURES)
+def test_every_writer_says_what_failed_and_leaves_nothing(tmp_path, monkeypatch, write, code, message):
+    def fail(*_args, **_settings):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OutputError, match=f"cannot be written to '.*{message}"):
+            write(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_caller_may_name_what_is_written_and_the_cure():
+    with (
+        pytest.raises(
+            OutputError, match=r"^The page cannot be written to 'x': the disk is full\. Delete it\.$"
+        ),
+        explained("x", "the page", "Delete it."),
+    ):
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_only_drafts_are_removed(tmp_path):
+    kept = [".lsi-notes", ".lsi-0123456789ab-old", "lsi-0123456789ab.txt", "file.tmp"]
+    for name in [*kept, ".lsi-0123456789ab.txt"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".lsi-ba9876543210").mkdir()
+    (tmp_path / ".lsi-ba9876543210" / "half").write_text("")
+    remove_drafts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from lsi.system.files import take_lock
+lock = take_lock(Path(sys.argv[1]), "the file", busy="taken")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_other_processes_away_until_they_end(tmp_path):
+    path, waited = tmp_path / "folder" / "lock", []
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match="^taken$"):
+            take_lock(path, "the file", busy="taken")
+        lock = take_lock(path, "the file", on_wait=lambda: waited.append(other.kill()))
+    assert len(waited) == 1
+    drop_lock(lock)
+    assert os.listdir(path.parent) == []

@@ -223,7 +223,7 @@ def test_a_plan_says_what_will_be_done(capsys):
         (["--label-column", "red", "--task", "multilabel"], "--label-columns"),
         (["--label-columns", "red", "big", "--task", "binary"], "--task multilabel"),
         (["--label-columns", "red", "bigg"], "Did you mean 'big'"),
-        (["--label-columns", "red", "tags"], "no numbers"),
+        (["--label-columns", "red", "tags"], "instead of numbers"),
         (["--label-columns", "red", "--label-column", "big"], "Use one of them"),
         (["--label-column", "red", "--noise-precision", "2", "--task", "binary"], "--noise-precision"),
         (["--label-column", "number", "--task", "regression", "--epochs", "3"], "closed form"),

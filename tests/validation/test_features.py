@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from lsi.errors import InputError
-from lsi.validation import features as problem_features
+from lsi.validation.features import check_finite
 from lsi.validation.problem import check_problem
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -62,22 +62,20 @@ def test_other_layouts_become_contiguous(view):
 def test_memory_mapped_features_stay_mapped_and_are_read_in_chunks(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.tile(X, (100, 1)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    monkeypatch.setattr(problem_features, "CHUNK_BYTES", 80)
+    assert check_problem(mapped, Y * 100).features is mapped
     sizes = []
     isfinite = np.isfinite
     monkeypatch.setattr(np, "isfinite", lambda chunk: sizes.append(chunk.nbytes) or isfinite(chunk))
-    features = check_problem(mapped, Y * 100).features
-    assert features is mapped
+    check_finite(mapped, chunk_bytes=80)
     assert max(sizes) <= 80
     assert sum(sizes) == mapped.nbytes
 
 
-def test_bad_rows_are_counted_across_chunks(monkeypatch):
-    monkeypatch.setattr(problem_features, "CHUNK_BYTES", 8)
+def test_bad_rows_are_counted_across_chunks():
     bad = X.copy()
     bad[1, 0], bad[4, 1], bad[5] = np.nan, -np.inf, np.inf
     with pytest.raises(InputError, match=r"3 of 6 rows \(first: 1, 4, 5\).*Remove.*SimpleImputer"):
-        check_problem(bad, Y)
+        check_finite(bad, chunk_bytes=8)
 
 
 def test_only_the_first_bad_rows_are_named():

@@ -1,37 +1,37 @@
-"""Informativeness by class, and how it goes together with accuracy on a test set."""
+"""LSI by class, and its correlation with the accuracy on a test set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lsi.analysis.view import View, view
+from lsi.analysis.view import View, need_classes, rank_correlation, view
 from lsi.errors import InputError
+from lsi.results.table import ScoreTable
 from lsi.validation.labels import as_vector
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 
-def by_class(table: pd.DataFrame, test: Any = None) -> pd.DataFrame:
-    """Return one row a class: count, distribution of LSI, suspected labels, accuracy.
+def by_class(scores: ScoreTable, test: Any = None) -> pd.DataFrame:
+    """Return one row per class, hardest first; `Scores.by_class` describes the columns.
 
     Shapes: test `(labels, predictions)`.
     """
-    seen = view(table)
+    need_classes(scores.task, "by_class")
+    seen = view(scores)
     groups = _measure(seen).groupby(seen.codes)
-    lsi = groups["lsi"]
-    frame = pd.DataFrame({"label": pd.Series(seen.classes).infer_objects(), "n": groups.size()})
-    frame["share"] = frame["n"] / len(table)
-    frame["mean"] = lsi.mean()
+    lsi, summary = groups["lsi"], scores.class_summary()
+    frame = summary[["label", "n"]].assign(share=summary["n"] / len(scores), mean=summary["mean_lsi"])
     for name, level in QUANTILES.items():
         frame[name] = lsi.quantile(level)
     total = float(seen.lsi.sum())
     frame["information"] = lsi.sum() / total if total > 0 else 0.0
-    for name in ("suspected", "loo_accuracy", "loo_cross_entropy"):
-        frame[name] = groups[name].mean()
+    frame["suspected"] = groups["suspected"].mean()
+    frame["loo_accuracy"] = summary["loo_accuracy"]
+    frame["loo_cross_entropy"] = groups["loo_cross_entropy"].mean()
     correlation = {}
     if test is not None:
         for name, values in _test_columns(test, seen.classes).items():
@@ -57,7 +57,6 @@ def _measure(seen: View) -> pd.DataFrame:
         {
             "lsi": seen.lsi,
             "suspected": seen.suspected,
-            "loo_accuracy": ~seen.disagrees,
             "loo_cross_entropy": cross_entropy(probability),
         }
     )
@@ -84,7 +83,7 @@ def _test_columns(test: Any, classes: np.ndarray) -> dict[str, list[Any]]:
 def _accuracy(given: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict[str, list[Any]]:
     if len(given) != len(predicted):
         raise InputError(
-            f"test has {len(given)} labels and {len(predicted)} predictions. Give one prediction a label."
+            f"test has {len(given)} labels and {len(predicted)} predictions. Give one prediction per label."
         )
     right = pd.Series([a == b for a, b in zip(given.tolist(), predicted.tolist(), strict=True)], dtype=bool)
     labels = pd.Series(given.tolist(), dtype=object)
@@ -106,30 +105,6 @@ def _accuracy(given: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> 
 def _correlations(frame: pd.DataFrame) -> dict[str, float | None]:
     measured = frame[frame["test_accuracy"].notna()]
     return {
-        name: _spearman(measured[name].to_numpy(float), measured["test_accuracy"].to_numpy(float))
+        name: rank_correlation(measured[name].to_numpy(float), measured["test_accuracy"].to_numpy(float))
         for name in ("median", "suspected", "loo_accuracy")
     }
-
-
-def _spearman(left: np.ndarray, right: np.ndarray) -> float | None:
-    from scipy.stats import spearmanr
-
-    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
-        return None
-    return float(spearmanr(left, right).statistic)
-
-
-def label_summary(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row a label."""
-    rows = [
-        {
-            "label": name,
-            "n": int(table[f"label_{name}"].sum()),
-            "mean_lsi": table[f"lsi_{name}"].mean(),
-            "median_lsi": table[f"lsi_{name}"].median(),
-            "mean_loo_probability": table[f"loo_probability_{name}"].mean(),
-            "loo_accuracy": (table[f"loo_probability_{name}"] >= 0.5).mean(),
-        }
-        for name in names
-    ]
-    return pd.DataFrame(rows)

@@ -9,32 +9,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsi.analysis.view import ranks
+from lsi.analysis.view import rank_correlation, ranks
 from lsi.errors import InputError
-from lsi.scores import Scores, json_label
+from lsi.results.table import ScoreTable, json_label, json_rows, json_value
 
 _SETTINGS = ("probe", "posterior", "method", "prior_precision")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two sets of scores, matched by `sample_id`.
+    """The differences between two sets of scores, matched by `sample_id`.
 
     Attributes:
         n_old: Scored samples of the old run.
         n_new: Scored samples of the new run.
         added: Ids that only the new run has.
         removed: Ids that only the old run has.
-        relabelled: One row a common sample whose label changed: `sample_id`, `old_label`, `new_label`,
+        relabelled: One row per common sample whose label changed: `sample_id`, `old_label`, `new_label`,
             `old_lsi`, `new_lsi`.
-        common: One row a common sample, biggest move first: `sample_id`, `label` (the new one), `old_lsi`,
+        common: One row per common sample, biggest move first: `sample_id`, `label` (the new one), `old_lsi`,
             `new_lsi` (nats), `old_quantile`, `new_quantile` (among the common samples) and `move`, the
-            difference of the two.
+            difference of the quantiles.
         rank_correlation: Spearman's over the common samples; None for fewer than three, or constant scores.
-        top_overlap: Share of the old run's highest tenth of the common samples that is in the new one's.
-        settings: What differs between the runs' settings, as `name: [old, new]`.
-        same_data: Whether features and labels have the same fingerprint; None where a run has none.
-        audits: Rank correlation and median relative error that each run's audit measured.
+        top_overlap: Share of the old run's highest tenth of the common samples that is also in the new run's.
+        settings: Settings that differ between the runs, as `name: [old, new]`.
+        same_data: Whether features and labels have the same fingerprint; None where a run states none.
+        audits: Rank correlation and median relative error from the audit of each run.
         notes: What to keep in mind, one sentence each.
     """
 
@@ -52,7 +52,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def holds(self, min_rank_correlation: float) -> bool:
-        """Return whether the rank correlation is there and at least this high."""
+        """Return whether there is a rank correlation and it is at least this high."""
         return self.rank_correlation is not None and self.rank_correlation >= min_rank_correlation
 
     def to_dict(self, rows: int = 20) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Comparison:
             rows: Longest list of samples.
 
         Returns:
-            Counts in full, samples cut.
+            All counts, and the first samples of each list.
         """
         return {
             "n_old": self.n_old,
@@ -78,13 +78,13 @@ class Comparison:
             "audits": self.audits,
             "added": [json_label(value) for value in self.added[:rows]],
             "removed": [json_label(value) for value in self.removed[:rows]],
-            "relabelled": _records(self.relabelled.head(rows)),
-            "moves": _records(self.common.head(rows)),
+            "relabelled": json_rows(self.relabelled.head(rows)),
+            "moves": json_rows(self.common.head(rows)),
             "notes": list(self.notes),
         }
 
 
-def compare(old: Scores, new: Scores) -> Comparison:
+def compare(old: ScoreTable, new: ScoreTable) -> Comparison:
     """Return what changed from one run to another.
 
     Args:
@@ -121,7 +121,7 @@ def compare(old: Scores, new: Scores) -> Comparison:
         removed=left.index[~left.index.isin(right.index)].tolist(),
         relabelled=relabelled,
         common=common,
-        rank_correlation=_spearman(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
+        rank_correlation=rank_correlation(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
         top_overlap=_top_overlap(before["lsi"].to_numpy(), after["lsi"].to_numpy()),
         settings=_differences(old.manifest, new.manifest),
         same_data=None if None in prints else prints[0] == prints[1],
@@ -130,7 +130,7 @@ def compare(old: Scores, new: Scores) -> Comparison:
     )
 
 
-def _indexed(scores: Scores, which: str) -> pd.DataFrame:
+def _indexed(scores: ScoreTable, which: str) -> pd.DataFrame:
     table = scores.to_frame().set_index("sample_id")
     if not table.index.is_unique:
         first = table.index[table.index.duplicated()][0]
@@ -142,7 +142,7 @@ def _check_kinds(left: pd.Index, right: pd.Index) -> None:
     kinds = [pd.api.types.is_numeric_dtype(index.dtype) for index in (left, right)]
     if kinds[0] != kinds[1]:
         raise InputError(
-            "sample ids are numbers in one run and text in the other, so that nothing can be matched. Name "
+            "sample ids are numbers in one run and text in the other, so nothing can be matched. Name "
             "the same column of ids in both runs (--id-column)."
         )
 
@@ -162,14 +162,6 @@ def _moves(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     frame["move"] = frame["new_quantile"] - frame["old_quantile"]
     order = frame["move"].abs().sort_values(ascending=False, kind="stable").index
     return frame.loc[order].reset_index(drop=True)
-
-
-def _spearman(old: np.ndarray, new: np.ndarray) -> float | None:
-    from scipy.stats import spearmanr
-
-    if len(old) < 3 or np.ptp(old) == 0 or np.ptp(new) == 0:
-        return None
-    return float(spearmanr(old, new).statistic)
 
 
 def _top_overlap(old: np.ndarray, new: np.ndarray) -> float | None:
@@ -197,36 +189,24 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {name: value}
 
 
-def _audit(scores: Scores) -> dict[str, float | None] | None:
+def _audit(scores: ScoreTable) -> dict[str, float | None] | None:
     audit = scores.audit
     if audit is None:
         return None
-    return {"spearman": _plain(audit.spearman), "median_relative_error": _plain(audit.median_relative_error)}
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
+    return {name: json_value(getattr(audit, name)) for name in ("spearman", "median_relative_error")}
 
 
 def _notes(left: pd.DataFrame, right: pd.DataFrame, shared: pd.Index) -> tuple[str, ...]:
-    notes = []
     if not len(shared):
-        notes.append("The two runs have no sample in common: check that both use the same ids.")
-    elif len(left) != len(right) and all(_row_numbers(table.index) for table in (left, right)):
-        notes.append(
-            "Ids are row numbers in both runs, which differ in length: they match only where no row moved."
+        return ("The two runs have no sample in common: check that both use the same ids.",)
+    if len(left) != len(right) and all(_row_numbers(table.index) for table in (left, right)):
+        return (
+            "Ids are row numbers in both runs, which differ in length: they match only where no row moved.",
         )
-    return tuple(notes)
+    return ()
 
 
 def _row_numbers(index: pd.Index) -> bool:
     return pd.api.types.is_integer_dtype(index.dtype) and bool(
         (np.sort(index) == np.arange(len(index))).all()
     )
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): value if isinstance(value, float) else json_label(value) for key, value in row.items()}
-        for row in frame.to_dict("records")
-    ]

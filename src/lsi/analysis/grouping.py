@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-_ROWS = 1024  # rows compared with the representatives at a time
-_COLUMNS = 8192
-_ROUNDING = 1e-5  # of float32 products: exact duplicates reach a threshold of 1
+ROWS = 1024
+"""Rows that are compared with the representatives at a time."""
+COLUMNS = 8192
+"""Representatives that a block of rows is compared with at a time."""
+_ROUNDING = 1e-5  # of float32 products: exact duplicates must reach a threshold of 1
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Groups:
     Attributes:
         group: `(N,)` number of the group, the largest group 0; −1 for a sample on its own.
         representative: `(N,)` row that the sample was grouped with; a sample on its own has itself.
-        similarity: `(N,)` similarity to that row; 1 for the representative itself.
+        similarity: `(N,)` similarity to that row; 1 for a representative.
     """
 
     group: np.ndarray
@@ -27,38 +29,40 @@ class Groups:
     similarity: np.ndarray
 
 
-def group_around(directions: Tensor, order: np.ndarray, threshold: float) -> Groups:
-    """Group rows around representatives, in one pass.
+def group_around(
+    directions: Tensor, order: np.ndarray, threshold: float, *, rows: int = ROWS, columns: int = COLUMNS
+) -> Groups:
+    """Group samples around representatives, in one pass; `rows` and `columns` bound the blocks in memory.
 
-    In the order given, a row joins the most similar representative so far if that is similar enough, else
-    it becomes one.
+    In the order given, a sample joins the most similar representative so far if their similarity reaches the
+    threshold; otherwise it becomes a representative.
 
     Shapes: directions `(N, R)`, order `(N,)`.
     """
     count = len(directions)
     leader, similarity = np.arange(count), np.ones(count, dtype=np.float32)
     chosen = np.empty(0, dtype=np.int64)
-    for start in range(0, count, _ROWS):
-        rows = order[start : start + _ROWS]
-        block = directions[rows]
-        value, place = _most_similar(block, directions, chosen, threshold - _ROUNDING)
+    for start in range(0, count, rows):
+        current = order[start : start + rows]
+        block = directions[current]
+        value, place = _most_similar(block, directions, chosen, threshold - _ROUNDING, columns)
         fresh = _settle(block, value, place, len(chosen), threshold - _ROUNDING)
         joined = np.flatnonzero(~fresh)
         # Places beyond the representatives so far are rows of this very block.
-        leader[rows[joined]] = np.concatenate([chosen, rows])[place[joined]]
-        similarity[rows[joined]] = value[joined]
-        chosen = np.concatenate([chosen, rows[fresh]])
+        leader[current[joined]] = np.concatenate([chosen, current])[place[joined]]
+        similarity[current[joined]] = value[joined]
+        chosen = np.concatenate([chosen, current[fresh]])
     return Groups(_numbered(leader), leader, similarity.clip(max=1.0))
 
 
 def _most_similar(
-    block: Tensor, directions: Tensor, chosen: np.ndarray, threshold: float
+    block: Tensor, directions: Tensor, chosen: np.ndarray, threshold: float, columns: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return similarity and place in `chosen` of each row's most similar representative; −1 for none."""
     value = np.full(len(block), -1.0, dtype=np.float32)
     place = np.full(len(block), -1, dtype=np.int64)
-    for start in range(0, len(chosen), _COLUMNS):
-        found = (block @ directions[chosen[start : start + _COLUMNS]].T).max(dim=1)
+    for start in range(0, len(chosen), columns):
+        found = (block @ directions[chosen[start : start + columns]].T).max(dim=1)
         best, where = found.values.numpy(), found.indices.numpy()
         better = (best >= threshold) & (best > value)
         value[better], place[better] = best[better], start + where[better]
@@ -66,7 +70,7 @@ def _most_similar(
 
 
 def _settle(block: Tensor, value: np.ndarray, place: np.ndarray, offset: int, threshold: float) -> np.ndarray:
-    """Let rows of a block join earlier rows of it, and return which rows become representatives."""
+    """Let rows of a block join earlier rows of the same block; return which rows become representatives."""
     similar: np.ndarray = (block @ block.T).tril(-1).numpy()
     near = similar.max(axis=1) >= threshold
     fresh = np.zeros(len(value), dtype=bool)
@@ -80,7 +84,7 @@ def _settle(block: Tensor, value: np.ndarray, place: np.ndarray, offset: int, th
 
 
 def _numbered(leader: np.ndarray) -> np.ndarray:
-    """Return group numbers, the largest group first, −1 for a row that leads nobody and follows nobody."""
+    """Return group numbers, 0 for the largest group; −1 for a row that is its own and only member."""
     size = np.bincount(leader, minlength=len(leader))
     leaders = np.flatnonzero(size > 1)
     number = np.full(len(leader), -1, dtype=np.int64)

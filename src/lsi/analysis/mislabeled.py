@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lsi.analysis.targets import wrong_targets
+from lsi.analysis.view import suggested_labels, wrong_probability
 from lsi.errors import InputError
+from lsi.results.table import ScoreTable
 
-COLUMNS = ["sample_id", "label", "suggested_label", "wrong_probability", "lsi"]
 
-
-def mislabeled(table: pd.DataFrame, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
-    """Return one row a sample, the label that is most likely wrong first."""
+def mislabeled(scores: ScoreTable, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
+    """Return one row per sample, the label that is most likely wrong first."""
     check_limits(fdr, top)
-    estimated = {"wrong_probability", "suggested_label"} <= set(table)
-    likely = table["suggested_label" if estimated else "loo_prediction"].astype(object)
+    table = scores.to_frame()
+    if scores.task == "regression":
+        frame = wrong_targets(table, len(scores.manifest["outputs"]))
+        return frame if top is None else frame.head(top)
     frame = pd.DataFrame(
         {
             "sample_id": table["sample_id"],
             "label": table["label"],
-            "suggested_label": likely.where(likely != table["label"].astype(object), None),
-            "wrong_probability": table["wrong_probability"] if estimated else 1.0 - table["loo_probability"],
+            "suggested_label": pd.Series(suggested_labels(table), dtype=object),
+            "wrong_probability": wrong_probability(table)[0],
             "lsi": table["lsi"],
             **{name: table[name] for name in ("loo_prediction", "flip_gain") if name in table},
         }
@@ -35,7 +37,7 @@ def mislabeled(table: pd.DataFrame, fdr: float | None = None, top: int | None = 
 
 
 def check_limits(fdr: Any, top: Any) -> None:
-    """Refuse limits of a list that cannot be used."""
+    """Refuse an `fdr` outside [0, 1] and a `top` that is not a positive integer."""
     number = isinstance(fdr, int | float | np.number) and not isinstance(fdr, bool)
     if fdr is not None and not (number and 0 <= fdr <= 1):
         raise InputError(
@@ -66,17 +68,15 @@ class LabelNoiseSummary:
     wrong_probability: np.ndarray
 
     @classmethod
-    def of(
-        cls, table: pd.DataFrame, manifest: Mapping[str, Any], classes: Sequence[Any]
-    ) -> LabelNoiseSummary:
-        """Read table and manifest of a run."""
-        entry = manifest.get("label_noise")
+    def of(cls, scores: ScoreTable) -> LabelNoiseSummary:
+        """Read what a run estimated."""
+        entry, table = scores.manifest.get("label_noise"), scores.to_frame()
         if not entry or "wrong_probability" not in table:
             raise InputError(
                 "these scores hold no estimate of label noise. Score again with lsi.score(..., "
                 "label_noise=True); scores.mislabeled() ranks labels without it."
             )
-        names = pd.Index(list(classes))
+        names = pd.Index(scores.classes)
         matrix = pd.DataFrame(entry["noise_matrix"], index=names, columns=names)
         matrix = matrix.rename_axis(index="true", columns="given")
         wrong = np.sort(table["wrong_probability"].to_numpy())[::-1]

@@ -5,7 +5,7 @@ leaving out i and j together has the score
 
 .. math:: \mathrm{LSI}(ij) \approx \mathrm{LSI}(i) + \mathrm{LSI}(j) + \delta_i^\top P\, \delta_j
 
-so that the two stand in for each other as far as :math:`\delta_i` and :math:`\delta_j` point the same way:
+so that one can stand in for the other as far as :math:`\delta_i` and :math:`\delta_j` point the same way:
 each alone is cheap to lose, both together are not. Their similarity is the cosine in the curvature,
 
 .. math:: s_{ij} = \frac{\delta_i^\top H \delta_j}{\sqrt{\delta_i^\top H \delta_i \; \delta_j^\top H
@@ -14,13 +14,12 @@ each alone is cheap to lose, both together are not. Their similarity is the cosi
 1: the same information; 0: nothing in common; −1: the same features with contradicting labels. Beyond 512
 weights, u is projected on 512 random directions (Johnson and Lindenstrauss, 1984): the cosine then has a
 standard error of :math:`(1 - s^2) / \sqrt{512}`, 0.02 at 0.7 and nothing at 1. Where H is too large to be
-factorised, :math:`B \otimes A` takes its place. The share of the weight decay that goes with a sample is left
-out: it moves the weights the same way for all of them.
+factorised, :math:`B \otimes A` takes its place. The step that the weight decay takes when a sample leaves is
+ignored: it is the same for all samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from lsi.probes.softmax.fit import Curvature
 from lsi.probes.softmax.math import residuals
 from lsi.probes.softmax.model import SoftmaxModel
 from lsi.probes.softmax.quick_fit import probe_of, quick_model
+from lsi.results.table import ScoreTable
 from lsi.validation.problem import Problem, check_problem
 from lsi.validation.settings import check_choice
 
@@ -43,10 +43,10 @@ BASES = ("influence", "features")
 THRESHOLD = 0.7
 """About √½: half of the squared effect on the weights is shared."""
 DIRECTIONS = 512
-"""Random directions that stand for more weights than that."""
+"""Random directions that stand for the weights where there are more of these."""
 LARGEST = 8192
-"""Weights up to which the curvature is factorised as it is: half a gigabyte."""
-_ROWS = 8192
+"""Most weights for which the whole curvature is factorised, in half a gigabyte."""
+_ROWS = 8192  # samples in a block
 _TINY = 1e-30
 
 
@@ -62,22 +62,22 @@ def redundancy(
 ) -> pd.DataFrame:
     """Return groups of samples that carry the same information.
 
-    Every member is at least `threshold` similar to its group's representative, so that dropping all but the
-    representatives loses nothing that is not still there. Memory is bounded by blocks of rows: N² D
-    multiply-adds, no N × N matrix.
+    Each member's similarity to its group's representative is at least `threshold`, so the representatives
+    alone carry what the others carried. The cost is at most N² R / 2 multiply-adds, with R the number of
+    weights, 512 at most (D for ``by="features"``). Memory is bounded by blocks of rows: no N × N matrix.
 
     Args:
         X: `(N, D)` features: numpy, torch or pandas.
         y: `(N,)` labels.
         lsi: `(N,)` scores; the most informative sample of a group represents it. None: the first one.
         sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
-        probe: Whose residuals and curvature count; None: ``LinearProbe()``.
+        probe: Probe whose residuals and curvature define influence; None: ``LinearProbe()``.
         threshold: Least similarity to the representative, in (0, 1].
         by: `"influence"` (same effect on the weights, the formula of this module) or `"features"` (cosine
             of the features in their weighted second moment: near-duplicates, whatever their labels).
 
     Returns:
-        One row a sample, in the order of X: `sample_id`, `label`, `redundancy_group` (−1: none; the largest
+        One row per sample, in the order of X: `sample_id`, `label`, `redundancy_group` (−1: none; the largest
         group is 0), `representative` (an id) and `similarity` to it.
 
     Raises:
@@ -106,16 +106,11 @@ def redundancy(
 
 
 def group_scores(
-    table: pd.DataFrame,
-    manifest: Mapping[str, Any],
-    X: Any,
-    y: Any = None,
-    *,
-    threshold: float = THRESHOLD,
-    by: str = "influence",
+    scores: ScoreTable, X: Any, y: Any = None, *, threshold: float = THRESHOLD, by: str = "influence"
 ) -> pd.DataFrame:
     """Return a table of scores with the column `redundancy_group`. Shapes: X `(N, D)`, y `(N,)`."""
-    need_classes(manifest, "redundancy")
+    need_classes(scores.task, "redundancy")
+    table, manifest = scores.to_frame(), scores.manifest
     position = table["position"].to_numpy()
     n = len(X)
     total = int((manifest.get("data") or {}).get("n_samples", n))
@@ -135,15 +130,25 @@ def group_scores(
     return table.assign(redundancy_group=found["redundancy_group"].to_numpy()[position])
 
 
-def directions(problem: Problem, probe: LinearProbe, by: str) -> Tensor:
-    """Return the unit vectors whose inner products are the similarities."""
+def directions(
+    problem: Problem,
+    probe: LinearProbe,
+    by: str,
+    *,
+    n_directions: int = DIRECTIONS,
+    largest: int = LARGEST,
+) -> Tensor:
+    """Return unit vectors whose inner products are the similarities, `(N, R)` with R at most `n_directions`.
+
+    Beyond `largest` weights `B ⊗ A` takes the place of the curvature.
+    """
     model = quick_model(problem.features, problem.target, problem.classes, probe)
     if by == "features":
         whitening = _feature_whitening(model).to(torch.float32)
         return torch.cat([unit_rows(x @ whitening) for _, x in model.design.blocks(_ROWS)])
-    if model.theta.numel() > LARGEST:
-        return _influence(model, _class_whitening(model), _kronecker_map(model))
-    return _influence(model, torch.eye(model.n_classes - 1), _dense_map(model))
+    if model.theta.numel() > largest:
+        return _influence(model, _class_whitening(model), _kronecker_map(model, n_directions))
+    return _influence(model, torch.eye(model.n_classes - 1), _dense_map(model, n_directions))
 
 
 def _influence(model: SoftmaxModel, turn: Tensor, mapping: Tensor) -> Tensor:
@@ -164,23 +169,23 @@ def _influence(model: SoftmaxModel, turn: Tensor, mapping: Tensor) -> Tensor:
     return out
 
 
-def _dense_map(model: SoftmaxModel) -> Tensor:
-    """Return `Z (C − 1, D, R)` with `Zᵀ v = Ω L⁻¹ v`, Ω the identity or random directions."""
+def _dense_map(model: SoftmaxModel, n_directions: int) -> Tensor:
+    """Return `Z (C − 1, D, R)` with `Zᵀ v = Ω L⁻¹ v`; Ω is the identity, or random beyond R weights."""
     factor = Curvature.of(model).factor
     size = len(factor)
-    wanted = torch.eye(size) if size <= DIRECTIONS else _random(size)
+    wanted = torch.eye(size) if size <= n_directions else _random(size, n_directions)
     found = torch.linalg.solve_triangular(factor.T, wanted.to(factor.dtype), upper=True)
     return found.to(torch.float32).view(*model.theta.shape, -1)
 
 
-def _kronecker_map(model: SoftmaxModel) -> Tensor:
-    """Return the same for `H = B ⊗ A`, of which the class factor turns the residuals instead."""
-    random = _random(model.theta.numel()).view(*model.theta.shape, -1)
+def _kronecker_map(model: SoftmaxModel, n_directions: int) -> Tensor:
+    """Return `Z` for the factor A of `H = B ⊗ A`; B turns the residuals instead (`_class_whitening`)."""
+    random = _random(model.theta.numel(), n_directions).view(*model.theta.shape, -1)
     return torch.stack([_feature_whitening(model).to(torch.float32) @ part for part in random])
 
 
 def _feature_whitening(model: SoftmaxModel) -> Tensor:
-    """Return `A^{-½} (D, D)`: A is the second moment of the features weighted by curvature, and the ridge."""
+    """Return `A^{-½} (D, D)`, A the curvature-weighted second moment of the features plus the ridge."""
     d = model.design.n_features
     moment, total = torch.zeros((d, d), dtype=torch.float64), 0.0
     for _, x in model.design.blocks(_ROWS):
@@ -202,9 +207,9 @@ def _class_whitening(model: SoftmaxModel) -> Tensor:
     return (vectors * values.clamp_min(1e-9 * float(values.max()) + _TINY).rsqrt()) @ vectors.T
 
 
-def _random(rows: int) -> Tensor:
-    """Return `(rows, DIRECTIONS)` Gaussian numbers, the same ones every time."""
-    return torch.randn((rows, DIRECTIONS), generator=torch.Generator().manual_seed(0))
+def _random(rows: int, n_directions: int) -> Tensor:
+    """Return `(rows, n_directions)` Gaussian numbers, the same ones every time."""
+    return torch.randn((rows, n_directions), generator=torch.Generator().manual_seed(0))
 
 
 def unit_rows(rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ where :math:`w_i` is the probability that the label is wrong, :math:`p_{-i}(y_i)
 label without the sample, and :math:`r_i` the rank of the sample's LSI in its class, as a share. The root is
 what the sample has to teach: something new that the other samples do not contradict. The factor before it is
 its expected value if a right label helps as much as a wrong one harms. Labels more likely wrong than right
-come last, whatever their class. `docs/decisions.md` has the measurements behind it.
+come last, whatever their class. `docs/decisions.md` has the measurements behind this order.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import pandas as pd
 
 from lsi.analysis.view import View, ranks_within, view
 from lsi.errors import InputError, nearest
+from lsi.results.table import ScoreTable
 
 ORDERS = ("useful", "largest", "smallest", "right", "random")
-"""Orders of keeping: the best first."""
+"""Orders in which samples are kept, the best one first."""
 Order = str | Mapping[str, float]
 
 
@@ -32,12 +33,12 @@ def usefulness(seen: View) -> np.ndarray:
     probability = seen.table["loo_probability"].to_numpy(dtype=np.float64)
     trust = 1.0 - 2.0 * seen.wrong if seen.calibrated else probability
     teaches = np.sqrt(probability * ranks_within(seen.lsi, seen.codes))
-    # Of the suspected labels the least doubtful is kept first, whatever it has to teach.
+    # Among suspected labels the least doubtful is kept first, whatever it has to teach.
     return np.asarray(np.where(trust < 0, trust, trust * teaches))
 
 
 def select(
-    table: pd.DataFrame,
+    scores: ScoreTable,
     keep: float | int | None = None,
     *,
     order: Order = "useful",
@@ -45,24 +46,23 @@ def select(
     drop_mislabeled: bool | float | int = False,
     drop_redundant: bool = False,
     seed: int = 0,
-    task: str = "classification",
 ) -> np.ndarray:
-    """Return which rows of a table to keep."""
-    seen = view(table, task)
+    """Return the rows of the table to keep, ascending; `Scores.select` describes the settings."""
+    seen = view(scores)
     last = _last(seen, drop_mislabeled, drop_redundant)
-    count = keep_count(keep, len(table), int((~last).sum()))
+    count = keep_count(keep, len(scores), int((~last).sum()))
     groups, parts = _groups(seen, balanced), _parts(_mixture(order), count)
-    kept, random = np.zeros(len(table), dtype=bool), np.random.default_rng(seed)
+    kept, random = np.zeros(len(scores), dtype=bool), np.random.default_rng(seed)
     for name, part in parts.items():
         priority = _priority(name, seen, random)
         behind = last | seen.suspected if name == "useful" and seen.calibrated else last
-        # Those that go first are kept last, the least doubtful of them before the others.
+        # Samples that should go first are kept last, the least doubtful of them before the others.
         kept[_best(np.where(behind, -seen.wrong, priority), behind, groups, kept, part, balanced)] = True
     return np.flatnonzero(kept)
 
 
 def keep_count(keep: Any, n: int, remaining: int) -> int:
-    """Return how many samples to keep."""
+    """Return how many of `n` samples to keep; None keeps the `remaining` ones."""
     if keep is None:
         if remaining in (0, n):
             reason = "nothing else says what goes" if remaining else "nothing would be left"
@@ -72,7 +72,7 @@ def keep_count(keep: Any, n: int, remaining: int) -> int:
 
 
 def amount(value: Any, n: int, name: str) -> int:
-    """Return a share in (0, 1] or a number of samples as a number."""
+    """Return a number of samples, given as such or as a share of `n`."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and 1 <= value <= n:
         return int(value)
     if isinstance(value, float | np.floating) and 0 < value <= 1:
@@ -83,6 +83,7 @@ def amount(value: Any, n: int, name: str) -> int:
 
 
 def _last(seen: View, drop_mislabeled: bool | float | int, drop_redundant: bool) -> np.ndarray:
+    """Return which samples go first, `(n,)` bool, and so are kept last."""
     out = np.zeros(len(seen.table), dtype=bool)
     if drop_mislabeled is True:
         out |= seen.suspected
@@ -95,7 +96,7 @@ def _last(seen: View, drop_mislabeled: bool | float | int, drop_redundant: bool)
 
 
 def spare(table: pd.DataFrame) -> np.ndarray:
-    """Return which samples only repeat a more informative one of their `redundancy_group`."""
+    """Return which samples repeat a more informative one of their `redundancy_group`, `(n,)` bool."""
     if "redundancy_group" not in table:
         raise InputError(
             "these scores have no redundancy groups. Find them first: scores = scores.with_redundancy(X), or "
@@ -135,7 +136,7 @@ def _groups(seen: View, balanced: bool | str) -> np.ndarray:
 
 
 def _priority(name: str, seen: View, random: np.random.Generator) -> np.ndarray:
-    """Return numbers of which the highest are kept first."""
+    """Return a number per sample, `(n,)`; the highest are kept first."""
     if name == "useful":
         return usefulness(seen)
     if name == "right":
@@ -154,10 +155,10 @@ def _best(
     count: int,
     balanced: bool | str,
 ) -> np.ndarray:
-    """Return the rows of the next `count` samples, so many of each group as keeps the whole even.
+    """Return the rows of the next `count` samples, chosen so that the groups stay balanced.
 
     The k-th sample of a group stands at k (equal numbers) or at (k − ½) / size (proportional: Webster's
-    apportionment); the lowest stands are taken, so that every budget holds all smaller ones.
+    apportionment). The lowest stands are taken, so each budget contains all smaller ones.
     """
     free = np.flatnonzero(~taken)
     order = free[np.lexsort((-priority[free], last[free], groups[free]))]

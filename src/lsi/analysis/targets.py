@@ -17,12 +17,12 @@ from scipy.special import expit, logit
 from scipy.stats import chi2
 
 START_SHARE = 0.1
-RATIO = 2.0  # of the spreads, at least: a second spread like the first one would split the good targets
+RATIO = 2.0  # least ratio of the spreads: two similar spreads would split the good targets
 STEPS = 500
 
 
 def wrong_target_probability(z: np.ndarray, n_targets: int = 1) -> np.ndarray:
-    """Return the probability that each target is wrong, by the size of its residual.
+    """Return the probability that each target is wrong, `(n,)`, by the size of its residual.
 
     Examples:
         >>> z = np.r_[np.linspace(-2, 2, 95), [7.0, -8.0, 9.0, 8.0, -7.0]]
@@ -33,12 +33,13 @@ def wrong_target_probability(z: np.ndarray, n_targets: int = 1) -> np.ndarray:
     Shapes: z `(n,)`.
     """
     squares = np.square(np.asarray(z, dtype=np.float64))
+    # σ₀² from the median of the squares, which wrong targets hardly move; σ₁ = 3 σ₀ to start with.
     median = chi2.median(n_targets) / n_targets
     narrow = max(float(np.median(squares)) / median, np.finfo(np.float64).tiny)
     wide, share = 9.0 * narrow, START_SHARE
     for _ in range(STEPS):
-        wrong = _posterior(squares, n_targets, narrow, wide, share)
-        before = share
+        wrong = _posterior(squares, n_targets, narrow, wide, share)  # E step
+        before = share  # M step: π, σ₀², σ₁²
         share = float(np.clip(wrong.mean(), 1e-6, 0.5))
         narrow = max(float(np.average(squares, weights=1.0 - wrong + 1e-300)), np.finfo(np.float64).tiny)
         wide = max(float(np.average(squares, weights=wrong + 1e-300)), RATIO**2 * narrow)
@@ -48,16 +49,7 @@ def wrong_target_probability(z: np.ndarray, n_targets: int = 1) -> np.ndarray:
 
 
 def wrong_targets(table: pd.DataFrame, n_targets: int = 1) -> pd.DataFrame:
-    """Return one row a sample of a regression, the most likely wrong target first.
-
-    Args:
-        table: The score table of a regression.
-        n_targets: How many targets a sample has.
-
-    Returns:
-        Columns `sample_id`, `label`, `suggested_label` (the prediction without the sample),
-        `wrong_probability`, `lsi` and `loo_z`. Equal probabilities are ordered by the size of `loo_z`.
-    """
+    """Return one row per sample of a regression; equal probabilities are ordered by the size of `loo_z`."""
     wrong = wrong_target_probability(table["loo_z"].to_numpy(), n_targets)
     frame = pd.DataFrame(
         {
@@ -74,5 +66,6 @@ def wrong_targets(table: pd.DataFrame, n_targets: int = 1) -> pd.DataFrame:
 
 
 def _posterior(squares: np.ndarray, n: int, narrow: float, wide: float, share: float) -> np.ndarray:
+    """Return the probability of the wide part, `(n,)`, with σ₀² = `narrow`, σ₁² = `wide` and π = `share`."""
     odds = 0.5 * n * (squares * (1.0 / narrow - 1.0 / wide) + np.log(narrow / wide))
     return np.asarray(expit(odds + logit(share)))

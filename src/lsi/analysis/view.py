@@ -1,14 +1,15 @@
-"""A table of scores as the analyses read it: classes, how likely a label is wrong, who is suspected."""
+"""What every analysis reads from a table of scores, checked once: class codes, doubtful labels, ranks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lsi.errors import InputError
+from lsi.results.audit import spearman
+from lsi.results.table import ScoreTable
 from lsi.validation.labels import check_labels
 
 CONFIDENT = 0.9
@@ -17,18 +18,18 @@ CONFIDENT = 0.9
 
 @dataclass(frozen=True)
 class View:
-    """Columns that every analysis needs, checked once.
+    """Columns that the analyses share.
 
     Attributes:
-        table: One row a scored sample.
-        codes: `(n,)` class codes; all zero where the target is no class.
-        classes: `(C,)` labels behind the codes; empty where the target is no class.
+        table: One row per scored sample.
+        codes: `(n,)` class codes; all zero without classes.
+        classes: `(C,)` labels behind the codes; empty without classes.
         wrong: `(n,)` probability that the label is wrong: the column `wrong_probability` where the run has
             it, else one minus `loo_probability`.
         suspected: `(n,)` bool: more likely wrong than right by `wrong_probability`; without that column,
             where the model that never saw the sample prefers another label and gives this one less than
             10 %.
-        disagrees: `(n,)` bool: the likely label without the sample is not the given one.
+        disagrees: `(n,)` bool: the model that never saw the sample prefers another label.
         calibrated: Whether `wrong` is the run's own estimate.
     """
 
@@ -46,36 +47,58 @@ class View:
         return self.table["lsi"].to_numpy(dtype=np.float64)
 
 
-def view(table: pd.DataFrame, task: str = "classification") -> View:
-    """Return what the analyses read from a table of scores."""
-    if not len(table):
+def view(scores: ScoreTable) -> View:
+    """Return what the analyses share; refuse scores that are missing or not finite."""
+    if not len(scores):
         raise InputError("there are no scored samples. Score some first with lsi.score.")
-    bad = int((~np.isfinite(table["lsi"].to_numpy(dtype=np.float64))).sum())
+    bad = int((~np.isfinite(scores.lsi)).sum())
     if bad:
-        raise InputError(f"{bad:,} of {len(table):,} scores are not finite. Score these samples again.")
-    calibrated = "wrong_probability" in table
-    source = table["wrong_probability"] if calibrated else 1.0 - table["loo_probability"]
-    wrong = source.to_numpy(dtype=np.float64)
-    if task == "classification":
+        raise InputError(f"{bad:,} of {len(scores):,} scores are not finite. Score these samples again.")
+    table, disagrees = scores.to_frame(), scores.disagrees
+    wrong, calibrated = wrong_probability(table)
+    codes, classes = np.zeros(len(table), dtype=np.int64), np.empty(0, dtype=object)
+    if scores.has_classes:
         codes, classes = check_labels(table["label"])
-        disagrees = (table["loo_prediction"].astype(object) != table["label"].astype(object)).to_numpy()
-    else:
-        codes, classes = np.zeros(len(table), dtype=np.int64), np.empty(0, dtype=object)
-        disagrees = np.zeros(len(table), dtype=bool)
     suspected = wrong > 0.5 if calibrated else disagrees & (wrong > CONFIDENT)
     return View(table, codes, classes, wrong, suspected, disagrees, calibrated)
 
 
-def task_name(manifest: Any) -> str:
-    """Return the task of a manifest; folders that do not say it are of classification."""
-    return str(manifest.get("task") or "classification")
-
-
-def need_classes(manifest: Any, what: str) -> None:
+def need_classes(task: str, what: str) -> None:
     """Refuse an analysis that is about classes where there are none."""
-    task = task_name(manifest)
     if task != "classification":
         raise InputError(f"{what} is for classification, and these scores are of the task {task!r}.")
+
+
+def wrong_probability(table: pd.DataFrame) -> tuple[np.ndarray, bool]:
+    """Return how likely each label is wrong, `(n,)`, and whether that is the run's own estimate.
+
+    Without an estimate it is one minus the label's probability under the model that never saw the sample.
+    """
+    estimated = "wrong_probability" in table
+    wrong = table["wrong_probability"] if estimated else 1.0 - table["loo_probability"]
+    return wrong.to_numpy(dtype=np.float64), estimated
+
+
+def suggested_labels(table: pd.DataFrame) -> np.ndarray:
+    """Return the label to put in place of each given one, `(n,)` objects; None where it is the given one.
+
+    Without the run's suggestions it is the most likely label of the model that never saw the sample.
+    """
+    likely = table["suggested_label" if "suggested_label" in table else "loo_prediction"]
+    suggested = np.empty(len(table), dtype=object)
+    pairs = zip(likely.astype(object), table["label"].astype(object), strict=True)
+    suggested[:] = [None if is_missing(new) or new == given else new for new, given in pairs]
+    return suggested
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a table's entry stands for "none".
+
+    Examples:
+        >>> is_missing(None), is_missing(float("nan")), is_missing("nan"), is_missing(0)
+        (True, True, False, False)
+    """
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -96,3 +119,12 @@ def ranks_within(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     Shapes: values `(n,)`, codes `(n,)`.
     """
     return pd.Series(values).groupby(codes).rank(pct=True).to_numpy(dtype=np.float64)
+
+
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float | None:
+    """Return Spearman's correlation; None for fewer than three pairs, or constant or non-finite values.
+
+    Shapes: left `(n,)`, right `(n,)`.
+    """
+    found = spearman(left, right)
+    return None if len(left) < 3 or np.isnan(found) else found

@@ -1,8 +1,8 @@
-"""Entry point: commands, exit codes, and how an error is told.
+"""Entry point: commands, exit codes, and how errors are reported.
 
 Exit codes: 0 done, 2 wrong usage or input, 1 failure, 130 interrupted. An error is one line on
-stderr; ``--debug`` adds the traceback. Libraries that take long to import stay out of this module,
-so that ``lsi --help`` answers at once.
+stderr; ``--debug`` adds the traceback. Modules that are imported here import nothing slow at their
+top level, so that ``lsi --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -36,12 +36,9 @@ _LONGEST_MESSAGE = 2000
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from lsi.system.versions import __version__
 
-    try:
-        return version("laplace-sample-information")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
+    return __version__
 
 
 app = App(
@@ -85,7 +82,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
-    _never_fail_on_letters()
+    _replace_unknown_characters()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -109,11 +106,11 @@ def main(argv: Iterable[str] | None = None) -> int:
 
 def _refuse_nul(tokens: list[str]) -> None:
     if any("\0" in token for token in tokens):
-        raise InputError("an argument holds the character NUL, which no name can.")
+        raise InputError("an argument holds the character NUL, which no name can hold. Remove it.")
 
 
 def _named(error: BaseException) -> BaseException:
-    """Return the system's complaints about a path (too long, no permission) as errors about input."""
+    """Return what the system says about a path (too long, no permission) as an error about input."""
     if isinstance(error, LsiError) or not isinstance(error, OSError) or error.filename is None:
         return error
     return InputError(f"{str(error.filename)!r} cannot be used: {error.strerror}. Choose another path.")
@@ -152,13 +149,13 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _reader_left() -> int:
     """End quietly when the reader of a pipe has gone, as in ``lsi show scores/ | head``."""
-    # The interpreter flushes stdout on exit: give it a place where that cannot fail again.
+    # The interpreter flushes stdout on exit, which must not fail once more.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
 
-def _never_fail_on_letters() -> None:
-    """Print a question mark where the terminal's encoding lacks a character."""
+def _replace_unknown_characters() -> None:
+    """Print a question mark for every character that the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

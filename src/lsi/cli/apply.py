@@ -1,4 +1,4 @@
-"""``lsi apply``: the dataset without what goes and with the labels that were decided."""
+"""``lsi apply``: the dataset written again after decisions on samples and labels."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def apply(
     labels: Path | None = None,
     link: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write the cleaned dataset, in the format that it came in: `lsi apply CHANGES DATASET -o OUT`.
+    """Write a cleaned dataset in the format that it came in: `lsi apply CHANGES DATASET -o OUT`.
 
     CHANGES is a selection that `lsi select` wrote, decisions that the report exported, or a folder of scores
     with `--keep` or `--drop-mislabeled`. Samples are matched by id. Nothing is ever overwritten.
 
     Args:
-        paths: CHANGES and DATASET; DATASET alone with `--decisions`.
+        paths: CHANGES and DATASET; only DATASET with `--decisions`.
         output: File or folder to write, of the dataset's own type.
         decisions: Decisions exported from the report (.csv or .json).
         keep: For a folder of scores: what `lsi select --keep` takes.
         drop_mislabeled: For a folder of scores: what `lsi select --drop-mislabeled` takes.
-        id_column: Column of stable ids, as when the data were scored.
+        id_column: Column of ids, as when the data were scored.
         label_column: Column of the labels, as when the data were scored.
-        labels: File of labels beside a .npy of features.
-        link: Hard-link the files of an image folder instead of copying them.
+        labels: File with the labels of a .npy of features.
+        link: Make hard links to the files of an image folder instead of copies.
 
     Raises:
-        InputError: If what is given does not fit together.
+        InputError: If changes and dataset do not fit together.
     """
     from lsi.data import SourceOptions, load_samples
     from lsi.data.writers.dataset import Changes, check_target, write_cleaned
@@ -66,7 +66,7 @@ def apply(
 
 
 def read_changes(path: Path, keep: str | None, drop_mislabeled: str | None) -> Decisions:
-    """Return the changes that a file or a folder of scores means."""
+    """Return the changes in a file, or those that `--keep` and `--drop-mislabeled` make of scores."""
     from lsi.cli.select import parse_drop, share_or_number
     from lsi.decisions.files import Decisions, read_decisions
     from lsi.scores import load
@@ -81,5 +81,5 @@ def read_changes(path: Path, keep: str | None, drop_mislabeled: str | None) -> D
     table = scores.to_frame()
     kept = set(positions.tolist())
     gone = table[~table["position"].isin(kept)]["sample_id"].tolist()
-    # What goes is named, not what stays: samples that were not scored stay.
+    # Name what is removed, not what is kept: samples that were not scored are kept.
     return Decisions(remove=frozenset(str(value) for value in gone))

@@ -17,11 +17,16 @@ cache = App(name="cache", help="Features on disk: list them, or remove some.")
 
 @cache.command
 def ls(*, cache_dir: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """List the features that are stored."""
+    """List the features that are stored.
+
+    Args:
+        cache_dir: The library's cache folder. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
+        json: Print one JSON list on stdout and nothing else there.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    from lsi.cli.console import PipeConsole
+    from lsi.cli.console import out_console
     from lsi.features import FeatureCache
 
     store = FeatureCache(cache_dir)
@@ -29,9 +34,7 @@ def ls(*, cache_dir: Path | None = None, json: Annotated[bool, Parameter(negativ
     if json:
         print(json_module.dumps([asdict(entry) for entry in entries]))
         return
-    console = PipeConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = 120
+    console = out_console()
     total = sum(entry.n_bytes for entry in entries)
     heading = f"{len(entries)} entries, {total / 1e6:,.1f} MB, in {store.folder}"
     console.print(Text(plain_text(heading, 300)))
@@ -55,7 +58,17 @@ def rm(
     incomplete: Annotated[bool, Parameter(negative="")] = False,
     cache_dir: Path | None = None,
 ) -> None:
-    """Remove features from the cache."""
+    """Remove features from the cache.
+
+    Args:
+        keys: Keys as `lsi cache ls` shows them, or the beginning of each.
+        all: Remove everything.
+        incomplete: Remove what was not encoded to its end.
+        cache_dir: The library's cache folder. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
+
+    Raises:
+        InputError: If nothing is named, or no entry has such a key.
+    """
     from lsi.features import FeatureCache
 
     store = FeatureCache(cache_dir)

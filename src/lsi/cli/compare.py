@@ -1,4 +1,4 @@
-"""``lsi compare`` and ``lsi difficulty``: runs and datasets beside each other."""
+"""``lsi compare`` and ``lsi difficulty``: two runs, or several datasets, side by side."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def compare(
     Args:
         old: Folder of the earlier scores.
         new: Folder of the later scores.
-        min_rank_correlation: Fail (exit code 1) where Spearman's rank correlation of the common samples is
+        min_rank_correlation: Fail (exit code 1) if Spearman's rank correlation of the common samples is
             lower.
-        rows: Samples shown in each list.
+        rows: Number of samples shown in each list.
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:

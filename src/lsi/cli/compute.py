@@ -1,4 +1,4 @@
-"""``lsi compute``: from a dataset to scores, a table and a page."""
+"""``lsi compute``: from a dataset to scores, tables and a page. `compute` reads as a table of contents."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from lsi.cli.inputs.options import (
     PairOptions,
     ProbeOptions,
 )
-from lsi.cli.job import Job, prepare, run
 from lsi.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from lsi.data import Samples
-    from lsi.execution.checkpoint import Checkpoint
     from lsi.scores import Scores
 
 
@@ -51,74 +49,65 @@ def compute(
         pairs: Pairs without labels, and the heads that are trained on them.
         method: How a model without a sample is found.
         output: Where results go.
-        long: How the run survives its end, and how it is divided.
+        long: How the run survives an interruption, and how it is divided.
         machine: What the computation runs on.
 
     Raises:
-        InputError: If something that was asked for does not go with the data.
+        InputError: If options do not fit each other or the data.
     """
-    from lsi.cli.console import say
-    from lsi.cli.display import show_result
-    from lsi.cli.pairs import wants_pairs
+    from lsi.cli.console import say, speaker
+    from lsi.cli.display import announce, show_result
+    from lsi.cli.job import prepare, run
+    from lsi.cli.pairs import prepare_pairs, wants_pairs
     from lsi.cli.resume import keeping
 
-    in_pairs = wants_pairs(data, pairs)
-    check_long(output, long, in_pairs)
+    in_pairs, quiet = wants_pairs(data, pairs), output.quiet
+    check_together(output, long, in_pairs)
     check_places(output, again=True)
-    with keeping(output, long, (lambda text: None) if output.quiet else say) as kept:
-        check_places(output, again=kept.replaces)
+    with keeping(output, long, speaker(quiet)) as kept:
+        check_places(output, again=kept.replaces)  # now that no other run can write there
         if in_pairs:
-            from lsi.cli.pairs import score_the_pairs
-
-            options = data, encoder, corruption, probe, pairs, method, machine, output
-            scores, samples = score_the_pairs(*options, kept.checkpoint)
+            job = prepare_pairs(data, encoder, corruption, probe, pairs, method, machine, quiet=quiet)
         else:
-            job = prepare(data, encoder, corruption, probe, method, machine, quiet=output.quiet)
-            scores, samples = _score(job, output, long, kept.checkpoint), job.samples
+            job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet)
+        samples = job.samples
+        if output.redundancy and not job.problem.n_classes:
+            raise InputError("--redundancy is for classes, and the target of these samples is none. Drop it.")
+        if not quiet:
+            n_right = job.target.shape[1] if in_pairs else None
+            announce(samples.name, job.problem, job.settings, job.truth, samples.notes, n_right)
+        if long.shard is not None and not quiet:
+            say(f"part {long.shard} of it; `lsi merge` puts all parts together")
+        scores = run(job, quiet=quiet, checkpoint=kept.checkpoint, shard=long.shard)
+        if output.redundancy:
+            scores = scores.with_redundancy(samples.features, job.target)
         written = write(scores, samples, output, again=kept.replaces)
         kept.finish()
-    if output.json or not output.quiet:
+    if output.json or not quiet:
         show_result(scores, as_json=output.json, written=written)
 
 
-def check_long(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
+def check_together(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
     """Refuse options that do not go together, before any work."""
     from lsi.execution.work import Shard
 
     if output.redundancy and in_pairs:
-        raise InputError("--redundancy is for samples with class labels, not for pairs. Leave it out.")
+        raise InputError("--redundancy is for samples with class labels, not for pairs. Drop it.")
     if long.shard is None:
         return
     Shard.parse(long.shard)
     if in_pairs:
-        raise InputError("--shard is for samples with labels: pairs are scored as one piece. Leave it out.")
+        raise InputError("--shard is for samples with labels: pairs are scored as one piece. Drop it.")
     if output.redundancy:
-        raise InputError("--redundancy needs all scores, and --shard gives a part of them. Leave one out.")
+        raise InputError("--redundancy needs all scores, and --shard gives a part of them. Drop one of them.")
     if output.report is not None:
         raise InputError("--report needs all scores: give it to `lsi merge`, which takes all parts.")
 
 
-def _score(job: Job, output: OutputOptions, long: LongRunOptions, checkpoint: Checkpoint | None) -> Scores:
-    """Announce a job, score it, and add what was asked for besides."""
-    from lsi.analysis.view import need_classes
-    from lsi.cli.console import say
-    from lsi.cli.display import announce
-    from lsi.tasks import task_of
-
-    if output.redundancy:
-        need_classes({"task": task_of(job.settings["probe"]).name}, "--redundancy")
-    if not output.quiet:
-        announce(job)
-        if long.shard is not None:
-            say(f"part {long.shard} of it; `lsi merge` puts all parts together")
-    scores = run(job, quiet=output.quiet, checkpoint=checkpoint, shard=long.shard)
-    return scores.with_redundancy(job.samples.features, job.labels) if output.redundancy else scores
-
-
 def check_places(output: OutputOptions, again: bool = False) -> None:
-    """Check before any work that results can be written."""
+    """Raise before any work if results cannot be written."""
     if output.output is not None:
-        from lsi.scores import check_output
+        from lsi.results.store import check_output
 
         check_output(output.output, output.overwrite or again)
     if output.report is not None:
@@ -130,18 +119,18 @@ def check_places(output: OutputOptions, again: bool = False) -> None:
 
 
 def keep_apart(scores: Path, report: Path) -> None:
-    """Refuse a page inside a folder of scores: only a folder that holds nothing else can be replaced."""
+    """Raise if the page would be inside the folder of scores, which could then not be replaced."""
     if scores.resolve() in report.resolve().parents:
         raise OutputError(
-            f"the report {report} would lie inside the folder of the scores, which holds nothing else. "
-            f"Put it beside that folder, for example as {scores.parent / 'report.html'}."
+            f"the report {report} would lie inside the folder of the scores, which must hold nothing else. "
+            f"Put it next to that folder, for example as {scores.parent / 'report.html'}."
         )
 
 
 def write(
     scores: Scores, samples: Samples | None, output: OutputOptions, again: bool = False
 ) -> dict[str, Path]:
-    """Write scores and page where they were asked for."""
+    """Write scores and page to the places that were asked for; return these."""
     written = {}
     if output.output is not None:
         scores.save(output.output, overwrite=output.overwrite or again)

@@ -1,8 +1,8 @@
-"""Consoles that leave a closed pipe to `lsi.cli.main`."""
+"""What the commands print with: tables on stdout, sentences on stderr."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -10,20 +10,20 @@ from rich.text import Text
 
 from lsi.system.text import plain_text
 
-if TYPE_CHECKING:
-    pass
-
 
 class PipeConsole(Console):
-    """A console that raises BrokenPipeError where rich would end the process with exit code 1."""
+    """A console that lets `lsi.cli.main` end the process when the reader of a pipe has gone.
+
+    rich itself would end it with exit code 1.
+    """
 
     def on_broken_pipe(self) -> None:
-        """Let the error through."""
+        """Raise the error that rich would hide."""
         raise BrokenPipeError
 
 
 def out_console(width: int = 120) -> PipeConsole:
-    """Return a console on stdout; a pipe or a file, which has no width, gets this one."""
+    """Return a console on stdout; a pipe or a file, which has no width of its own, is `width` wide."""
     console = PipeConsole(highlight=False)
     if not console.is_terminal:
         console.width = width
@@ -40,3 +40,8 @@ def plain_table(title: str) -> Table:
 def say(line: str) -> None:
     """Print one line on stderr."""
     Console(stderr=True, highlight=False).print(Text(plain_text(line, 300)))
+
+
+def speaker(quiet: bool) -> Callable[[str], None]:
+    """Return what prints a sentence on stderr, unless the command is quiet."""
+    return (lambda line: None) if quiet else say

@@ -1,9 +1,9 @@
-"""What the commands print: the plan before the work, tables or JSON after it."""
+"""What `lsi compute`, `merge` and `show` print: the plan before the work, tables or JSON after it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lsi.cli.console import PipeConsole, say
+from lsi.cli.console import out_console, plain_table, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
 from lsi.report.wording import detection as detection_sentence
@@ -20,7 +20,6 @@ from lsi.system.text import plain_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lsi.cli.job import Job
     from lsi.data import Corruption
     from lsi.scores import Scores
     from lsi.validation.problem import Problem
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 ROWS = 8
 """Samples shown at each end."""
 CLASS_ROWS = 12
-"""Most classes shown."""
+"""Most classes that are shown."""
 _HEADINGS = {
     "classification": ("label", "likely", "p(label)"),
     "multilabel": ("labels", "likely", "p(labels)"),
@@ -38,33 +37,43 @@ _HEADINGS = {
 }
 
 
-def announce(job: Job) -> None:
-    """Say on stderr what will be done and what it will cost."""
-    from lsi.planning.cost import parse_size
-    from lsi.tasks import task_of
-
-    problem, chosen = job.problem, job.settings
-    n_scored = len(problem.subset)
-    which = f"all {n_scored:,}" if n_scored == problem.n_samples else f"{n_scored:,} of {problem.n_samples:,}"
-    task = task_of(chosen["probe"])
-    memory = parse_size(chosen.get("memory"))
-    cost = task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
-    lines = [
-        f"{job.samples.name}: {problem.n_samples:,} samples, {problem.n_features:,} features, "
-        f"{_target(problem, task.name)}",
-        f"scoring {which}: posterior {chosen['posterior']}, {_method(chosen)}",
-        f"expected cost: {cost}",
-    ]
-    if job.corruption is not None:
-        lines.insert(1, _changed(job.corruption, problem.n_samples))
-    if chosen.get("cluster") is not None:
+def announce(
+    name: str,
+    problem: Problem,
+    chosen: dict[str, Any],
+    truth: Corruption | None,
+    notes: Sequence[str],
+    n_right: int | None = None,
+) -> None:
+    """Say on stderr what will be done and what it will cost; `n_right`: right features of pairs."""
+    n, d, n_scored = problem.n_samples, problem.n_features, len(problem.subset)
+    which = f"all {n_scored:,}" if n_scored == n else f"{n_scored:,} of {n:,}"
+    if n_right is None:
+        lines = [
+            f"{name}: {n:,} samples, {d:,} features, {_target(problem, chosen['probe'])}",
+            f"scoring {which}: posterior {chosen['posterior']}, {_method(chosen)}",
+            f"expected cost: {_cost(problem, chosen)}",
+        ]
+    else:
+        lines = [f"{name}: {n:,} pairs, {d:,} and {n_right:,} features, no labels"]
+    if truth is not None:
+        lines.insert(1, _changed(truth))
+    if chosen["cluster"] is not None:
         lines.append(_cluster(chosen["cluster"], chosen.get("device")))
-    for line in (*lines, *(f"note: {note}" for note in job.data.notes)):
+    for line in (*lines, *(f"note: {note}" for note in notes)):
         say(line)
 
 
+def _cost(problem: Problem, chosen: dict[str, Any]) -> Any:
+    from lsi.system.text import parse_size
+    from lsi.tasks import task_of
+
+    task, memory = task_of(chosen["probe"]), parse_size(chosen["memory"])
+    return task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
+
+
 def _cluster(address: str, device: str | None) -> str:
-    """Return how many workers share the work."""
+    """Return a sentence on how many workers share the work."""
     import torch
 
     from lsi.execution.ray_cluster import room_for
@@ -75,28 +84,30 @@ def _cluster(address: str, device: str | None) -> str:
     return f"{line}; --threads 1 makes more of them" if workers == 1 < threads else line
 
 
-def _target(problem: Problem, task: str) -> str:
+def _target(problem: Problem, probe: Any) -> str:
     """Return how many classes, labels or targets there are."""
     if not problem.outputs:
         return f"{problem.n_classes} classes"
-    n, what = len(problem.outputs), "target" if task == "regression" else "label"
+    n, what = len(problem.outputs), "target" if probe.describe()["kind"] == "ridge" else "label"
     return f"{n} {what}{'s' if n > 1 else ''}"
 
 
 def _method(chosen: dict[str, Any]) -> str:
-    """Return how samples are left out; a regression needs no iteration."""
+    """Return how samples are left out; a regression needs no iterations."""
     if chosen["probe"].describe()["kind"] == "ridge":
         return "leave-one-out in closed form"
     return settings(chosen["method"].describe())
 
 
-def _changed(corruption: Corruption, n_samples: int) -> str:
-    count, share = corruption.n_corrupted, percent(corruption.n_corrupted / n_samples)
-    if corruption.kind == "given clean labels":
+def _changed(truth: Corruption) -> str:
+    count, share = truth.n_corrupted, percent(truth.n_corrupted / len(truth.mask))
+    if truth.kind == "given clean labels":
         return f"{count:,} labels differ from the clean ones ({share})"
-    if corruption.kind in ("symmetric", "pairwise", "transition"):
+    if truth.kind in ("symmetric", "pairwise", "transition"):
         return f"{count:,} labels changed on purpose ({share})"
-    return f"{count:,} samples changed on purpose ({corruption.kind}, {share})"
+    if truth.kind == "mismatched pairs":
+        return f"{count:,} pairs mismatched on purpose ({share})"
+    return f"{count:,} samples changed on purpose ({truth.kind}, {share})"
 
 
 def show_result(
@@ -108,10 +119,7 @@ def show_result(
     if as_json:
         print(json.dumps(machine_readable(summary, scores, places)))
         return
-    console = PipeConsole(highlight=False)
-    # A pipe or file has no width: do not cut columns there.
-    if not console.is_terminal:
-        console.width = 100
+    console = out_console(100)
     _show_tables(console, summary, scores)
     for line in _closing_lines(summary, scores, places):
         console.print(Text(line))
@@ -154,7 +162,7 @@ def _show_tables(console: Console, summary: dict[str, Any], scores: Scores) -> N
 
 
 def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task: str) -> Table:
-    table = _table(title)
+    table = plain_table(title)
     label, likely, chance = _HEADINGS.get(task, _HEADINGS["classification"])
     for column, justify in (("sample", "right"), (label, "left"), (likely, "left")):
         table.add_column(column, justify=justify, overflow="ellipsis", max_width=28)  # type: ignore[arg-type]
@@ -172,7 +180,7 @@ def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task
 
 def _class_table(classes: list[dict[str, Any]]) -> Table:
     hidden = len(classes) - CLASS_ROWS
-    table = _table("Classes" if hidden <= 0 else f"Classes (the {CLASS_ROWS} highest of {len(classes)})")
+    table = plain_table("Classes" if hidden <= 0 else f"Classes (the {CLASS_ROWS} highest of {len(classes)})")
     table.add_column("class", overflow="ellipsis", max_width=28)
     for column in ("samples", "mean LSI", "median LSI", "model disagrees"):
         table.add_column(column, justify="right")
@@ -184,7 +192,7 @@ def _class_table(classes: list[dict[str, Any]]) -> Table:
 
 def _label_table(labels: pd.DataFrame) -> Table:
     hidden = len(labels) - CLASS_ROWS
-    table = _table("Labels" if hidden <= 0 else f"Labels (the {CLASS_ROWS} highest of {len(labels)})")
+    table = plain_table("Labels" if hidden <= 0 else f"Labels (the {CLASS_ROWS} highest of {len(labels)})")
     table.add_column("label", overflow="ellipsis", max_width=28)
     for column in ("samples", "mean LSI", "median LSI", "model disagrees"):
         table.add_column(column, justify="right")
@@ -192,12 +200,6 @@ def _label_table(labels: pd.DataFrame) -> Table:
         figures = (f"{row['n']:,}", number(row["mean_lsi"]), number(row["median_lsi"]))
         table.add_row(Text(plain_text(row["label"])), *figures, percent(1.0 - row["loo_accuracy"]))
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
 
 
 def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``lsi doctor``: what is installed, what the machine can do, and whether a folder of scores is well."""
+"""``lsi doctor``: what is installed, what the machine can do, and whether a folder of scores is intact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lsi.system.text import plain_text
 
 
 class UnwellError(LsiError):
-    """Something has to be mended (exit code 1)."""
+    """Something has to be repaired (exit code 1)."""
 
 
 def doctor(
@@ -28,12 +28,12 @@ def doctor(
     *,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say what is installed, what the machine can do, and whether a folder of scores is as it should be.
+    """Show what is installed, what the machine can do, and whether a folder of scores is intact.
 
-    Exit code 0: all is well; 1: there are problems.
+    Exit code 0: no problems; 1: there are some.
 
     Args:
-        scores: Folder that `lsi compute --output` wrote; default: none is checked.
+        scores: Folder that `lsi compute --output` wrote. Default: none is checked.
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:
@@ -98,12 +98,12 @@ class Health:
     """What was found.
 
     Attributes:
-        versions: Of the library, Python and each core dependency; None: not installed.
-        extras: By extra: which packages are there in which version, and how to install what is missing.
-        machine: Cores, threads, memory (bytes), product rates (operations a second), GPUs.
-        scores: What a folder of scores holds; None where none was named.
-        problems: What has to be mended, one sentence each.
-        remarks: What is worth knowing, and fine.
+        versions: Versions of the library, Python and each core dependency; None: not installed.
+        extras: For each extra the versions of its packages, and how to install what is missing.
+        machine: Cores, threads, memory (bytes), product rates (operations per second), GPUs.
+        scores: What the folder of scores holds; None where none was named.
+        problems: What has to be repaired, one sentence each.
+        remarks: What is worth knowing but no problem.
     """
 
     versions: dict[str, str | None] = field(default_factory=dict)
@@ -197,7 +197,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _scores(path: Path, health: Health) -> None:
-    """Load a folder, which checks files, checksum, format and manifest, and look at the values."""
+    """Check the values of a folder of scores; loading it checks files, checksum, format and manifest."""
     from lsi.scores import load
 
     try:

@@ -1,11 +1,15 @@
-"""A job: what the options asked for, checked, loaded and ready to be scored."""
+"""A job: what the options ask for, loaded, encoded and ready to be scored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-from lsi.cli.inputs.gather import Gathered, gather
+import numpy as np
+
+import lsi
+from lsi.cli.console import speaker
 from lsi.cli.inputs.options import (
     CorruptionOptions,
     DataOptions,
@@ -14,49 +18,55 @@ from lsi.cli.inputs.options import (
     MethodOptions,
     ProbeOptions,
 )
-from lsi.cli.inputs.settings import audit_size, build_method, seed_of, subset_text, use_machine
-from lsi.cli.inputs.targets import as_column, build_probe
+from lsi.cli.inputs.settings import (
+    CHECKED,
+    build_probe,
+    corruption_settings,
+    encoder_settings,
+    score_settings,
+    source_options,
+    subset_text,
+    use_machine,
+)
+from lsi.cli.progress import progress_bar
+from lsi.data import Corruption, Samples, corrupt, load_samples, parse_subset
+from lsi.data.samples import row_texts, standardised
+from lsi.data.subsets import chosen_positions, drop_unlabelled
+from lsi.data.targets import CLASSES, choose_task, named, target_of, with_targets
+from lsi.execution.checkpoint import Checkpoint
+from lsi.features import EncodedSamples, encode
+from lsi.pipeline import check_settings
+from lsi.scores import Scores
+from lsi.tasks import task_of
+from lsi.tasks.columns import label_texts
+from lsi.validation.problem import Problem, check_problem
 
-if TYPE_CHECKING:
-    from lsi.data import Corruption, Samples
-    from lsi.execution.checkpoint import Checkpoint
-    from lsi.scores import Scores
-    from lsi.validation.problem import Problem
-
-
-_CHECKED = ("probe", "posterior", "method", "prior_precision", "audit")
+_NAMED = 20
+"""Most left-out items that the manifest names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A run whose every input has been checked.
+    """A run that is ready to be scored.
 
     Attributes:
-        data: Features, labels, and the truth about what was changed on purpose.
-        problem: Checked features and the labels to train on.
-        settings: Keyword arguments of `lsi.score`, apart from the data.
+        score: `lsi.score`, or `lsi.score_pairs`.
+        samples: The samples with features; of pairs, the left side.
+        target: ``(N,)`` labels to train on, or a table with a column for each where a sample has several; of
+            pairs, the features of the right side.
+        settings: Keyword arguments of `score` apart from the data.
+        problem: The data after the library's checks, for what is said before the run.
+        truth: What was changed on purpose, or is known to be wrong; or None.
+        extra: What only the command can add to the manifest: encoders, and what was left out.
     """
 
-    data: Gathered
-    problem: Problem
+    score: Callable[..., Scores]
+    samples: Samples
+    target: Any
     settings: dict[str, Any]
-
-    @property
-    def samples(self) -> Samples:
-        """The data, labels as they came."""
-        return self.data.samples
-
-    @property
-    def corruption(self) -> Corruption | None:
-        """What was changed on purpose, or None."""
-        return self.data.corruption
-
-    @property
-    def labels(self) -> Any:
-        """``(N,)`` labels to train on; a table with one column each where a sample has several."""
-        from lsi.data.targets import named
-
-        return named(self.data.labels, self.samples.target_names)
+    problem: Problem
+    truth: Corruption | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(
@@ -69,85 +79,112 @@ def prepare(
     *,
     quiet: bool = False,
 ) -> Job:
-    """Check every setting, load the data, and encode what is raw."""
-    import numpy as np
-
-    from lsi.cli.console import say
-    from lsi.cli.progress import progress_bar
-    from lsi.data import parse_subset
-    from lsi.data.targets import named
-    from lsi.pipeline import check_settings
-    from lsi.tasks import task_of
-
-    likely = probe.task or ("classification" if probe.noise_precision is None else "regression")
-    settings: dict[str, Any] = {
-        "probe": build_probe(probe, likely),
-        "posterior": "kron" if probe.posterior == "kfac" else probe.posterior,
-        "method": build_method(method),
-        "prior_precision": probe.prior_precision,
-        "audit": audit_size(method.audit),
-        "seed": seed_of(method.seed, "--seed"),
-        "device": machine.device,
-        "memory": machine.memory,
-        "cluster": machine.ray,
-    }
-    if method.label_noise is not None:
-        settings["label_noise"] = method.label_noise
-    check_settings(**{key: settings[key] for key in _CHECKED})
+    """Check the settings, then load, corrupt, choose and encode the samples."""
+    settings = score_settings(probe, method, machine)
+    check_settings(*(settings[name] for name in CHECKED))  # before hours of loading and encoding
     use_machine(machine)
+    changes = corruption_settings(corruption, data, settings["seed"])
     with progress_bar(quiet) as progress:
-        gathered = gather(
-            data,
-            corruption,
-            encoder,
-            probe,
-            seed=settings["seed"],
-            machine=machine,
-            progress=progress,
-            say=(lambda text: None) if quiet else say,
+        samples = load_samples(data.dataset, source_options(data, encoder, progress))
+        loaded = len(samples)
+        samples = drop_unlabelled(samples, data.skip_broken)
+        if data.standardise:
+            samples = standardised(samples)
+        task = choose_task(probe.task, samples)
+        if (decided := build_probe(probe, task)) != settings["probe"]:  # the data decided the task
+            settings["probe"] = decided
+            check_settings(*(settings[name] for name in CHECKED))
+        samples = with_targets(samples, task)
+        samples, truth = corrupt(samples, task, **changes)
+        samples, truth = _choose(samples, truth, data)
+        _check_labels(samples, truth, task)
+        encoded = encode(
+            samples, **encoder_settings(encoder, data, machine), progress=progress, say=speaker(quiet)
         )
-    if gathered.probe != settings["probe"]:  # the data decided the task
-        settings["probe"] = gathered.probe
-        check_settings(**{key: settings[key] for key in _CHECKED})
-    samples, labels = gathered.samples, named(gathered.labels, gathered.samples.target_names)
-    wanted = subset_text(data, len(samples))
-    # Numbers have no classes to draw from evenly.
-    strata = np.zeros(len(samples)) if task_of(gathered.probe).name == "regression" else samples.labels
-    if gathered.labels.ndim == 1 and gathered.corruption is not None and strata is samples.labels:
-        strata = gathered.labels
-    subset = None if wanted is None else parse_subset(wanted, strata, settings["seed"])
-    check = task_of(settings["probe"]).problem
-    problem = check(samples.features, labels, subset=subset, sample_id=samples.ids)
-    return Job(gathered, problem, {**settings, "subset": subset})
+    samples, truth = encoded.samples, truth and truth.select(encoded.kept)
+    labels = _labels(samples, truth)
+    settings["subset"] = _subset(data, labels if labels.ndim == 1 else samples.labels, task, settings["seed"])
+    target = named(labels, samples.target_names)
+    problem = task_of(settings["probe"]).problem(
+        samples.features, target, subset=settings["subset"], sample_id=samples.ids
+    )
+    return Job(lsi.score, samples, target, settings, problem, truth, _extra(encoded, loaded))
+
+
+def _choose(
+    samples: Samples, truth: Corruption | None, data: DataOptions
+) -> tuple[Samples, Corruption | None]:
+    """Keep the classes and the first samples that were asked for; what was chosen sees changed labels."""
+    labels = samples.labels if truth is None or truth.labels.ndim > 1 else truth.labels
+    positions = chosen_positions(labels, data.active_classes, data.first)
+    if len(positions) == len(samples):
+        return samples, truth
+    return samples.select(positions), truth and truth.select(positions)
+
+
+def _labels(samples: Samples, truth: Corruption | None) -> np.ndarray:
+    """Return what to train on: `(N,)` or `(N, T)`, with the changes where there are any."""
+    return target_of(samples) if truth is None else truth.labels
+
+
+def _check_labels(samples: Samples, truth: Corruption | None, task: str) -> None:
+    """Say what is wrong with labels or ids before hours of encoding, not after."""
+    if samples.features is None:
+        kind = "classification" if task in CLASSES else task
+        no_features = np.zeros((len(samples), 1), dtype=np.float32)
+        check_problem(no_features, _labels(samples, truth), sample_id=samples.ids, task=kind)
+
+
+def _subset(data: DataOptions, strata: np.ndarray, task: str, seed: int) -> np.ndarray | None:
+    """Return the positions to score; None: all. Numbers have no classes to draw from evenly."""
+    wanted = subset_text(data, len(strata))
+    strata = np.zeros(len(strata)) if task == "regression" else strata
+    return None if wanted is None else parse_subset(wanted, strata, seed)
+
+
+def _extra(encoded: EncodedSamples, loaded: int) -> dict[str, Any]:
+    """Return what the manifest says about encoder and choice."""
+    extra: dict[str, Any] = {"encoder": encoded.record} if encoded.record else {}
+    if encoded.left_out:
+        extra["left_out"] = {"n": len(encoded.left_out), "items": list(encoded.left_out[:_NAMED])}
+    if len(encoded.samples) < loaded:
+        extra["selected_of"] = loaded
+    return extra
 
 
 def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: str | None = None) -> Scores:
-    """Score, and add what only the command knows: the source, and the truth about changed labels."""
-    import lsi
-    from lsi.cli.progress import progress_bar
-    from lsi.scores import Scores
-
+    """Score a job, and add what only the command knows: source, encoder, and what was changed."""
+    samples, truth = job.samples, job.truth
     with progress_bar(quiet) as progress:
-        scores = lsi.score(
-            job.samples.features,
-            job.labels,
-            sample_id=job.samples.ids,
+        scores = job.score(
+            samples.features,
+            job.target,
+            sample_id=samples.ids,
             progress=progress,
             checkpoint=checkpoint,
-            shard=shard,
             **job.settings,
+            **({} if shard is None else {"shard": shard}),
         )
-    table, manifest, samples = scores.to_frame(), dict(scores.manifest), job.samples
+    table, manifest = scores.to_frame(), dict(scores.manifest)
     manifest["source"] = {**samples.source, "description": samples.description}
-    manifest |= job.data.extra | ({} if checkpoint is None else {"run": checkpoint.run})
-    if "encoder" in job.data.extra:
-        manifest["timings"] = {"encode": job.data.extra["encoder"]["seconds"], **manifest["timings"]}
+    manifest |= job.extra | ({} if checkpoint is None else {"run": checkpoint.run})
+    encoders = [job.extra[name] for name in ("encoder", "encoder_right") if name in job.extra]
+    if encoders:
+        encoding = sum(record["seconds"] for record in encoders)
+        manifest["timings"] = {"encode": encoding, **manifest["timings"]}
     if samples.class_names:
         manifest["class_names"] = {str(label): name for label, name in samples.class_names.items()}
-    if job.corruption is not None:
+    if truth is not None:
         positions = table["position"].to_numpy()
-        table["corrupted"] = job.corruption.mask[positions]
-        original = job.corruption.original_labels[positions]
-        table["original_label"] = as_column(original, manifest["task"], samples.target_names)
-        manifest["corruption"] = job.corruption.describe()
+        table["corrupted"] = truth.mask[positions]
+        original = truth.original_labels[positions]
+        table["original_label"] = _as_column(original, manifest["task"], samples.target_names)
+        manifest["corruption"] = truth.describe()
     return Scores(table, manifest, scores.audit)
+
+
+def _as_column(target: np.ndarray, task: str, names: tuple[str, ...]) -> np.ndarray:
+    """Return `(N,)` or `(N, T)` targets as one column of a table."""
+    if target.ndim == 1:
+        return target
+    return label_texts(target, names) if task == "multilabel" else row_texts(target)

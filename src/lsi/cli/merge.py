@@ -1,4 +1,4 @@
-"""``lsi merge``: the parts of one run put together."""
+"""``lsi merge``: the parts of a run, put together."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def merge(
     Args:
         parts: Folders of all parts, in any order.
         output: Folder for the scores of the whole run.
-        report: HTML page to write; it needs no network.
-        dataset: The data that were scored, for pictures; default: where the scores say they came from.
-        overwrite: Replace scores, or a foreign page, that are already there.
+        report: HTML page to write; it can be read without a network.
+        dataset: The data that were scored, for pictures. Default: where the scores say they came from.
+        overwrite: Replace scores that are already there, and a page that lsi did not write.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
 

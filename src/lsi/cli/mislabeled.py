@@ -1,4 +1,4 @@
-"""``lsi mislabeled``: which labels are probably wrong, on the screen or as a file."""
+"""``lsi mislabeled``: the labels that are probably wrong, on the screen or in a file."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ def mislabeled(
 
     Args:
         scores: Folder that `lsi compute --output` wrote.
-        fdr: Only as many as keep the expected share of labels that are right after all below this, such as
-            `0.1`.
-        top: Only the first so many. Default: all in a file, 20 on the screen.
+        fdr: Shorten the list so that the expected share of right labels in it stays below this, as `0.1`.
+        top: Show only this many. Default: all in a file, 20 on the screen.
         output: File to write: .csv, .json or .parquet. Never overwritten.
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:
-        InputError: The scores are of no classification, or a limit cannot be used.
+        InputError: If the scores are not those of a classification, or a limit is out of range.
     """
     if output is not None:
         check_list_file(output)
@@ -64,7 +63,7 @@ def mislabeled(
 
 
 def check_list_file(path: Path) -> None:
-    """Refuse a file that could not be written, before any work."""
+    """Raise before any work if the file cannot be written."""
     from lsi.system.files import check_new
 
     if path.suffix.lower() not in FORMATS:
@@ -73,7 +72,7 @@ def check_list_file(path: Path) -> None:
 
 
 def write_list(frame: pd.DataFrame, path: Path) -> None:
-    """Write the list in the format of its ending, as a whole or not at all."""
+    """Write the list in the format that the suffix names, completely or not at all."""
     from lsi.decisions.files import write_guarded_csv
     from lsi.system.files import new_file
 
@@ -94,7 +93,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
-    """Return what is known about the list as JSON values."""
+    """Return what is known about the list, as JSON values."""
     estimated = bool(scores.manifest.get("label_noise"))
     known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
     if estimated:

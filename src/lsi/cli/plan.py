@@ -1,4 +1,4 @@
-"""``lsi plan``: what a run would do and cost, before it starts."""
+"""``lsi plan``: how a run would work and what it would cost."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from lsi.cli.inputs.options import MachineOptions, MethodOptions
 from lsi.cli.inputs.settings import build_method, use_machine, workers_of
 from lsi.errors import InputError
+from lsi.system.text import duration_text, parse_size, size_text
 
 if TYPE_CHECKING:
     from lsi.planning.plan import Plan, Way
@@ -32,9 +33,9 @@ def plan(
     machine: MachineOptions = _MACHINE,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say which solver a run would use, its time and memory, and the alternatives.
+    """Show which solver a run would use, its time and memory, and the alternatives.
 
-    Give a dataset that has features already, or its size, such as
+    Give a dataset that has features, or its size, such as
     `--n-samples 50000 --n-features 512 --n-classes 10`.
 
     Args:
@@ -42,16 +43,15 @@ def plan(
         n_samples: Number of samples.
         n_features: Number of features.
         n_classes: Number of classes.
-        n_scored: Samples to score. Default: all.
+        n_scored: Number of samples to score. Default: all.
         posterior: `diag`, `kron` or `full`.
         method: How a model without a sample would be found.
         machine: What it would run on.
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:
-        InputError: Neither a dataset with features nor a whole size, or settings out of range.
+        InputError: If neither a dataset with features nor its size is given, or settings are out of range.
     """
-    from lsi.planning.cost import parse_size
     from lsi.planning.plan import make_plan
 
     settings = build_method(method)
@@ -88,7 +88,7 @@ def _shape_of(dataset: str) -> tuple[int, ...]:
     samples = load_samples(dataset)
     if samples.features is None or samples.labels is None:
         raise InputError(
-            f"{dataset} has no features yet: the number of its encoder's outputs decides the cost. "
+            f"{dataset} has no features yet, and the cost depends on how many its encoder makes. "
             "Give --n-samples, --n-features and --n-classes."
         )
     return len(samples), samples.features.shape[1], len(np.unique(np.asarray(samples.labels, dtype=str)))
@@ -105,12 +105,8 @@ def _show(found: Plan) -> None:
     console.width = max(console.width, 100)
     console.print(table)
     if found.memory is not None:
-        from lsi.planning.cost import size
-
-        console.print(f"{size(found.memory)} of memory may be used.")
+        console.print(f"{size_text(found.memory)} of memory may be used.")
 
 
 def _cells(way: Way) -> tuple[Any, ...]:
-    from lsi.planning.cost import duration, size
-
-    return way.name, duration(way.seconds), size(way.bytes), "" if way.fits else "does not fit"
+    return way.name, duration_text(way.seconds), size_text(way.bytes), "" if way.fits else "does not fit"

@@ -1,4 +1,4 @@
-"""What survives the end of a command: finished blocks beside the output, and how to go on from them."""
+"""What survives the end of a command: finished blocks next to the output, and how to go on from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lsi.execution.checkpoint import Checkpoint, Say
 
 UNFINISHED = ".unfinished"
-"""What the folder of finished blocks is called after the name of the output."""
+"""Ending of the folder of finished blocks, after the name of the output."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Kept:
     """What a command keeps while it runs.
 
     Attributes:
-        checkpoint: For finished blocks; None: they are not kept.
-        replaces: Whether the scores at the output are of this very run, which ended before it had removed
-            its blocks: they are written once more.
-        goes: Whether the blocks go once the output is written.
+        checkpoint: Where finished blocks are kept; None: nowhere.
+        replaces: Whether the scores at the output are those of this very run, which was interrupted before it
+            removed its blocks. They may then be written again.
+        temporary: Whether the blocks are removed once the output is written.
     """
 
     checkpoint: Checkpoint | None = None
     replaces: bool = False
-    goes: bool = False
+    temporary: bool = False
 
     def finish(self) -> None:
-        """Remove the blocks: what they led to is written."""
-        if self.checkpoint is not None and self.goes:
+        """Remove the blocks, now that the scores are written."""
+        if self.checkpoint is not None and self.temporary:
             self.checkpoint.remove()
 
 
@@ -49,7 +49,7 @@ def blocks_folder(output: OutputOptions, long: LongRunOptions) -> Path | None:
     """Return where finished blocks are kept; None: nowhere."""
     if long.no_checkpoint:
         if long.checkpoint is not None:
-            raise InputError("--checkpoint and --no-checkpoint: choose one of them.")
+            raise InputError("--checkpoint and --no-checkpoint exclude each other. Choose one of them.")
         return None
     if long.checkpoint is None:
         place = output.output
@@ -58,19 +58,20 @@ def blocks_folder(output: OutputOptions, long: LongRunOptions) -> Path | None:
         here, there = long.checkpoint.resolve(), output.output.resolve()
         if here == there or here in there.parents or there in here.parents:
             raise OutputError(
-                f"the finished blocks in {long.checkpoint} and the scores in {output.output} need folders of "
-                f"their own. Leave --checkpoint out: they are then kept in {output.output}{UNFINISHED}."
+                f"the finished blocks in {long.checkpoint} and the scores in {output.output} need separate "
+                f"folders. Leave --checkpoint out: blocks are then kept in {output.output}{UNFINISHED}."
             )
     return long.checkpoint
 
 
 @contextmanager
 def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[Kept]:
-    """Keep finished blocks while the context lasts, and other runs away from blocks and output.
+    """Keep finished blocks while the context lasts, and keep other runs away from blocks and output.
 
     SIGTERM ends the command as Ctrl-C does.
     """
-    from lsi.execution.checkpoint import Checkpoint, drop_lock
+    from lsi.execution.checkpoint import Checkpoint
+    from lsi.system.files import drop_lock
 
     folder = blocks_folder(output, long)
     lock = None if output.output is None else _locked(output.output)
@@ -92,7 +93,7 @@ def keeping(output: OutputOptions, long: LongRunOptions, say: Say) -> Iterator[K
 
 
 def _was_written(output: Path | None, folder: Path | None) -> bool:
-    """Tell whether the scores at the output are those that the kept blocks led to."""
+    """Return whether the scores at the output were made from the kept blocks."""
     from lsi.execution.checkpoint import run_of
     from lsi.results.store import written_run
 
@@ -102,26 +103,16 @@ def _was_written(output: Path | None, folder: Path | None) -> bool:
 
 def _locked(output: Path) -> FileLock:
     """Keep other runs away from an output."""
-    from filelock import FileLock, Timeout
-
-    from lsi.system.files import explained
+    from lsi.system.files import take_lock
 
     target = Path(os.path.realpath(output))
-    with explained(output):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.parent / f".{target.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"another run is about to write {os.fspath(output)!r}. Wait for it, or choose another folder."
-            ) from error
-    return lock
+    busy = f"another run is about to write {os.fspath(output)!r}. Wait for it, or choose another folder."
+    return take_lock(target.with_name(f".{target.name}.lock"), "scores", busy=busy)
 
 
 @contextmanager
 def _terminated() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does."""
+    """Let SIGTERM interrupt the command as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""``lsi show`` and ``lsi report``: what to do with scores that were saved."""
+"""``lsi show`` and ``lsi report``: saved scores on the screen and as a page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(
 
     Args:
         scores: Folder that `lsi compute --output` wrote.
-        rows: Samples shown at each end.
+        rows: Number of samples shown at each end.
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:
@@ -53,8 +53,8 @@ def report(
     Args:
         scores: Folder that `lsi compute --output` wrote.
         output: Page to write.
-        dataset: The data that were scored, for pictures; default: where the scores say they came from.
-        overwrite: Replace a file that is no report of lsi.
+        dataset: The data that were scored, for pictures. Default: where the scores say they came from.
+        overwrite: Replace a file that lsi did not write.
     """
     from lsi.report import check_report, write_report
     from lsi.scores import load
@@ -67,7 +67,7 @@ def report(
 
 
 def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
-    """Return the data behind scores, for pictures."""
+    """Return the samples that were scored, for pictures; None where they are not found."""
     from lsi.data import SourceOptions, load_samples
     from lsi.data.reload import reload_samples
     from lsi.report.summary import check_samples
@@ -89,7 +89,7 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
 
 
 def align(samples: Samples, scores: Scores) -> Samples:
-    """Bring samples into the order in which they were scored, where only some of the data were used."""
+    """Return the samples at the positions of the scored data, where the run used only some of them."""
     import numpy as np
 
     frame = scores.to_frame()

@@ -1,4 +1,4 @@
-"""``lsi select``: which samples to keep, as a file."""
+"""``lsi select``: choose the samples to keep, and write them to a file."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def select(
             `--drop-mislabeled` or `--drop-redundant` leaves.
         order: `useful` (right and informative), `largest` or `smallest` LSI, `right` (least doubtful label
             first), `random`; or a mixed budget such as `largest=0.7,smallest=0.3`.
-        balanced: Equal numbers of each class, as far as there are.
-        proportional: The same share of each class instead.
-        drop_mislabeled: Suspected labels go first, whatever the order: `all`, or how many, as for `--keep`.
-        drop_redundant: All but the most informative of each redundancy group go first.
-        seed: Seed of the random order.
+        balanced: Keep equal numbers of each class, as far as possible.
+        proportional: Keep the same share of each class instead.
+        drop_mislabeled: Drop suspected labels first, whatever the order: `all`, or a share or number of them.
+        drop_redundant: Of each redundancy group, drop all but the most informative sample first.
+        seed: Seed for the random order.
         output: File to write: .parquet, .csv, .json, .txt (ids), or .npy (positions). Never overwritten.
         json: Print one JSON object on stdout and nothing else there.
     """
@@ -74,10 +74,10 @@ def tell(
     scores: Scores, positions: np.ndarray, settings: dict[str, Any], output: Path | None, *, as_json: bool
 ) -> None:
     """Print what was chosen."""
-    from lsi.analysis.view import task_name, view
+    from lsi.analysis.view import view
 
     table = scores.to_frame()
-    seen = view(table, task_name(scores.manifest))
+    seen = view(scores)
     kept = table["position"].isin(positions).to_numpy()
     n_kept = int(kept.sum())
     facts: dict[str, Any] = {
@@ -98,7 +98,7 @@ def tell(
 
 
 def share_or_number(text: str, flag: str) -> float | int:
-    """Return what a share or a number of samples means."""
+    """Return the share or the number of samples that a text such as `50%` or `500` stands for."""
     plain = text.strip()
     try:
         if plain.endswith("%"):

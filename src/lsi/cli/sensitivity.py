@@ -1,9 +1,10 @@
-"""``lsi sensitivity``: which samples' ranks depend on settings that were chosen by hand."""
+"""``lsi sensitivity``: how much the ranks of samples depend on settings that were chosen by hand."""
 
 from __future__ import annotations
 
 import dataclasses
 import json as to_json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,6 @@ from lsi.cli.inputs.options import (
     MethodOptions,
     ProbeOptions,
 )
-from lsi.cli.job import prepare
 from lsi.errors import InputError, OutputError
 from lsi.system.text import plain_text
 
@@ -54,8 +54,8 @@ def sensitivity(
 ) -> None:
     """Show which samples' ranks change with the prior, the weight decay or the features.
 
-    Without further options the prior precision and the weight decay are each taken at a tenth of their value
-    and at ten times it.
+    Without further options, prior precision and weight decay are each tried at a tenth of their value and at
+    ten times their value.
 
     Args:
         data: What is scored.
@@ -64,36 +64,41 @@ def sensitivity(
         probe: What is trained.
         method: How a model without a sample is found.
         machine: What the computation runs on.
-        prior_precisions: Other prior precisions.
-        weight_decays: Other weight decays.
-        encoders: Other encoders of the same raw items.
+        prior_precisions: Other prior precisions to try.
+        weight_decays: Other weight decays to try.
+        encoders: Other encoders of the same raw items to try.
         features: Other datasets that hold the same samples with other features: same ids, in any order.
-        threshold: Move, as a share of the ranking, from which a sample counts as unstable.
-        output: CSV file for one row a sample.
-        overwrite: Replace that file.
-        rows: Samples shown.
+        threshold: A sample counts as unstable if it moves by more than this share of the ranking.
+        output: CSV file to write, with one row for each sample.
+        overwrite: Replace that file if it is there.
+        rows: Number of samples shown.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
 
     Raises:
-        InputError: If anything cannot be used as it is.
-        OutputError: If the file is there already.
+        InputError: If data or settings cannot be used.
+        OutputError: If the file is already there.
     """
+    from lsi.cli.job import prepare
     from lsi.cli.progress import progress_bar
     from lsi.decisions.files import write_guarded_csv
     from lsi.studies.sensitivity import sensitivity as measure
 
     if output is not None and output.exists() and not overwrite:
-        raise OutputError(f"{output} exists. Name another file, or replace it with --overwrite.")
-    job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet)
-    others = _other_features(
-        job, data, encoder, corruption, probe, method, machine, encoders, features, quiet
-    )
+        raise OutputError(f"{output} is already there. Name another file, or replace it with --overwrite.")
+    again = partial(prepare, corruption=corruption, probe=probe, method=method, machine=machine, quiet=quiet)
+    job = again(data, encoder)
+    others = {
+        name: _aligned(job, again(data, dataclasses.replace(encoder, encoder=name)), name)
+        for name in encoders
+    }
+    for name in features:
+        others[name] = _aligned(job, again(dataclasses.replace(data, dataset=name), encoder), name)
     chosen = bool(prior_precisions or weight_decays or others)
     with progress_bar(quiet) as progress:
         found = measure(
             job.samples.features,
-            job.labels,
+            job.target,
             sample_id=job.samples.ids,
             prior_precisions=prior_precisions if chosen else None,
             weight_decays=weight_decays if chosen else None,
@@ -109,33 +114,6 @@ def sensitivity(
         print(to_json.dumps(found.to_dict(rows)))
     elif not quiet:
         _show(found, rows, output)
-
-
-def _other_features(
-    job: Job,
-    data: DataOptions,
-    encoder: EncoderOptions,
-    corruption: CorruptionOptions,
-    probe: ProbeOptions,
-    method: MethodOptions,
-    machine: MachineOptions,
-    encoders: tuple[str, ...],
-    datasets: tuple[str, ...],
-    quiet: bool,
-) -> dict[str, np.ndarray]:
-    """Return other features of the samples of a job, in its order, by name."""
-    found = {}
-    for name in encoders:
-        other = dataclasses.replace(encoder, encoder=name)
-        found[name] = _aligned(
-            job, prepare(data, other, corruption, probe, method, machine, quiet=quiet), name
-        )
-    for name in datasets:
-        source = dataclasses.replace(data, dataset=name)
-        found[name] = _aligned(
-            job, prepare(source, encoder, corruption, probe, method, machine, quiet=quiet), name
-        )
-    return found
 
 
 def _aligned(job: Job, other: Job, name: str) -> np.ndarray:
@@ -157,7 +135,7 @@ def _show(found: Sensitivity, rows: int, output: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lsi.cli.console import PipeConsole
+    from lsi.cli.console import out_console
     from lsi.report.format import number
 
     def table(title: str, *columns: str) -> Table:
@@ -168,9 +146,7 @@ def _show(found: Sensitivity, rows: int, output: Path | None) -> None:
             )
         return made
 
-    console = PipeConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = 100
+    console = out_console(100)
     runs = table("Other settings", "setting", "value", "rank correlation", "highest tenth stays", "LSI ratio")
     for row in found.runs.to_dict("records"):
         figures: list[Any] = [

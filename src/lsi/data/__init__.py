@@ -1,9 +1,10 @@
-"""Where samples come from: named datasets, archives, folders, tables, arrays; and corruption on purpose."""
+"""Samples from named datasets, archives, folders, tables and arrays; and changes to them on purpose."""
 
 from lsi.data.archives.named import NAMED, PUBLISHED, load_named
 from lsi.data.corruption.human import human_labels
 from lsi.data.corruption.items import corrupt_data
 from lsi.data.corruption.labels import Corruption, corrupt_labels, known_truth, read_transition
+from lsi.data.corruption.steps import corrupt
 from lsi.data.items import Items
 from lsi.data.options import SourceOptions
 from lsi.data.readers.files import read_npz
@@ -18,6 +19,7 @@ __all__ = [
     "Items",
     "Samples",
     "SourceOptions",
+    "corrupt",
     "corrupt_data",
     "corrupt_labels",
     "human_labels",

@@ -65,12 +65,12 @@ def _image(payload: Payload) -> Image:
     except ImportError as error:
         raise InputError(_missing("images", "pillow")) from error
     if isinstance(payload, np.ndarray):
-        # Grey arrays stay grey: `raw` then has one value a pixel, and encoders convert them.
+        # Grey arrays stay grey: the encoder `raw` then has one value for each pixel; others convert them.
         return Image.fromarray(np.ascontiguousarray(payload))
     content = _content(payload)
     try:
         with warnings.catch_warnings():
-            # Pillow warns about metadata that it cannot read; the pixels are what counts here.
+            # Pillow warns about metadata that it cannot read, but only the pixels matter here.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as opened:
@@ -78,7 +78,7 @@ def _image(payload: Payload) -> Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BrokenItem("it has more pixels than can be safely decoded") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
-        raise BrokenItem(f"it is no readable image ({_brief(error)})") from error
+        raise BrokenItem(f"it is not a readable image ({_brief(error)})") from error
 
 
 def _text(payload: Payload) -> str:
@@ -97,7 +97,7 @@ def _audio(payload: Payload) -> Audio:
     try:
         values, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise BrokenItem(f"it is no readable recording ({_brief(error)})") from error
+        raise BrokenItem(f"it is not a readable recording ({_brief(error)})") from error
     if not len(values):
         raise BrokenItem("the recording is empty")
     return Audio(np.ascontiguousarray(values.mean(axis=1)), int(rate))
@@ -117,7 +117,7 @@ def _content(payload: Payload) -> bytes:
 
 
 def _brief(error: BaseException) -> str:
-    # Pillow names the buffer by its address, which helps nobody.
+    # Pillow names the buffer by its address in memory, which tells nobody anything.
     return str(error).partition(" <_io")[0] or type(error).__name__
 
 
@@ -126,11 +126,7 @@ def _missing(what: str, package: str) -> str:
 
 
 class ItemImages:
-    """Pictures of image items for thumbnails: ``images[k]`` is decoded when asked for.
-
-    Args:
-        items: Items of the kind ``image``.
-    """
+    """Pictures of image items for thumbnails: ``images[k]`` is decoded when it is asked for."""
 
     def __init__(self, items: Items) -> None:
         self._items = items

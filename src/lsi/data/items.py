@@ -14,7 +14,7 @@ KINDS = ("image", "text", "audio")
 """What an item can be."""
 
 Payload = Any
-"""An item as stored: bytes of a file, its path, pixels `(H, W)` or `(H, W, 3)`, or text. None: missing."""
+"""An item as stored: a file's bytes or path, pixels `(H, W)` or `(H, W, 3)`, or text. None: missing."""
 
 
 class Items(ABC):
@@ -39,16 +39,16 @@ class Items(ABC):
 
     @abstractmethod
     def describe(self, position: int) -> str:
-        """Return how messages call an item: a file name, or a row."""
+        """Return what messages call an item: a file name, or a row."""
 
     def take(self, positions: Sequence[int] | np.ndarray) -> list[Payload]:
-        """Return the payloads at any positions, in the order given."""
+        """Return the payloads at any positions, in the order of `positions`."""
         wanted, where = np.unique(np.asarray(positions, dtype=np.int64), return_inverse=True)
         found = list(self.iterate(wanted))
         return [found[k] for k in where]
 
     def fingerprint(self) -> str:
-        """Return a digest of kind and content; where the items are stored does not matter."""
+        """Return a digest of kind and content, whatever the items are stored in."""
         digest = hashlib.blake2b(f"items {self.kind} {len(self)}".encode(), digest_size=20)
         for payload in self.iterate(np.arange(len(self))):
             content = payload_bytes(payload)
@@ -62,12 +62,9 @@ class Items(ABC):
 
 
 class ArrayItems(Items):
-    """Items that are held, or memory-mapped, as one sequence.
+    """Items in one sequence of payloads, such as a memory-mapped array of pixels `(N, H, W, 3)`.
 
-    Args:
-        kind: One of `KINDS`.
-        values: Payloads; an `(N, H, W)` or `(N, H, W, 3)` array of pixels is one too.
-        what: How messages call an item.
+    `what` is what messages call an item.
     """
 
     def __init__(self, kind: str, values: Sequence[Payload] | np.ndarray, what: str = "sample") -> None:
@@ -89,13 +86,7 @@ class ArrayItems(Items):
 
 
 class FileItems(Items):
-    """Items that are files.
-
-    Args:
-        kind: One of `KINDS`.
-        root: Folder that the names are relative to.
-        names: Names of the files.
-    """
+    """Items that are files; `names` are relative to the folder `root`."""
 
     def __init__(self, kind: str, root: Path, names: Sequence[str]) -> None:
         self.kind = kind
@@ -116,12 +107,7 @@ class FileItems(Items):
 
 
 class SelectedItems(Items):
-    """Some of another sequence's items.
-
-    Args:
-        base: All items.
-        positions: Which of them, in which order.
-    """
+    """The items at `positions` of another sequence, in that order."""
 
     def __init__(self, base: Items, positions: np.ndarray) -> None:
         self.kind = base.kind
@@ -147,12 +133,7 @@ class SelectedItems(Items):
 
 
 class JoinedItems(Items):
-    """One sequence after another.
-
-    Args:
-        first: The items that come first.
-        second: The items after them, of the same kind.
-    """
+    """Two sequences of the same kind, one after the other."""
 
     def __init__(self, first: Items, second: Items) -> None:
         self.kind = first.kind
@@ -178,14 +159,7 @@ class JoinedItems(Items):
 
 
 def payload_bytes(payload: Payload) -> bytes:
-    """Return the content of a payload.
-
-    Args:
-        payload: As `Items.iterate` yields it; a file that cannot be read counts as empty.
-
-    Returns:
-        What makes two payloads the same.
-    """
+    """Return the content of a payload, equal for equal payloads; a file that cannot be read is empty."""
     if payload is None:
         return b""
     if isinstance(payload, bytes):
@@ -202,11 +176,7 @@ def payload_bytes(payload: Payload) -> bytes:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the content of a plain file; a device or a pipe that a table names would never end.
-
-    Raises:
-        OSError: It is missing, unreadable, or no plain file.
-    """
+    """Return the content of a plain file; a table may name a device or a pipe, which would never end."""
     if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no plain file")
+        raise OSError(f"{path} is not a plain file")
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""What a source may need to know beside its name."""
+"""Settings of a data source: where it is found, and which column is what."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lsi.system.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How a dataset is found and read; a source ignores what does not concern it.
+    """How a dataset is found and read; a source ignores what it has no use for.
 
     Attributes:
-        data_dir: Folder of archives at hand, looked at before any download.
+        data_dir: Folder of archives, searched before anything is downloaded.
         split: ``train`` or ``test``, where the data have both.
         label_column: Column of a table that holds the labels.
         clean_label_column: Column with labels known to be right.
@@ -23,9 +23,9 @@ class SourceOptions:
         image_column: Column with images: bytes, paths, or Hugging Face's ``{bytes, path}``.
         text_column: Column with texts.
         audio_column: Column with recordings, as for images.
-        feature_columns: Columns with numbers; empty: every numeric column that is not named otherwise.
-        label_columns: Columns with several targets or labels of a sample.
-        labels: File with one label a row, beside a file that holds features only.
+        feature_columns: Columns with numbers; empty: every numeric column without another role.
+        label_columns: Columns of labels or targets, where a sample has several.
+        labels: File with one label in each row, for a file that holds only features.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
     """
@@ -44,33 +44,32 @@ class SourceOptions:
     cache_dir: Path | None = None
     progress: Progress | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """Return what is needed to read the same data again, as JSON values; defaults are left out."""
-        found: dict[str, Any] = {}
-        for name in (field.name for field in fields(self)):
+    def __post_init__(self) -> None:
+        """Bring paths and lists of columns, which may come as text or from a manifest, into one form."""
+        for name in _PATHS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        for name in _LISTS:
             value = getattr(self, name)
-            if name in ("progress", "cache_dir") or not value:
-                continue
-            found[name] = (
-                list(value) if isinstance(value, tuple) else str(value.absolute()) if isinstance(value, Path)
-                else value
-            )  # fmt: skip
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is needed to read the same data again, as JSON values without defaults."""
+        found: dict[str, Any] = {}
+        for name in _DESCRIBED:
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                found[name] = str(value.absolute())
+            elif value:
+                found[name] = list(value) if isinstance(value, tuple) else value
         return found
 
     @staticmethod
     def restore(found: Mapping[str, Any]) -> SourceOptions:
-        """Return the options that `describe` wrote.
+        """Return the options that `describe` wrote as JSON values."""
+        return SourceOptions(**{name: found[name] for name in _DESCRIBED if name in found})
 
-        Args:
-            found: JSON values.
 
-        Returns:
-            The options.
-        """
-        known = {field.name for field in fields(SourceOptions)} - {"progress", "cache_dir"}
-        values = {name: value for name, value in found.items() if name in known}
-        for name in {"data_dir", "labels"} & set(values):
-            values[name] = Path(values[name])
-        for name in {"feature_columns", "label_columns"} & set(values):
-            values[name] = tuple(values[name])
-        return SourceOptions(**values)
+_PATHS = ("data_dir", "labels", "cache_dir")
+_LISTS = ("feature_columns", "label_columns")
+_DESCRIBED = [field.name for field in fields(SourceOptions) if field.name not in ("cache_dir", "progress")]

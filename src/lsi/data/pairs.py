@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lsi.data.corruption.labels import Corruption
 from lsi.data.decode import BrokenItem, ItemImages, decode
 from lsi.data.items import Items, Payload
 from lsi.data.options import SourceOptions
@@ -27,8 +28,8 @@ class PairSource:
     """Two sides of the same pairs, each with raw items or features.
 
     Attributes:
-        left: The left items; ids, images and source are those of the pair.
-        right: The right items; the same object where both sides are views of one item.
+        left: The left side, with the ids, images and source of the pairs.
+        right: The right side; the same object where both sides are views of one item.
     """
 
     left: Samples
@@ -36,7 +37,7 @@ class PairSource:
 
 
 def holds_pairs(path: str) -> bool:
-    """Tell whether a file is a ``.npz`` with the arrays ``left`` and ``right`` and no ``X``."""
+    """Return whether a file is a ``.npz`` with arrays ``left`` and ``right`` and without ``X``."""
     if not path.lower().endswith(".npz") or not zipfile.is_zipfile(path):
         return False
     names = set(npz_names(Path(path)))
@@ -55,21 +56,42 @@ def load_pairs(source: str, options: SourceOptions) -> PairSource:
         raise InputError(
             f"two item columns need a table file ({', '.join(FORMATS)}), and {source!r} is none."
         )
-    samples = load_samples(source, options)
+    samples = replace(load_samples(source, options), class_names=None)  # ids stand in for labels
     return PairSource(samples, samples)
 
 
 def augmented(items: Items, kind: str) -> Items:
-    """Return changed views of images, for the right side of a one-view run."""
+    """Return changed views of images, as the right side where both sides are the same images."""
     if kind not in AUGMENTATIONS:
-        raise InputError(f"--augment {kind}: unknown. {nearest(kind, AUGMENTATIONS)}")
+        raise InputError(f"--augment {kind!r} is not known. {nearest(kind, AUGMENTATIONS)}")
     if items.kind != "image":
         raise InputError(f"--augment changes images, not {items.kind}. Use --encoder-2 for a second view.")
     return _Augmented(items, kind)
 
 
+def mismatched(pairs: Samples, right: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, Corruption]:
+    """Exchange the partners of a share of the pairs in a ring.
+
+    Returns the right side `(N, D)` after the exchange, and the truth: for each right item the id of the
+    left item that it belongs to.
+    """
+    count = round(share * len(right))
+    if not 0 < share <= 1 or count < 2:
+        raise InputError(
+            f"--mismatch {share} of {len(right)} pairs: choose a share up to 1 that makes at least 2 pairs."
+        )
+    moved = np.random.default_rng(seed).choice(len(right), count, replace=False)
+    origin = np.arange(len(right))
+    origin[moved] = np.roll(moved, 1)
+    ids = np.asarray(pairs.ids)
+    truth = Corruption(
+        ids, origin != np.arange(len(right)), ids[np.argsort(origin)], share, seed, "mismatched pairs"
+    )
+    return right[origin], truth
+
+
 class _Augmented(Items):
-    """Views of images: the same change for every one, so that runs repeat."""
+    """Views of images: every image is changed in the same way, so that a run can be repeated."""
 
     kind = "image"
 
@@ -80,7 +102,7 @@ class _Augmented(Items):
         return len(self._items)
 
     def iterate(self, positions: np.ndarray) -> Iterator[Payload]:
-        """Yield changed pixels; what cannot be decoded is passed on, for the encoder to name."""
+        """Yield changed pixels; what cannot be decoded is passed on, and named when it is encoded."""
         for payload in self._items.iterate(positions):
             try:
                 picture = decode("image", payload)
@@ -114,8 +136,8 @@ def _read_table(path: Path, options: SourceOptions) -> PairSource:
     columns = _named_columns(options)
     if not columns or len(columns) > 2:
         raise InputError(
-            f"{path.name}: name two columns for pairs (of --image-column, --text-column, --audio-column), or "
-            "one for two views of each item."
+            f"{path.name}: name two of --image-column, --text-column and --audio-column for pairs, or one of "
+            "them for two views of each item."
         )
     if table.n_rows == 0:
         raise InputError(f"{table.name} has no rows.")

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lsi.data.decode import ItemImages
 from lsi.data.items import Items
 from lsi.errors import InputError
+from lsi.validation.features import as_matrix
 
 
 class Images(Protocol):
@@ -26,28 +28,30 @@ class Images(Protocol):
 class Samples:
     """Samples as a source gives them, before any check of their values.
 
-    A source promises that row ``i`` of every array is the same sample and that `ids` stay the same
-    from run to run. It holds features, raw items (which an encoder turns into features), or both.
-    Whether the values can be scored (finite, numeric, enough classes) is decided in one place,
-    ``lsi.validation.problem.check_problem``.
+    Row ``i`` of every array is the same sample, and `ids` stay the same from run to run. Samples hold
+    features, raw items (which `lsi.encode` turns into features), or both. Whether their values can be
+    scored (finite, numeric, enough classes) is decided by `lsi.score`.
 
     Attributes:
         name: Short name of the data, as given by the user where there is one.
         ids: ``(N,)`` stable identities.
         labels: ``(N,)`` labels, as the source spells them.
         features: ``(N, D)`` numbers, or None where the source holds raw items only.
-        items: The N raw items, read when they are needed, or None.
+        items: The N raw items, which are read when they are needed, or None.
         images: Pictures for thumbnails: ``(N, H, W)`` or ``(N, H, W, 3)`` pixels, uint8, or None.
-        clean_labels: ``(N,)`` labels known to be right, where the source has them beside `labels`.
-        class_names: Name to show for a label, where it differs from the label itself.
+        clean_labels: ``(N,)`` labels known to be right, where the source has them as well.
+        class_names: Names to show for labels, where they differ from the labels themselves.
         feature_names: ``D`` names, or None.
         description: One sentence on what this is and how it was prepared.
         notes: What the user should be told about the data, one sentence each.
-        source: What is needed to find the data again (JSON values only); goes into the manifest.
-        targets: ``(N, T)`` numbers where a sample has several targets or labels; `labels` then holds them as
-            text (None where one is missing).
-        target_names: Their T names.
+        source: What is needed to find the data again, as JSON values; it goes into the manifest.
+        targets: ``(N, T)`` numbers where each sample has several targets or labels; `labels` then holds
+            them as text (None where one is missing).
+        target_names: The T names of the targets.
         task: ``regression`` or ``multilabel`` where the source knows; None elsewhere.
+
+    Raises:
+        InputError: If ids or labels are not one-dimensional, or the parts differ in length.
     """
 
     name: str
@@ -102,8 +106,6 @@ class Samples:
         Returns:
             The chosen samples with their ids.
         """
-        from lsi.data.decode import ItemImages
-
         positions = np.asarray(positions, dtype=np.int64)
         if len(positions) == len(self) and (np.diff(positions) == 1).all():
             return self
@@ -136,14 +138,26 @@ class Samples:
         return (self.class_names or {}).get(label, str(label))
 
 
+def standardise(features: np.ndarray) -> np.ndarray:
+    """Return `(N, D)` columns with mean 0 and standard deviation 1; a constant column becomes 0."""
+    centred = features - features.mean(axis=0)
+    scale = centred.std(axis=0)
+    return np.asarray(centred / np.where(scale > 0, scale, 1.0), dtype=np.float64)
+
+
+def standardised(samples: Samples) -> Samples:
+    """Return the samples with features of mean 0 and standard deviation 1."""
+    if samples.features is None:
+        raise InputError("--standardise is for features, and these are raw items. Drop it.")
+    return replace(samples, features=standardise(as_matrix(samples.features)))
+
+
 def row_texts(values: np.ndarray) -> np.ndarray:
-    """Return rows of numbers as texts, None where one of them is missing.
+    """Return `(N, T)` rows of numbers as N texts, None where a number is missing.
 
     Examples:
         >>> row_texts(np.array([[1.0, 0.25], [2.0, np.nan]])).tolist()
         ['1, 0.25', None]
-
-    Shapes: values `(N, T)`.
     """
     missing = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
     texts = [", ".join(f"{value:.6g}" for value in row) for row in values.tolist()]

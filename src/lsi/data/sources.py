@@ -1,10 +1,12 @@
-"""From what a user typed after ``--dataset`` to samples."""
+"""Samples from a dataset name or a path."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from lsi.data.archives.named import is_known, load_named
 from lsi.data.options import SourceOptions
@@ -14,7 +16,7 @@ from lsi.data.readers.hub import PREFIX, read_hub
 from lsi.data.readers.table_files import FORMATS
 from lsi.data.readers.tables import read_table
 from lsi.data.samples import Samples
-from lsi.errors import InputError
+from lsi.errors import InputError, nearest
 
 READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
     ".npz": read_npz,
@@ -25,23 +27,33 @@ READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
 """What reads a file, by its suffix."""
 
 
-def load_samples(source: str | Path, options: SourceOptions | None = None) -> Samples:
+def load_samples(source: str | Path, options: SourceOptions | None = None, **settings: Any) -> Samples:
     """Load samples from a dataset name or a path.
 
-    A known name wins over a file of the same name; write ``./digits`` to mean the file.
+    A known name wins over a file of the same name; write ``./digits`` to mean the file. Images, texts and
+    recordings are only found, not read: `encode` turns them into features.
 
     Args:
-        source: A name of `lsi.data.archives.named`, ``hf:owner/name``, the path of a file with a suffix in
-            `READERS`, or the path of a folder of images or of table files.
-        options: Where archives are, which columns are what.
+        source: ``digits``, ``wine``, ``breast_cancer``, ``diabetes``, ``cifar10``, ``cifar100``,
+            ``fashion_mnist``, ``imagenette`` or ``imagewoof``; ``hf:owner/name``; the path of a folder of
+            images or of table files; or the path of a file: .npz, .npy, .safetensors, .parquet, .arrow,
+            .feather, .csv, .jsonl or .ndjson.
+        options: Where archives are and which columns are what; None: the defaults.
+        **settings: Fields of `SourceOptions` by name, such as ``label_column="mood"``; they go before
+            `options`.
 
     Returns:
-        The samples.
+        The samples, with features or with raw items. Their values are checked when they are scored.
 
     Raises:
-        InputError: If `source` is none of these.
+        InputError: If `source` is none of these, cannot be read, or a setting is not known.
+
+    Examples:
+        >>> samples = load_samples("wine")
+        >>> len(samples), samples.features.shape, samples.class_name(2)
+        (178, (178, 13), 'class_2')
     """
-    text, options = os.fspath(source), options or SourceOptions()
+    text, options = os.fspath(source), _with_settings(options or SourceOptions(), settings)
     if isinstance(source, str):
         if text.startswith(PREFIX):
             return read_hub(text, options)
@@ -62,6 +74,14 @@ def load_samples(source: str | Path, options: SourceOptions | None = None) -> Sa
     return reader(path, options)
 
 
+def _with_settings(options: SourceOptions, settings: dict[str, Any]) -> SourceOptions:
+    known = [field.name for field in fields(SourceOptions)]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise InputError(f"load_samples() has no setting {unknown[0]!r}. {nearest(unknown[0], known)}")
+    return replace(options, **settings)
+
+
 def _read_folder(path: Path, options: SourceOptions) -> Samples:
     if any(entry.suffix.lower() in FORMATS for entry in path.iterdir()):
         return read_table(path, options)
@@ -69,6 +89,6 @@ def _read_folder(path: Path, options: SourceOptions) -> Samples:
 
 
 def _looks_like_path(text: str, path: Path) -> bool:
-    """Tell a path, which may not exist, from a misspelt dataset name."""
+    """Return whether this is a path, which may not exist, rather than a misspelt dataset name."""
     separators = {os.sep, "/", os.altsep or os.sep}
     return bool(path.suffix) or any(mark in text for mark in separators) or path.exists()

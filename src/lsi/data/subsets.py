@@ -1,29 +1,77 @@
-"""Which samples to score, where not all."""
+"""Which samples are used (those with a label, of some classes, the first ones), and which are scored."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lsi.errors import InputError
+from lsi.data.samples import Samples
+from lsi.errors import InputError, nearest
 
 _CURE = "Give a number (--subset 500), positions (--subset 0,7,12) or a range (--subset 100:200)."
 
 
+def drop_unlabelled(samples: Samples, allowed: bool) -> Samples:
+    """Return the samples that have a label; raise where one has none and that is not `allowed`."""
+    missing = np.flatnonzero(pd.isna(samples.labels))
+    if not len(missing):
+        return samples
+    if not allowed:
+        first = ", ".join(str(row) for row in missing[:5])
+        raise InputError(
+            f"{len(missing):,} of {len(samples):,} rows have no label (first: {first}). Fill them in, or "
+            "leave these rows out with --skip-broken."
+        )
+    kept = samples.select(np.setdiff1d(np.arange(len(samples)), missing))
+    labels = pd.Series(kept.labels).infer_objects()
+    if labels.dtype.kind == "f" and (labels == labels.round()).all():
+        labels = labels.astype("int64")  # whole numbers that became floats because some were missing
+    note = f"{len(missing):,} rows without a label were left out."
+    return replace(kept, labels=labels.to_numpy(), notes=(*kept.notes, note))
+
+
+def chosen_positions(labels: np.ndarray, classes: Sequence[str], first: int | None) -> np.ndarray:
+    """Return the positions of the `first` samples that belong to `classes`; none named: to any class."""
+    positions = np.arange(len(labels))
+    if classes:
+        positions = positions[np.isin(labels, match_classes(labels, classes, "--active-classes"))]
+    if first is not None and first < 1:
+        raise InputError(f"--first must be at least 1, got {first}.")
+    return positions[:first]
+
+
+def match_classes(labels: np.ndarray, given: Sequence[Any], flag: str) -> np.ndarray:
+    """Return the classes of `(N,)` labels that were named as text, in the labels' own type; none: all."""
+    classes = list(dict.fromkeys(labels.tolist()))
+    if not len(given):
+        return np.array(classes, dtype=labels.dtype)
+    by_text = {str(label): label for label in classes}
+    unknown = [str(name) for name in given if str(name) not in by_text]
+    if unknown:
+        known = sorted(by_text)
+        hint = nearest(unknown[0], known) if len(known) <= 30 else f"There are {len(known)} classes."
+        raise InputError(f"{flag}: no sample has the label {unknown[0]!r}. {hint}")
+    return np.array([by_text[str(name)] for name in given], dtype=labels.dtype)
+
+
 def parse_subset(text: str, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return the positions that a ``--subset`` value means.
+    """Return the positions that the text of ``--subset`` stands for.
 
     Args:
         text: ``500`` for that many samples drawn at random, stratified by class; ``0,7,12`` for
-            positions; ``100:200`` for a range whose end is not included. Ranges and positions mix.
+            positions; ``100:200`` for a range without its end. Ranges and positions can be combined.
         labels: ``(N,)`` labels.
-        seed: Seed of the draw.
+        seed: Seed for the draw.
 
     Returns:
         ``(n_scored,)`` int64 positions: sorted for a number, in the order given otherwise.
 
     Raises:
-        InputError: If the text means no position or one outside ``0 … N−1``, or repeats one.
+        InputError: If the text names no position, one outside ``0 … N−1``, or one twice.
     """
     text = text.strip()
     if text.isdecimal():
@@ -46,13 +94,13 @@ def parse_subset(text: str, labels: np.ndarray, seed: int) -> np.ndarray:
 def stratified_subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Draw `count` positions at random so that every class keeps its share.
 
-    Classes get their share rounded down; the places left go to the classes with the largest
-    remainders (the largest class first where remainders are equal).
+    Each class gets its share rounded down; the remaining places go to the classes with the largest
+    remainders (the larger class first where remainders are equal).
 
     Args:
         labels: ``(N,)`` labels.
         count: Number of positions, ``1 … N``.
-        seed: Seed of the draw.
+        seed: Seed for the draw.
 
     Returns:
         ``(count,)`` sorted int64 positions.
@@ -81,9 +129,9 @@ def _positions(part: str, text: str, n: int) -> np.ndarray:
             return np.array([_position(start)], dtype=np.int64)
         first, last = _position(start or "0"), int(stop or n)
     except ValueError as error:
-        raise InputError(f"--subset {text!r} is not understood: {part!r}. {_CURE}") from error
+        raise InputError(f"--subset {text!r} cannot be understood at {part!r}. {_CURE}") from error
     if last > n or first < 0 or first > n:
-        raise InputError(f"--subset: the range {part} leaves the data; positions are 0 to {n - 1}.")
+        raise InputError(f"--subset: the range {part} goes beyond the data; positions are 0 to {n - 1}.")
     return np.arange(first, last, dtype=np.int64)
 
 

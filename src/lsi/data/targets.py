@@ -1,34 +1,28 @@
-"""What the target of a run is: classes, numbers, or several labels a sample."""
+"""What a run learns to predict: classes, numbers, or several labels a sample."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from lsi.data.samples import Samples
 from lsi.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from lsi.data import Samples
-
+from lsi.validation.targets import check_indicators, has_label_lists
 
 CLASSES = ("classification", "binary")
 """Tasks whose target is a class."""
 
 
 def choose_task(asked: str | None, samples: Samples) -> str:
-    """Return the task: the one asked for, else what the data say.
+    """Return the task that was asked for, else the one that the data suggest.
 
-    Data say so where the source knows (the target of diabetes is a number), where several columns of labels
-    were named (zeros and ones: several labels; other numbers: a regression), and where labels are
-    lists. Else
-    labels are classes; numbers with fractions are then refused with a hint to ``--task regression``.
+    The data suggest one where the source knows it (the target of `diabetes` is a number), where several
+    columns of labels were named (zeros and ones: several labels; other numbers: a regression), and where
+    labels are lists. Otherwise labels are classes; `lsi.score` refuses numbers with fractions as such.
     """
-    import numpy as np
-
-    from lsi.validation.targets import has_label_lists
-
     task = asked or samples.task
     if samples.targets is not None:
         if task is None:
@@ -43,11 +37,7 @@ def choose_task(asked: str | None, samples: Samples) -> str:
 
 
 def with_targets(samples: Samples, task: str) -> Samples:
-    """Return samples whose lists of labels stand in `targets` as zeros and ones."""
-    import numpy as np
-
-    from lsi.validation.targets import check_indicators, has_label_lists
-
+    """Return the samples with lists of labels turned into `targets` of zeros and ones."""
     if task != "multilabel" or samples.targets is not None:
         return samples
     lists = list(samples.labels)
@@ -67,9 +57,5 @@ def target_of(samples: Samples) -> np.ndarray:
 
 
 def named(target: np.ndarray, names: tuple[str, ...]) -> Any:
-    """Return several targets with their names, one as it is."""
-    if not names:
-        return target
-    import pandas as pd
-
-    return pd.DataFrame(target, columns=list(names))
+    """Return several targets as a table with their names, a single one as it is."""
+    return pd.DataFrame(target, columns=list(names)) if names else target

@@ -1,4 +1,4 @@
-"""Decisions about samples: what to keep and which labels to change, as files and by row."""
+"""Decisions about samples (what to keep, which labels to change): read from files, and applied to rows."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Decisions:
-    """What is done to samples, by id as text.
+    """What to do with samples, keyed by their id as text.
 
     Attributes:
-        keep: Ids to keep, all others go; None: everything that is not removed stays.
+        keep: Ids to keep, while all others go; None: everything stays that is not removed.
         remove: Ids to remove.
         relabel: New label by id, as text.
-        given: Label that the decision was about, by id, as text, where the file says it.
+        given: Label that the decision was about, by id, as text, where the file states it.
         rows: Row numbers to keep, for a selection that holds no ids.
-        fingerprint: Of the data that were scored, where the file says it.
+        fingerprint: Fingerprint of the scored data, where the file states it.
     """
 
     keep: frozenset[str] | None = None
@@ -46,7 +46,7 @@ class Decisions:
     fingerprint: str | None = None
 
     def and_then(self, other: Decisions) -> Decisions:
-        """Return both together: a sample stays if both keep it; the other's labels win."""
+        """Return both combined: a sample stays if both keep it, and the labels of `other` win."""
         keep = self.keep if other.keep is None else other.keep
         if self.keep is not None and other.keep is not None:
             keep = self.keep & other.keep
@@ -61,13 +61,13 @@ class Decisions:
 
 
 def guard_text(value: Any) -> str:
-    """Return text for a CSV cell that no spreadsheet takes for a formula.
+    """Return text for a CSV cell that no spreadsheet reads as a formula.
 
     Examples:
         >>> guard_text("=1+1"), guard_text("cat")
         ("'=1+1", 'cat')
     """
-    # What begins with an apostrophe gets another one, so that taking one off gives every text back.
+    # Text that begins with an apostrophe gets another one, so that removing one restores every text.
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
 
 
@@ -75,7 +75,7 @@ def write_guarded_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table in which no cell of text is a formula (`guard_text`)."""
     texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
     safe = frame.assign(**{str(name): texts[name].map(_guard_cell) for name in texts})
-    # With the standard's line ending a lone carriage return in a cell is quoted too, and begins no row.
+    # With the standard's line ending a lone carriage return in a cell is quoted too, and starts no row.
     safe.to_csv(path, index=False, lineterminator="\r\n")
 
 
@@ -84,17 +84,21 @@ def _guard_cell(value: Any) -> Any:
 
 
 def unguard_text(text: str) -> str:
-    """Return what `guard_text` was given, as text."""
+    """Undo `guard_text`."""
     return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
 def read_decisions(path: Path) -> Decisions:
     """Read decisions that the report exported, or a selection that ``lsi select`` wrote."""
     if not path.is_file():
-        raise InputError(f"{str(path)!r} is no file. Pass what `lsi select -o` or the report's export wrote.")
+        raise InputError(
+            f"{str(path)!r} is not a file. Pass what `lsi select -o` or the report's export wrote."
+        )
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        raise InputError(f"{str(path)!r}: decisions are {', '.join(_READERS)} files. Export them again.")
+        raise InputError(
+            f"{str(path)!r}: decisions are read from {', '.join(_READERS)} files. Export them again."
+        )
     try:
         return _READERS[suffix](path)
     except InputError:
@@ -106,11 +110,16 @@ def read_decisions(path: Path) -> Decisions:
 def by_row(
     decisions: Decisions, ids: Sequence[Any] | np.ndarray, labels: np.ndarray, names: Mapping[Any, str] | None
 ) -> tuple[np.ndarray, dict[int, Any]]:
-    """Return what decisions mean for the rows of a dataset. Shapes: ids `(N,)`, labels `(N,)`."""
+    """Return which rows of a dataset stay, `(N,)` bool, and the new label of each relabelled row.
+
+    Shapes: ids `(N,)`, labels `(N,)`.
+    """
     text = [str(value) for value in np.asarray(ids).tolist()]
     row_of = {value: row for row, value in enumerate(text)}
     if len(row_of) < len(text):
-        raise InputError("the dataset's ids are not unique, so that decisions cannot be matched to its rows.")
+        raise InputError(
+            "the dataset's ids are not unique, so decisions cannot be matched to its rows. Pass unique ids."
+        )
     named = [*(decisions.keep or ()), *decisions.remove, *decisions.relabel, *decisions.given]
     _check_known(named, row_of)
     keep = np.ones(len(text), dtype=bool)
@@ -144,7 +153,9 @@ def _check_known(named: list[str], row_of: Mapping[str, int]) -> None:
 
 def _from_rows(rows: np.ndarray, n: int) -> np.ndarray:
     if rows.dtype.kind not in "iu" or rows.ndim != 1:
-        raise InputError("a .npy selection holds the positions to keep: a flat array of whole numbers.")
+        raise InputError(
+            "a .npy selection must hold the positions to keep, as a flat array of whole numbers."
+        )
     if len(rows) and (rows.min() < 0 or rows.max() >= n):
         raise InputError(f"the selection names row {int(rows.max())}, but the dataset has {n:,} rows.")
     keep = np.zeros(n, dtype=bool)
@@ -153,7 +164,7 @@ def _from_rows(rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def _label_values(labels: np.ndarray, names: Mapping[Any, str] | None) -> dict[str, Any]:
-    """Return the dataset's labels by their text, and by their class names."""
+    """Return the dataset's labels by their text and by their class names."""
     present = {value: None for value in labels.tolist()}
     found: dict[str, Any] = {str(name): label for label, name in (names or {}).items()}
     return found | {str(value): value for value in present}
@@ -167,7 +178,7 @@ def _as_label(text: str, known: Mapping[str, Any], labels: np.ndarray) -> Any:
             return int(text)
         except ValueError:
             raise InputError(
-                f"the new label {text!r} is no class of the dataset. {nearest(text, list(known)[:200])}"
+                f"the new label {text!r} is not a class of the dataset. {nearest(text, list(known)[:200])}"
             ) from None
     return text
 
@@ -181,7 +192,9 @@ def _read_json(path: Path) -> Decisions:
             f"{DECISIONS_FORMAT!r} or {SELECTION_FORMAT!r}."
         )
     if content.get("version") != 1:
-        raise InputError(f"{str(path)!r} has version {content.get('version')!r}; this installation reads 1.")
+        raise InputError(
+            f"{str(path)!r} has version {content.get('version')!r}; this installation reads version 1."
+        )
     if kind == SELECTION_FORMAT:
         kept = frozenset(str(value) for value in _entries(path, content, "kept", str | int | float))
         return Decisions(keep=kept, fingerprint=content.get("fingerprint"))
@@ -191,7 +204,9 @@ def _read_json(path: Path) -> Decisions:
 def _entries(path: Path, content: Mapping[str, Any], key: str, kind: Any) -> list[Any]:
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
-        raise InputError(f"{str(path)!r} cannot be read: {key!r} is no list as it was written. Export again.")
+        raise InputError(
+            f"{str(path)!r} cannot be read: {key!r} is not the list that lsi writes there. Export again."
+        )
     return entries
 
 

@@ -1,4 +1,4 @@
-"""A selection as a file, in the format that its suffix names."""
+"""A selection written to a file, in the format of its suffix."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pandas as pd
 
 from lsi.decisions.files import SELECTION_FORMAT, guard_text
 from lsi.errors import InputError
-from lsi.scores import json_label
+from lsi.results.table import json_label
 from lsi.system.files import new_file
 
 COLUMNS = ["sample_id", "position", "label", "lsi"]
 
 
 def check_selection_file(path: Path) -> None:
-    """Refuse a name whose suffix is no format of a selection."""
+    """Refuse a name whose suffix is not a format of selections."""
     if path.suffix.lower() not in WRITERS:
         raise InputError(f"{str(path)!r}: give the selection one of the suffixes {', '.join(WRITERS)}.")
 

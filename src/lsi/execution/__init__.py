@@ -1,1 +1,1 @@
-"""Blocks of work: who does them, what is kept of them, and where."""
+"""Blocks of work: where they are computed, and how their results are kept."""

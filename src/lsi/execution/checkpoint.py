@@ -1,4 +1,4 @@
-"""Finished blocks on disk: the same run, started again, goes on from them and ends in the same bytes."""
+"""Finished blocks on disk: the same run, started again, continues from them and ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lsi.errors import InputError, OutputError
 from lsi.execution.work import Arrays
-from lsi.system.files import explained, flush_folder
+from lsi.system.files import drop_lock, explained, is_draft, remove_drafts, replace_file, take_lock
 from lsi.system.npy import PARSE_ERRORS
 
 RUN_FILE, LOCK_FILE, FORMAT, VERSION = "run.json", "run.lock", "lsi-checkpoint", 1
-SUFFIX, UNFINISHED = ".block", ".tmp"
+SUFFIX = ".block"
+WHAT = "finished blocks"
 _HEAD = b"lsi-block 1 "
-_NAME_OF_RUN = re.compile(r"run\.(json|lock|tmp)")
-_NAME = re.compile(rf"{_NAME_OF_RUN.pattern}|[A-Za-z0-9._-]+\.(block|tmp)")
+_NAME_OF_RUN = re.compile(r"run\.(json|lock)")
+_NAME = re.compile(rf"{_NAME_OF_RUN.pattern}|[A-Za-z0-9_-][A-Za-z0-9._-]*\.block")
 _BLOCK = re.compile(r"-\d{6}$")
 Say = Callable[[str], None]
 
@@ -34,13 +35,13 @@ Say = Callable[[str], None]
 class Checkpoint:
     """Keeps the finished blocks of one run in a folder of their own.
 
-    Every block is written beside its place, flushed to the disk and moved there as a whole, with a SHA-256
-    of the run, its name and its content in front. A block that does not match its sum counts as not done.
-    `run.json` says which data and settings the blocks are of; only a run of the same goes on from them.
+    Every block appears as a whole or not at all. It begins with a SHA-256 of the run, its name and its
+    content; a block that does not match its checksum is computed again. `run.json` records data and settings:
+    only a run with the same data and settings continues from the blocks.
 
     Args:
-        folder: Where blocks are kept; made when it is taken.
-        say: Called with a sentence where a run goes on from blocks that are there.
+        folder: Where blocks are kept; made by `take`.
+        say: Called with a sentence when a run continues from blocks that were kept.
     """
 
     def __init__(self, folder: str | os.PathLike[str], say: Say | None = None) -> None:
@@ -50,49 +51,46 @@ class Checkpoint:
         self._stage, self._names, self._told = "", list[str](), False
 
     def take(self) -> None:
-        """Make the folder and keep other runs out of it."""
+        """Make the folder, and lock other runs out of it."""
         if self._lock is not None:
             return
-        with explained(self.folder):
+        with explained(self.folder, WHAT):
             _check_place(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder)
-        with explained(self.folder):
-            for left in self.folder.glob(f"*{UNFINISHED}"):  # of a run that was killed while it wrote them
-                left.unlink()
+        busy = f"another run is at work in {os.fspath(self.folder)!r}. Wait for it, or name another folder."
+        self._lock = take_lock(self.folder / LOCK_FILE, WHAT, busy=busy)
+        remove_drafts(self.folder)
 
     def open(self, key: Mapping[str, Any]) -> None:
-        """Say which run the blocks are of."""
+        """Take the folder for the run with this key; refuse the blocks of another run."""
         self.take()
         wanted = json.loads(json.dumps(key))
         found = _read_key(self.folder)
         if found is None:
             content = json.dumps({"format": FORMAT, "version": VERSION, "key": wanted}, indent=1)
-            with explained(self.folder):
-                _write(self.folder / RUN_FILE, content.encode())
+            replace_file(self.folder / RUN_FILE, content.encode(), WHAT)
         elif differences := _differences(found, wanted):
             raise InputError(
-                f"{os.fspath(self.folder)!r} holds the finished blocks of another run; different are: "
-                f"{', '.join(differences)}. Use the data and settings of that run to go on with it, or "
-                "remove the folder to start anew."
+                f"{os.fspath(self.folder)!r} holds the finished blocks of another run, which differs in "
+                f"{', '.join(differences)}. Use the data and settings of that run to continue it, or remove "
+                "the folder to start anew."
             )
         self.run = digest_of(wanted)
-        kept = [path.stem for path in self.folder.glob(f"*{SUFFIX}")]
+        kept = [path.stem for path in self._files()]
         if kept:
             count = sum(_BLOCK.search(name) is not None for name in kept)
             many = f": {count} finished block{'s' if count > 1 else ''}" if count else ""
-            self._say(f"going on from what is kept in {os.fspath(self.folder)!r}{many}")
+            self._say(f"continuing from what is kept in {os.fspath(self.folder)!r}{many}")
 
     def begin(self, stage: str, names: Sequence[str]) -> None:
-        """Say which blocks come next."""
+        """Note which blocks come next, and say once how many of them are done already."""
         self._stage, self._names = stage, list(names)
-        there = self._there()
-        if 0 < there < len(names) and not self._told:
+        done = self._done()
+        if 0 < done < len(names) and not self._told:
             self._told = True
-            self._say(f"{stage}: {there} of {len(names)} blocks are done already")
+            self._say(f"{stage}: {done} of {len(names)} blocks are done already")
 
     def get(self, name: str) -> Arrays | None:
-        """Return what is kept under a name; None: nothing, or what is there was damaged."""
+        """Return what is kept under a name; None if there is nothing, or if it is damaged."""
         path = self.folder / (name + SUFFIX)
         try:
             content = path.read_bytes()
@@ -100,34 +98,33 @@ class Checkpoint:
             return None
         except OSError as error:
             raise InputError(
-                f"{os.fspath(path)!r} cannot be read ({error.strerror}). Remove it to have it done again."
+                f"{os.fspath(path)!r} cannot be read ({error.strerror}). Remove it to have it computed again."
             ) from error
         size = len(_HEAD) + 65
         arrays = _unpacked(content[size:]) if content[:size] == self._head(name, content[size:]) else None
         if arrays is None:
-            warnings.warn(f"{os.fspath(path)!r} is damaged, and is done again.", stacklevel=2)
+            warnings.warn(f"{os.fspath(path)!r} is damaged, and is computed again.", stacklevel=2)
         return arrays
 
     def put(self, name: str, arrays: Arrays) -> None:
-        """Keep a result, so that it survives any end of the process."""
+        """Keep a result, which then survives any end of the process."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         payload = buffer.getvalue()
         try:
-            with explained(self.folder):
-                _write(self.folder / (name + SUFFIX), self._head(name, payload) + payload)
+            replace_file(self.folder / (name + SUFFIX), self._head(name, payload) + payload, WHAT)
         except OutputError as error:
             raise OutputError(f"{error} {self.summary()}") from error
 
     def summary(self) -> str:
-        """Return how much is kept, and how to go on, as two sentences."""
-        where = f"kept in {os.fspath(self.folder)!r}. Start the same again to go on from there."
+        """Return how much is kept and how to continue, as two sentences."""
+        where = f"kept in {os.fspath(self.folder)!r}. Start the same run again to continue from there."
         if not self._names:
             return f"what is done so far is {where}"
-        return f"{self._there()} of {len(self._names)} blocks of {self._stage} are {where}"
+        return f"{self._done()} of {len(self._names)} blocks of {self._stage} are {where}"
 
     def close(self) -> None:
-        """Let another run have the folder; one that no run was opened in goes."""
+        """Unlock the folder, and remove it if no run was opened in it."""
         if self._lock is None:
             return
         if self.folder.is_dir() and {entry.name for entry in self.folder.iterdir()} <= {LOCK_FILE}:
@@ -136,22 +133,25 @@ class Checkpoint:
         self._lock = None
 
     def remove(self) -> None:
-        """Remove the folder: its run is complete, and its result is safe elsewhere."""
+        """Remove the folder, once its run is complete and the result is safe elsewhere."""
         if self._lock is None:
             return
-        with explained(self.folder):
-            # The key last: what is left at any time fits together.
-            for path in [*self.folder.glob(f"*{SUFFIX}"), self.folder / RUN_FILE]:
+        with explained(self.folder, WHAT):
+            # The key goes last, so that what is left after an interruption is still a valid checkpoint.
+            for path in [*self._files(), self.folder / RUN_FILE]:
                 path.unlink(missing_ok=True)
         self._leave(self._lock)
         self._lock = None
 
     def _leave(self, lock: FileLock) -> None:
         drop_lock(lock)
-        with suppress(OSError):  # someone has put something there meanwhile
+        with suppress(OSError):  # somebody has put a file there meanwhile
             self.folder.rmdir()
 
-    def _there(self) -> int:
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob(f"*{SUFFIX}") if not is_draft(path)]
+
+    def _done(self) -> int:
         return sum((self.folder / (name + SUFFIX)).exists() for name in self._names)
 
     def _head(self, name: str, payload: bytes) -> bytes:
@@ -160,23 +160,13 @@ class Checkpoint:
         return _HEAD + digest.hexdigest().encode() + b"\n"
 
 
-def drop_lock(lock: FileLock) -> None:
-    """Release a lock and remove its file."""
-    path = Path(lock.lock_file)
-    if os.name == "nt":  # Windows keeps files that are open
-        lock.release()
-    with suppress(OSError):  # elsewhere it goes while it is held: no one else removes a lock of theirs
-        path.unlink()
-    lock.release()
-
-
 def digest_of(key: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a run's key, by which its shards know each other."""
+    """Return the SHA-256 of a run's key, by which shards of one run recognise each other."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def run_of(folder: Path) -> str | None:
-    """Return the digest of the run whose blocks a folder holds; None: of none, or it cannot be read."""
+    """Return the digest of the run whose blocks a folder holds; None if no run can be read."""
     try:
         found = _read_key(folder) if folder.is_dir() else None
     except (InputError, OSError):
@@ -189,7 +179,8 @@ def is_checkpoint(folder: Path) -> bool:
     entries = list(folder.iterdir())
     known = _NAME if RUN_FILE in {entry.name for entry in entries} else _NAME_OF_RUN
     return all(
-        known.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink() for entry in entries
+        (known.fullmatch(entry.name) or is_draft(entry)) and entry.is_file() and not entry.is_symlink()
+        for entry in entries
     )
 
 
@@ -201,18 +192,6 @@ def _check_place(folder: Path) -> None:
             f"checkpoint {os.fspath(folder)!r} holds other files. Name an empty or a new folder for the "
             "finished blocks."
         )
-
-
-def _locked(folder: Path) -> FileLock:
-    lock = FileLock(folder / LOCK_FILE)
-    with explained(folder):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"another run is at work in {os.fspath(folder)!r}. Wait for it, or name another folder."
-            ) from error
-    return lock
 
 
 def _read_key(folder: Path) -> dict[str, Any] | None:
@@ -232,7 +211,7 @@ def _read_key(folder: Path) -> dict[str, Any] | None:
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the names of the entries that differ, with their old and new values where these are short."""
+    """Return the names of the entries that differ, with old and new values where these are short."""
     out = []
     for name in sorted(found.keys() | wanted.keys()):
         old, new = found.get(name), wanted.get(name)
@@ -247,7 +226,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 
 
 def _unpacked(payload: bytes) -> Arrays | None:
-    """Return the arrays of a block; None where it is not as `put` writes them, whatever its sum says."""
+    """Return the arrays of a block; None if `put` cannot have written it, whatever its checksum says."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             entries = archive.infolist()
@@ -258,18 +237,3 @@ def _unpacked(payload: bytes) -> Arrays | None:
             return {key: arrays[key] for key in arrays.files}
     except PARSE_ERRORS:
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all, and see it onto the disk."""
-    part = path.with_suffix(UNFINISHED)
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    flush_folder(path.parent)

@@ -1,4 +1,4 @@
-"""Blocks that shrink where there is no room for them, on a GPU above all."""
+"""Blocks that are halved where memory runs out, above all on a GPU."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from lsi.errors import InputError
 
 Result = TypeVar("Result")
-# What is raised where memory runs out differs by device; on the processor it is a plain RuntimeError.
+# Each device raises its own error when memory runs out; the processor raises a plain RuntimeError.
 _SAID = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def ran_out(error: BaseException) -> bool:
-    """Return whether an error says that there was no memory left."""
+    """Return whether an error means that memory ran out."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID)
 
 
 def halving(order: np.ndarray, size: int, do: Callable[[np.ndarray], Result]) -> Iterator[Result]:
-    """Yield what `do` returns for one block of `order` after another, and halve blocks that do not fit.
+    """Yield what `do` returns for consecutive blocks of `order`, and halve blocks that do not fit.
 
-    The size that fitted is kept for the rest of `order` only: what a task returns may depend on the task
-    and the machine, not on the tasks before it.
+    A smaller size is kept for the rest of `order` only: the result of a task may depend on the task and the
+    machine, but not on earlier tasks.
 
     Shapes: order `(n,)`.
     """
@@ -45,7 +45,7 @@ def halving(order: np.ndarray, size: int, do: Callable[[np.ndarray], Result]) ->
                     "the device has no memory left for even a single sample. Use fewer features, "
                     "device='cpu', or a device with more memory."
                 ) from error
-        if result is None:  # after the handler, which kept everything alive that had been allocated
+        if result is None:  # not in the handler, where the error keeps alive what `do` has allocated
             size = max(1, len(part) // 2)
             _release()
             continue
@@ -54,7 +54,7 @@ def halving(order: np.ndarray, size: int, do: Callable[[np.ndarray], Result]) ->
 
 
 def _release() -> None:
-    """Give back what a failed attempt has left behind."""
+    """Return the memory of a failed attempt to the device."""
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Where the blocks of a run are worked off, and what identifies the run that they belong to."""
+"""Opening the work of a run: its executor, and its checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from lsi.execution.checkpoint import Checkpoint
 from lsi.execution.work import Executor, Here, Nowhere, Shard, Work
-from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 
 PathLike = str | os.PathLike[str]
@@ -21,13 +22,14 @@ def open_work(
     checkpoint: PathLike | Checkpoint | None,
     cluster: str | None,
     shard: Shard | None,
-    machine: Machine,
+    device: torch.device,
     progress: Progress | None,
 ) -> Iterator[Work]:
-    """Yield who works off the blocks of a run."""
-    store = None if checkpoint is None else _opened(checkpoint, {**key, "shard": _part(shard)})
+    """Yield the work of the run with this key; while it lasts, its checkpoint and its cluster are open."""
+    part = None if shard is None else [shard.index, shard.of]
+    store = None if checkpoint is None else _opened(checkpoint, {**key, "shard": part})
     try:
-        with _executor(cluster, machine) as executor:
+        with _executor(cluster, device) as executor:
             yield Work(executor, store or Nowhere(), shard, progress)
     except KeyboardInterrupt as error:
         if store is None:
@@ -39,7 +41,7 @@ def open_work(
 
 
 def _opened(checkpoint: PathLike | Checkpoint, key: dict[str, Any]) -> Checkpoint:
-    """Return the checkpoint of a run, open; one that cannot be opened is let go of."""
+    """Return the open checkpoint of a run; one that was made here is closed again if it cannot be opened."""
     store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     try:
         store.open(key)
@@ -51,15 +53,11 @@ def _opened(checkpoint: PathLike | Checkpoint, key: dict[str, Any]) -> Checkpoin
 
 
 @contextmanager
-def _executor(cluster: str | None, machine: Machine) -> Iterator[Executor]:
+def _executor(cluster: str | None, device: torch.device) -> Iterator[Executor]:
     if cluster is None:
         yield Here()
         return
     from lsi.execution.ray_cluster import open_cluster
 
-    with open_cluster(cluster, machine.device) as executor:
+    with open_cluster(cluster, device) as executor:
         yield executor
-
-
-def _part(shard: Shard | None) -> list[int] | None:
-    return None if shard is None else [shard.index, shard.of]

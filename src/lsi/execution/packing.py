@@ -1,4 +1,4 @@
-"""Objects packed for other processes: large arrays go apart, so that each is sent once and never copied."""
+"""Packing objects for other processes: large arrays travel apart, are sent once and not copied."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 1 << 16  # bytes from which values travel apart
-_ALIGNED = 64  # bytes: matrix products may round otherwise where memory begins elsewhere
+LARGE = 1 << 16  # bytes from which arrays travel apart
+_ALIGNED = 64  # bytes: matrix products may round differently at another alignment
 
 
 @dataclass(frozen=True)
 class Part:
-    """Memory of one large array, or of several that share it.
+    """The memory of one large array, or of several arrays that share it.
 
     Attributes:
-        key: Tells whether memory that was sent is still the same: place, extent and version.
-        holder: Keeps the memory, so that nothing else takes its place.
-        read: Returns its bytes.
+        key: Address, extent and version of the memory: equal if it can be the memory that was sent before.
+        holder: Keeps the memory alive, so that its address is not used again.
+        read: Returns the bytes.
     """
 
     key: tuple[Any, ...]
@@ -33,7 +33,7 @@ class Part:
 
 
 def pack(obj: Any) -> tuple[bytes, list[Part]]:
-    """Return an object as bytes, and the large arrays that they refer to by number."""
+    """Return an object as bytes, and the large arrays to which the bytes refer by number."""
     pickler_class = _pickler()
     file, parts = io.BytesIO(), _Parts()
     pickler_class(file, parts).dump(obj)
@@ -41,12 +41,12 @@ def pack(obj: Any) -> tuple[bytes, list[Part]]:
 
 
 def unpack(payload: bytes, parts: Sequence[np.ndarray]) -> Any:
-    """Return the object that `pack` was given; its large arrays are views of `parts`."""
+    """Return the object that was packed; its large arrays are views of `parts`."""
     return _Unpickler(io.BytesIO(payload), parts).load()
 
 
 class _Parts:
-    """Collects parts, each once."""
+    """Collects parts, each of them once."""
 
     def __init__(self) -> None:
         self.found: list[Part] = []
@@ -61,7 +61,7 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Stands for a part inside a payload."""
+    """Stands for a part in the bytes of an object."""
 
     place: int
 
@@ -70,7 +70,7 @@ def _pickler() -> Any:
     from ray.cloudpickle import CloudPickler
 
     class Pickler(CloudPickler):
-        """Puts references in the place of large arrays."""
+        """Replaces large arrays by references."""
 
         def __init__(self, file: io.BytesIO, parts: _Parts) -> None:
             super().__init__(file, protocol=5)
@@ -108,12 +108,12 @@ def _is_plain(array: np.ndarray) -> bool:
 
 
 def _reduce_tensor(tensor: Tensor, parts: _Parts) -> Any:
-    """Return how a tensor is rebuilt, strides and alignment included, since both may decide roundings."""
+    """Return how to rebuild a tensor with its strides and alignment, since both may affect rounding."""
     item, storage = tensor.element_size(), tensor.untyped_storage()
     low = tensor.storage_offset() * item
     extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
     start, stop = low - low % _ALIGNED, low + extent * item
-    if storage.nbytes() <= 2 * (stop - start):  # the whole, for others that share it
+    if storage.nbytes() <= 2 * (stop - start):  # send all of it, for other tensors that share it
         start, stop = 0, storage.nbytes()
     key = (str(tensor.device), storage.data_ptr(), start, stop, tensor._version)
 
@@ -123,7 +123,7 @@ def _reduce_tensor(tensor: Tensor, parts: _Parts) -> Any:
 
     reference = _Reference(parts.place(Part(key, storage, read)))
     where = (tuple(tensor.shape), tensor.stride(), (low - start) // item)
-    # A worker sees the device that it was given as its first one.
+    # In a worker, the device that it was given is the first one.
     return _tensor, (reference, tensor.dtype, *where, tensor.device.type)
 
 
@@ -136,7 +136,7 @@ def _tensor(
     device: str,
 ) -> Tensor:
     with warnings.catch_warnings():
-        # Shared memory is read-only, and torch has no such tensors: whoever writes to one ends the process.
+        # Shared memory is read-only, which torch warns of: writing to such a tensor ends the process.
         warnings.simplefilter("ignore", UserWarning)
         whole = torch.from_numpy(memory)
     item = dtype.itemsize
@@ -146,7 +146,7 @@ def _tensor(
 
 def _reduce_array(array: np.ndarray, parts: _Parts) -> Any:
     plain = array.view(np.ndarray)
-    # Arrays have no version: only memory that nobody can write to is known to be the same later.
+    # Arrays have no version: only memory that nobody can write to is known to stay the same.
     fixed = isinstance(array, np.memmap) and not array.flags.writeable
     key = ("numpy", plain.ctypes.data, plain.nbytes, None if fixed else object())
     reference = _Reference(parts.place(Part(key, plain, lambda: plain.reshape(-1).view(np.uint8))))

@@ -1,6 +1,6 @@
-"""Blocks of work on a Ray cluster: what they all need is sent once to a node, lost workers are replaced.
+"""Blocks of work on a Ray cluster: what they share is sent to a node once, and lost workers are replaced.
 
-Ray is an optional package: nothing here is imported before a cluster is asked for.
+Ray is an optional package: this module is imported only when a cluster is asked for.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from lsi.system.versions import versions
 
 LOCAL = "local"
 _AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
-STORE_BYTES = 2 << 30  # most memory that a local cluster shares among its workers
-# How often a block is tried whose worker died. A block that kills each of its workers has to end at last.
+STORE_BYTES = 2 << 30  # most memory that the workers of a local cluster share
+# How often a block is tried if its workers die: a block that kills every worker must not run for ever.
 ATTEMPTS = 100
 REACH_SECONDS, ANSWER_SECONDS, PATIENCE = 3.0, 60.0, 60.0
 
 
 class WorkersLostError(LsiError):
-    """Each worker that tried a block died."""
+    """Every worker that tried a block died."""
 
 
 class RayExecutor:
-    """Does blocks in the workers of the Ray cluster that this process is connected to.
+    """Computes blocks in the workers of the Ray cluster that this process is connected to.
 
-    An owner whose blocks take long has the attribute `tries_elsewhere`: where so many workers were lost
-    with a block, it is done in this process. Workers that live for seconds would never be done with it.
+    An owner whose blocks take long may have the attribute `tries_elsewhere`: a block with which that many
+    workers were lost is computed in this process. Workers that live for seconds would never finish it.
 
     Args:
         device: Where a worker computes.
 
     Raises:
-        InputError: No node of the cluster can hold a worker, or its software is another.
+        InputError: No node of the cluster has room for a worker, or one has other versions of the software.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -58,7 +58,7 @@ class RayExecutor:
         _check_nodes()
 
     def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
-        """Yield the place of each block and what `owner.method(block, tick)` returned, as they are done."""
+        """Yield the number of each block and the result of `owner.method(block, tick)`, as they finish."""
         import ray
 
         numbered = iter(enumerate(blocks))
@@ -74,7 +74,7 @@ class RayExecutor:
             max_retries=(few or ATTEMPTS) - 1,
             name=f"lsi {method}",
         )
-        limit = 2 * self.workers + 2  # the next ones wait beside a worker, and results do not pile up
+        limit = 2 * self.workers + 2  # keeps every worker busy, and results from piling up
         try:
             while True:
                 while len(under_way) < limit and (item := next(todo, None)) is not None:
@@ -95,7 +95,7 @@ class RayExecutor:
                 ray.cancel(ref)
 
     def _send(self, owner: Any) -> tuple[Any, ...]:
-        """Return what tells the owner apart, its payload and its parts; the same part is sent once."""
+        """Return the owner's digest, payload and parts; a part that is unchanged is not sent again."""
         import ray
 
         payload, parts = pack(owner)
@@ -114,12 +114,12 @@ class RayExecutor:
             if done:
                 return done[0]
             if not _slots(self.threads, self._gpus):
-                warnings.warn("no worker is left in the cluster: waiting for one to join.", stacklevel=2)
+                warnings.warn("no worker is left in the cluster; waiting for one to join.", stacklevel=2)
 
 
 @contextmanager
 def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
-    """Yield who does blocks on a cluster."""
+    """Yield an executor on a cluster, and disconnect afterwards if this process was not connected before."""
     check_cluster(address)
     if device.type == "cuda" and device.index:
         raise InputError(f"device={str(device)!r}: workers of a cluster choose their GPUs. Use 'cuda'.")
@@ -136,15 +136,15 @@ def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
 
 
 def check_cluster(address: Any) -> None:
-    """Refuse within seconds what cannot be connected to."""
+    """Refuse, within seconds, an address that cannot be connected to."""
     if not isinstance(address, str) or not address:
         raise InputError(
             f"cluster must be 'local', 'auto' or an address such as 'host:6379', got {address!r}."
         )
-    # Nothing is reported to anyone, and nothing is served but the cluster itself.
+    # No usage statistics are sent.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL and "ray" not in sys.modules and not _AUTHENTICATION & os.environ.keys():
-        # Ray listens on every network of the machine: nobody but this process and its workers gets in.
+        # Ray listens on every network of the machine: with a token, only this process and its workers get in.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
@@ -157,7 +157,7 @@ def check_cluster(address: Any) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise InputError(
-            f"cluster {address!r} is no address. Use 'local', 'auto', 'host:6379' or 'ray://host:10001'."
+            f"cluster {address!r} is not an address. Use 'local', 'auto', 'host:6379' or 'ray://host:10001'."
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
@@ -198,7 +198,7 @@ def _connect(address: str) -> None:
 
 
 def room_for(address: str, device: str | None = None) -> int:
-    """Return how many workers a cluster has room for; a local one is not started for it."""
+    """Return how many workers a cluster has room for, without starting a local one."""
     check_cluster(address)
     import ray
 
@@ -215,12 +215,12 @@ def room_for(address: str, device: str | None = None) -> int:
 
 
 def _processors() -> int:
-    """Return how many processors a local cluster has: enough for one worker at least."""
+    """Return how many processors a local cluster has: enough for at least one worker."""
     return max(os.cpu_count() or 1, torch.get_num_threads())
 
 
 def count_workers(threads: int, gpus: int = 0) -> int:
-    """Return how many workers the cluster can hold at a time."""
+    """Return how many workers the cluster can hold at a time, at least 1."""
     found = _slots(threads, gpus)
     if not found:
         what = f"{threads} processor{'s' if threads > 1 else ''}" + (" and a GPU" if gpus else "")
@@ -244,7 +244,7 @@ def _slots(threads: int, gpus: int) -> int:
 
 
 def _check_nodes() -> None:
-    """Refuse nodes whose software would not give the same bits."""
+    """Refuse nodes whose versions of the software might not give the same bits."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -283,7 +283,7 @@ def _versions() -> dict[str, str]:
 
 
 def _result(ref: Any) -> Arrays:
-    """Return a result as arrays of its own; errors of the library come back as themselves."""
+    """Return a result as writable arrays; an error of the library is raised as it was in the worker."""
     import ray
 
     try:
@@ -301,11 +301,11 @@ def _result(ref: Any) -> Arrays:
 
 
 _owners: dict[str, Any] = {}
-"""In a worker: the owner of the blocks that it does, by what tells it apart; one at a time."""
+"""In a worker: the owner of its current blocks, by digest; one at a time."""
 
 
 def _do(threads: int, method: str, block: Any, digest: str, payload: bytes, *parts: np.ndarray) -> Arrays:
-    """Do one block in a worker."""
+    """Compute one block in a worker."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     if digest not in _owners:
@@ -315,4 +315,4 @@ def _do(threads: int, method: str, block: Any, digest: str, payload: bytes, *par
 
 
 def _tell_nobody(units: int) -> None:
-    """Take a tick."""
+    """Ignore progress: a worker has no way to report it."""

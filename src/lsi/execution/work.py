@@ -1,7 +1,7 @@
-"""How the blocks of a run are worked off: here or elsewhere, and not again where their results are kept.
+"""The blocks of a run: computed here or elsewhere, and not again if their results are kept.
 
-An engine cuts its work into blocks whose results depend on nothing but the engine and the block. Who does
-them, in which order, and how often the run was interrupted then cannot change a single bit.
+An engine cuts its work into blocks whose results depend on nothing but the engine and the block. Where they
+are computed, in which order, and how often the run is interrupted therefore cannot change a single bit.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from lsi.system.progress import Progress
 Arrays = dict[str, np.ndarray]
 MOST_SHARDS = 1_000_000
 Tick = Callable[[int], None]
-"""Called by a block that is under way, with the units that it has done since the last call."""
+"""Called by a block while it is computed, with the units that it has finished since the last call."""
 
 
 class Executor(Protocol):
-    """Does blocks of work somewhere."""
+    """Computes blocks of work somewhere."""
 
     def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
-        """Yield the place of each block and what `owner.method(block, tick)` returned, in any order.
+        """Yield the number of each block and the result of `owner.method(block, tick)`, in any order.
 
         Args:
             owner: Holds what all blocks need.
             method: Name of its method.
-            blocks: What is to be done.
-            tick: For progress within a block, where it can be had.
+            blocks: Arguments of that method.
+            tick: Called with the progress within a block, if the executor can follow it.
         """
 
 
 class Here:
-    """Does blocks one after another in this process."""
+    """Computes blocks one after another in this process."""
 
     def run(self, owner: Any, method: str, blocks: Iterable[Any], tick: Tick) -> Iterator[tuple[int, Arrays]]:
-        """Yield each block's place and result, in order."""
+        """Yield the number and the result of each block, in order."""
         do = getattr(owner, method)
         for place, block in enumerate(blocks):
             yield place, do(block, tick)
@@ -49,13 +49,13 @@ class Store(Protocol):
     """Keeps results by name."""
 
     def begin(self, stage: str, names: Sequence[str]) -> None:
-        """Hear which results come next, and what they are called together."""
+        """Note which results come next, and the name of the stage that they belong to."""
 
     def get(self, name: str) -> Arrays | None:
-        """Return what is kept under a name; None: nothing."""
+        """Return what is kept under a name; None if there is nothing."""
 
     def put(self, name: str, arrays: Arrays) -> None:
-        """Keep a result, so that it survives any end of the process."""
+        """Keep a result, which then survives any end of the process."""
 
 
 class Nowhere:
@@ -73,7 +73,7 @@ class Nowhere:
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of a run that are done apart.
+    """One of several parts of a run that are computed separately.
 
     Attributes:
         index: Which one, from 1.
@@ -85,10 +85,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str | tuple[int, int] | Shard) -> Shard:
-        """Return the shard that ``"3/16"`` or ``(3, 16)`` means.
+        """Return the shard that ``"3/16"`` or ``(3, 16)`` stands for.
 
         Raises:
-            InputError: It means none.
+            InputError: It stands for none.
         """
         if isinstance(text, Shard):
             return text
@@ -98,7 +98,10 @@ class Shard:
         except (TypeError, ValueError) as error:
             raise InputError(f"shard must be like '3/16', the third of sixteen; got {text!r}.") from error
         if not 1 <= index <= of <= MOST_SHARDS:
-            raise InputError(f"shard {index}/{of} does not exist: the first is 1/{max(of, 1)}.")
+            raise InputError(
+                f"shard {index}/{of} does not exist. Shards are counted from 1/{max(of, 1)}; there may be at "
+                f"most {MOST_SHARDS:,}."
+            )
         return cls(index, of)
 
     def takes(self, place: int) -> bool:
@@ -108,14 +111,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Work:
-    """Works off the blocks of one run.
+    """How the blocks of one run are computed and kept.
 
     Attributes:
-        executor: Does blocks.
-        store: Keeps what is done.
-        shard: Which blocks are done at all; None: all.
+        executor: Computes blocks.
+        store: Keeps their results.
+        shard: The part of the blocks that this run computes; None: all.
         progress: Called as `progress(stage, done, total)`.
-        prefix: Put before the names of what is kept.
+        prefix: Put before the names of results.
     """
 
     executor: Executor = Here()
@@ -125,20 +128,20 @@ class Work:
     prefix: str = ""
 
     def within(self, prefix: str, progress: Progress | None = None) -> Work:
-        """Return the same for one of several parts of a run, whose results are kept under names of their own.
+        """Return the same for a section of a run, whose results are kept under names with their own prefix.
 
         Args:
-            prefix: Of these names.
-            progress: Of the part; None: as before.
+            prefix: Prefix of these names.
+            progress: Progress of the section; None: that of the run.
         """
         return replace(self, prefix=f"{self.prefix}{prefix}-", progress=progress or self.progress)
 
     def aside(self) -> Work:
-        """Return the same for results in between: not kept, not told of, and whole in every shard."""
+        """Return the same for intermediate results: not kept, not reported, and complete in every shard."""
         return replace(self, store=Nowhere(), shard=None, progress=None)
 
     def own(self, count: int) -> list[int]:
-        """Return which of `count` blocks are done in this run.
+        """Return which of `count` blocks this run computes.
 
         Raises:
             InputError: There are more shards than blocks.
@@ -161,15 +164,15 @@ class Work:
         *,
         divided: bool = True,
     ) -> Iterator[tuple[int, Arrays]]:
-        """Yield the place of each block and what `owner.method(block, tick)` returns, in any order.
+        """Yield the number of each block and the result of `owner.method(block, tick)`, in any order.
 
         Args:
-            stage: Name of what is done, for progress and store.
-            owner: Holds what all blocks need; its method may not change it in any way that shows.
+            stage: Name of the stage, for progress and store.
+            owner: Holds what all blocks need; the results must not depend on what its method changes in it.
             method: Name of its method.
-            blocks: What is to be done.
-            units: Of progress in each block, zero in those that are empty and left out; None: its length.
-            divided: Whether shards do their own blocks only.
+            blocks: Arguments of that method.
+            units: Units of progress in each block, 0 to leave it out; None: its length.
+            divided: Whether a shard computes only its own blocks.
         """
         size = [len(block) for block in blocks] if units is None else units
         places = self.own(len(blocks)) if divided else range(len(blocks))
@@ -192,10 +195,10 @@ class Work:
             yield place, arrays
 
     def once(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return what `compute` returns, computed at most once however often the run is interrupted.
+        """Return the result of `compute`, which is called only if the result is not kept yet.
 
         Args:
-            name: Of what is computed.
+            name: Name of the result.
             compute: Computes it.
         """
         kept = self.store.get(self.prefix + name)
@@ -209,7 +212,7 @@ class Work:
 
 
 class _Counter:
-    """Adds up the progress of a stage, whole blocks and what is done of the one under way."""
+    """Adds up the progress of a stage: finished blocks, and units of the block being computed."""
 
     def __init__(self, progress: Progress | None, stage: str, total: int) -> None:
         self._progress, self._stage, self._total = progress, stage, total
@@ -222,7 +225,7 @@ class _Counter:
     def finish(self, units: int) -> None:
         told, self._under_way = self._under_way, 0
         self._finished += units
-        if told != units:  # else the last tick has said so
+        if told != units:  # otherwise the last tick has reported it
             self._report()
 
     def _report(self) -> None:

@@ -1,14 +1,14 @@
-"""Features on disk: keyed by content, written row by row, resumed after any end, mapped when read.
+"""Features on disk: keyed by content, written row by row, resumed after any interruption, mapped when read.
 
-An entry is a folder named after its key::
+An entry is a folder that is named after its key::
 
     features.npy       (N, D) float32, complete
     features.npy.part  the same while it grows: its header already states all N rows
     progress.json      rows that are safely on disk, and the broken items among them
-    manifest.json      what the features are of; written last, so that it marks a complete entry
+    manifest.json      what was encoded, and how; written last, so that it marks a complete entry
 
-A lock beside the folder is held while an entry grows. It belongs to the process: one that is killed
-leaves it free, and the next run goes on behind the last safe row.
+A lock next to the folder is held while an entry grows. It ends with the process: after one is killed, the
+next run goes on after the last row that is safe.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lsi.errors import InputError
-from lsi.features.growing import Growing, explained, read_json, whole
+from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
+from lsi.system.files import explained, remove_drafts, take_lock
 from lsi.system.machine import cache_folder
 from lsi.system.npy import load_npy
 
@@ -35,38 +35,15 @@ _KEY = re.compile(r"[0-9a-f]{40}")
 
 
 class FeatureCache:
-    """All entries below one folder.
-
-    Args:
-        folder: The library's cache folder; None: the default one.
-    """
+    """All entries in the library's cache folder; None: the default one."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = cache_folder(folder) / "features"
 
     @contextmanager
     def open(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[Entry]:
-        """Hold an entry for reading or writing; one process at a time.
-
-        Args:
-            key: 40 hexadecimal digits.
-            on_wait: Called once where another process holds it.
-
-        Yields:
-            The entry.
-
-        Raises:
-            OutputError: If the cache cannot be written.
-        """
-        with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f"{key}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if on_wait is not None:
-                    on_wait()
-                lock.acquire()
+        """Hold an entry for reading or writing; `on_wait` is called where another process holds it."""
+        lock = take_lock(self.folder / f"{key}.lock", WHAT, CURE, on_wait=on_wait or (lambda: None))
         try:
             yield Entry(self.folder / key)
         finally:
@@ -80,27 +57,14 @@ class FeatureCache:
         return sorted((_info(entry) for entry in found), key=lambda info: info.created, reverse=True)
 
     def remove(self, key: str) -> int:
-        """Remove an entry.
-
-        Args:
-            key: Its key, or the beginning of it where only one begins so.
-
-        Returns:
-            The bytes that became free.
-
-        Raises:
-            InputError: If no entry, or more than one, begins so, or a process is writing it.
-        """
+        """Remove the one entry whose key begins like this, and return the bytes that became free."""
         matching = [info for info in self.entries() if info.key.startswith(key)] if key else []
         if len(matching) != 1:
             how_many = "no entry begins" if not matching else f"{len(matching)} entries begin"
             raise InputError(f"{how_many} with {key!r}. `lsi cache ls` shows the keys.")
         info = matching[0]
-        lock = FileLock(self.folder / f"{info.key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(f"{info.key[:12]} is being written by another process. Try later.") from error
+        busy = f"{info.key[:12]} is being written by another process. Try later."
+        lock = take_lock(self.folder / f"{info.key}.lock", WHAT, CURE, busy=busy)
         try:
             shutil.rmtree(self.folder / info.key)
         finally:
@@ -115,12 +79,12 @@ class EntryInfo:
     Attributes:
         key: Its key.
         rows: Rows on disk.
-        total: Rows when complete.
-        dim: Features a row.
+        total: Rows when it is complete.
+        dim: Number of features.
         n_bytes: Bytes on disk.
-        created: When it was completed or last written, ISO 8601.
-        encoder: The encoder's name.
-        data: The data's name.
+        created: When it was completed, or else last written, in ISO 8601.
+        encoder: Name of the encoder.
+        data: Name of the data.
     """
 
     key: str
@@ -154,13 +118,14 @@ class Entry:
         return (features, manifest) if fits and isinstance(manifest.get("broken"), dict) else None
 
     def resume(self, total: int) -> Growing:
-        """Return the entry for writing, behind the last row that is safely on disk."""
-        with explained(self.folder):
+        """Open the entry for writing after the last row that is safely on disk."""
+        with explained(self.folder, WHAT, CURE):
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_drafts(self.folder)
             (self.folder / "manifest.json").unlink(missing_ok=True)
             progress = read_json(self.folder / "progress.json") or {}
             if progress and self._done.is_file() and not self._part.is_file():
-                os.replace(self._done, self._part)  # it ended between its last row and its manifest
+                os.replace(self._done, self._part)  # it was interrupted between last row and manifest
             return Growing(self.folder, self._part, self._done, total, progress)
 
 

@@ -1,4 +1,4 @@
-"""Chunks of raw items → rows of features, made here, with threads that decode, or by a cluster's workers."""
+"""Chunks of raw items → rows of features: here, with threads that decode, or on the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lsi.execution.work import Arrays, Executor, Tick
 from lsi.features.encoders.base import Batches, Encoder
 
 Block = tuple[int, list[Payload]]
-"""Position of the first of some items that are encoded together, and the items."""
+"""Items that are encoded together, and the position of the first one."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Encoded:
 
     Attributes:
         rows: `(b, D)` float32, NaN in the rows of broken items; D is 0 where all of them are.
-        broken: Reason by position of the items that could not be decoded.
-        seconds: Inside the encoder.
+        broken: Why items could not be decoded, by position.
+        seconds: Time inside the encoder.
     """
 
     rows: np.ndarray
@@ -40,7 +40,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A chunk's items, decoded and made ready for the encoder."""
+    """The decoded items of a chunk, as inputs of the encoder."""
 
     size: int
     kept: list[int]
@@ -49,12 +49,7 @@ class _Prepared:
 
 
 class ChunkEncoder:
-    """Encodes chunks of items of one kind; chunks do not depend on each other.
-
-    Args:
-        kind: One of `lsi.data.items.KINDS`.
-        encoder: The encoder.
-    """
+    """Encodes chunks of items of one kind, each independently of the others."""
 
     def __init__(self, kind: str, encoder: Encoder) -> None:
         self.kind, self.encoder = kind, encoder
@@ -88,7 +83,7 @@ class ChunkEncoder:
         return Encoded(rows, chunk.broken, seconds)
 
     def encode_task(self, block: Block, tick: Tick) -> Arrays:
-        """Return the same as arrays."""
+        """Encode a chunk on a worker; return what `forward` does, as arrays."""
         found = self.forward(self.prepare(block))
         return {
             "rows": found.rows,
@@ -97,7 +92,7 @@ class ChunkEncoder:
         }
 
     def here(self, items: Items, start: int) -> Generator[Encoded, None, None]:
-        """Yield the chunks from `start` on, in order; the next ones are decoded in threads meanwhile."""
+        """Yield the encoded chunks from `start` on, in order, while threads decode the next ones."""
         workers = max(1, min(8, (os.cpu_count() or 2) - 1))
         with ThreadPoolExecutor(workers, thread_name_prefix="lsi-decode") as pool:
             waiting: deque[Future[_Prepared]] = deque()
@@ -113,9 +108,9 @@ class ChunkEncoder:
                     future.cancel()
 
     def elsewhere(self, items: Items, start: int, executor: Executor) -> Generator[Encoded, None, None]:
-        """Yield the same, in order, decoded and encoded by an executor.
+        """Yield the encoded chunks from `start` on, in order, decoded and encoded by an executor.
 
-        Items are read here, and files are sent by their content: another machine need not have them.
+        Items are read here, and files are sent as their content, since another machine may not have them.
         """
         blocks = Blocks(items, start, self.encoder.chunk, by_content=True)
         early: dict[int, Arrays] = {}
@@ -128,13 +123,9 @@ class ChunkEncoder:
 
 
 class Blocks:
-    """The chunks of some items, read one after another when they are asked for.
+    """The chunks of `size` items from `start` on, each read when it is asked for.
 
-    Args:
-        items: All items.
-        start: Position of the first one.
-        size: How many belong to a chunk.
-        by_content: Whether files are given by their content.
+    With `by_content`, files are given as their content instead of their path.
     """
 
     def __init__(self, items: Items, start: int, size: int, *, by_content: bool = False) -> None:
@@ -157,7 +148,7 @@ def _content(payload: Payload) -> Payload:
     try:
         return read_file(payload)
     except (OSError, ValueError):
-        return payload  # whoever decodes it says why it cannot be read
+        return payload  # whoever decodes it reports why it cannot be read
 
 
 def _encoded(arrays: Arrays) -> Encoded:

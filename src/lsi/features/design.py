@@ -1,4 +1,4 @@
-"""The design matrix: features with their intercept column, read in blocks of rows."""
+"""The design matrix: features with an intercept column, read in blocks of rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LOADED = 8192  # rows converted at a time
+LOADED = 8192
+"""Rows that are converted at a time."""
 
 
 class Design:
-    """An `(N, D)` design matrix whose rows are handed out as tensors.
+    """An `(N, D)` design matrix whose rows are returned as tensors.
 
-    Small features live as one tensor. A memory-mapped array is read block by block, so that a
+    Features in memory are kept as one tensor. A memory-mapped array is read block by block, so that a
     dataset larger than memory can be streamed.
 
     Args:
         features: `(N, D₀)` finite array without an intercept column.
         fit_intercept: Whether a column of ones is appended.
-        dtype: Type of the tensors handed out.
-        device: Where the tensors live.
-        basis: `(D, R)`, in whose coordinates rows are handed out; None: as they are.
+        dtype: Type of the returned tensors.
+        device: Device of the returned tensors.
+        basis: `(D, R)`; rows are returned in its coordinates. None: as they are.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Design:
     def _load(self, rows: np.ndarray | Tensor) -> Tensor:
         n, d = int(rows.shape[0]), int(rows.shape[1])
         out = torch.empty((n, d + int(self.fit_intercept)), dtype=self.dtype, device=self.device)
-        for start in range(0, n, LOADED):  # one further copy of all rows may be too much
+        for start in range(0, n, LOADED):  # a second copy of all rows may not fit in memory
             part = rows[start : start + LOADED]
             tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, order="C"))
             out[start : start + LOADED, :d] = tensor
@@ -69,7 +70,7 @@ class Design:
         return block.to(self.dtype) if isinstance(block, Tensor) else self._load(block)
 
     def take(self, index: Tensor) -> Tensor:
-        """Return the rows at the positions `index`, in that order."""
+        """Return the rows at the positions `index`, in their order."""
         if isinstance(self._source, Tensor):
             return self._source[index.to(self.device)].to(self.dtype)
         return self._load(self._source[index.cpu().numpy()])
@@ -83,7 +84,7 @@ class Design:
     def rotated(self, basis: Tensor) -> Design:
         """Return the design in the coordinates `X @ basis`, `basis` of shape `(D, R)`.
 
-        What is read from a file stays there: its rows are rotated as they are handed out.
+        Rows of a file are rotated when they are read.
         """
         if not self.resident:
             whole = basis if self._basis is None else self._basis.to(basis) @ basis
@@ -95,9 +96,9 @@ class Design:
         return Design(out, dtype=self.dtype, device=self.device)
 
     def astype(self, dtype: torch.dtype) -> Design:
-        """Return the same design in another floating-point type, whose rows are converted as they are read.
+        """Return the same design in another floating-point type.
 
-        A second copy of all features would be the largest thing in memory.
+        Rows are converted when they are read: a second copy of all features might not fit in memory.
         """
         if dtype == self.dtype:
             return self
@@ -107,10 +108,10 @@ class Design:
 
 
 def row_space(design: Design) -> Tensor:
-    """Return an orthonormal basis `(D, R)` that holds every row of `design`, R ≤ min(N, D).
+    """Return an orthonormal basis `(D, R)` of a space that holds every row of `design`, R ≤ min(N, D).
 
-    A linear probe trained with weight decay never leaves the span of its samples, so that for
-    N < D everything can be computed in R coordinates without loss.
+    A linear probe trained with weight decay never leaves the span of its samples. For N < D everything
+    can therefore be computed in R coordinates without loss.
     """
     x = design.rows(0, design.n_samples).to(torch.float64)
     q, _ = torch.linalg.qr(x.T, mode="reduced")

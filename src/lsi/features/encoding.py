@@ -1,28 +1,129 @@
-"""Raw items → features: decode, prepare and encode in batches, through the cache."""
+"""Raw items → features: decoded and encoded in batches, through the cache."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from lsi.data.items import Items
+from lsi.data.samples import Samples
 from lsi.errors import InputError
 from lsi.features.cache import Entry, FeatureCache
 from lsi.features.chunks import ChunkEncoder, Encoded
+from lsi.features.encoders import build_encoder
 from lsi.features.encoders.base import Encoder
 from lsi.features.growing import Growing
 from lsi.system.progress import Progress
 
-_KEEP_EVERY = 0.5
 _IN_MEMORY = 1 << 30
-_KEPT = "what was encoded so far is kept. Start the same again to go on from there."
+_KEPT = "what was encoded so far is kept. Start the same run again to go on from there."
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSamples:
+    """Samples with features, and how they came by them.
+
+    Attributes:
+        samples: Those that could be read, with features; `images` and `items` stay for pictures and reports.
+        kept: ``(n,)`` positions that they have among the samples that were given.
+        left_out: Name and reason of every sample that could not be read.
+        record: How the features were made, as JSON values: encoder, settings, key, seconds; empty where the
+            samples held features already.
+    """
+
+    samples: Samples
+    kept: np.ndarray
+    left_out: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def encode(
+    samples: Samples,
+    encoder: str | os.PathLike[str] | Encoder | None = None,
+    *,
+    pooling: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    skip_broken: bool = False,
+    cluster: str | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> EncodedSamples:
+    """Turn images, texts or recordings into features with a frozen encoder.
+
+    Features are kept in a cache, under a key made of the items' content and of everything that determines
+    the encoder. The same call, made again after any end of the process, goes on from there.
+
+    Args:
+        samples: What `load_samples` returned. Samples that hold features stay as they are.
+        encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, ``"raw"`` for the
+            pixels themselves, or an `Encoder`. None: ``microsoft/resnet-18`` for images,
+            ``sentence-transformers/all-MiniLM-L6-v2`` for texts, ``facebook/wav2vec2-base`` for recordings.
+        pooling: ``auto``, ``mean``, ``cls``, ``last``, ``max`` or ``pooler``.
+        precision: ``auto`` (float16 on a GPU, else float32), ``float32``, ``bfloat16`` or ``float16``.
+        batch_size: Samples a forward pass; None: 32, and 8 for recordings.
+        device: Torch device; None: a GPU where there is one, else the processor.
+        cache_dir: The library's cache folder; None: ``$LSI_CACHE``, else ``~/.cache/lsi``.
+        skip_broken: Whether to leave out samples that cannot be read instead of raising an error.
+        cluster: Address of a Ray cluster, or ``"local"`` for the processors of this machine; None: this
+            process.
+        progress: Called as ``progress("encode", done, total)``.
+        say: Called with a sentence when the encoding starts, or waits for another process.
+
+    Returns:
+        The samples with features `(n, D)`, float32, and what was left out.
+
+    Raises:
+        InputError: If an item cannot be read and `skip_broken` is not set, an encoder is named for samples
+            that hold features, or encoder or cluster cannot be used.
+        OutputError: If the cache cannot be written.
+    """
+    if samples.features is not None:
+        if encoder is not None:
+            raise InputError(f"{samples.name} holds features: there is nothing to encode. Drop --encoder.")
+        return EncodedSamples(samples, np.arange(len(samples)))
+    items, tell = samples.items, say or (lambda text: None)
+    if items is None:
+        raise InputError(f"{samples.name} holds neither features nor items. Load it with lsi.load_samples().")
+    if not isinstance(encoder, Encoder):
+        encoder = build_encoder(
+            items.kind,
+            None if encoder is None else os.fspath(encoder),
+            pooling=pooling,
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
+        )
+    tell(f"encoding {len(items):,} {items.kind} items with {encoder.name}")
+    made = encode_items(
+        items,
+        encoder,
+        FeatureCache(cache_dir),
+        skip_broken=skip_broken,
+        name=samples.name,
+        cluster=cluster,
+        progress=progress,
+        on_wait=lambda: tell("another process is encoding the same items; waiting for it"),
+    )
+    if not made.broken:
+        whole = replace(samples, features=made.features)
+        return EncodedSamples(whole, np.arange(len(samples)), (), made.record)
+    kept = np.setdiff1d(np.arange(len(samples)), list(made.broken))
+    left_out = tuple(f"{items.describe(position)}: {reason}" for position, reason in made.broken.items())
+    note = f"{len(left_out):,} items that cannot be read were left out, the first: {left_out[0]}."
+    found = replace(samples.select(kept), features=made.features[kept], notes=(*samples.notes, note))
+    return EncodedSamples(found, kept, left_out, made.record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +133,8 @@ class FeatureSet:
     Attributes:
         features: ``(N, D)`` float32, memory-mapped where they are large; NaN in the rows of broken items.
         broken: Reason by position of the items that could not be decoded.
-        record: How they were made, as JSON values: encoder, key, seconds, seconds inside the encoder, rows
-            that were already there.
+        record: How they were made, as JSON values: encoder, its settings, key, seconds in all and inside the
+            encoder, and how many rows were there already.
     """
 
     features: np.ndarray
@@ -41,7 +142,7 @@ class FeatureSet:
     record: dict[str, Any]
 
 
-def encode(
+def encode_items(
     items: Items,
     encoder: Encoder,
     cache: FeatureCache,
@@ -51,30 +152,12 @@ def encode(
     cluster: str | None = None,
     progress: Progress | None = None,
     on_wait: Callable[[], None] | None = None,
+    keep_every: float = 0.5,
 ) -> FeatureSet:
-    """Return the features of all items, from the cache where they are there.
+    """Return the features of all items, taken from the cache where they are complete there.
 
-    The key is a digest of the items' content and of everything that determines the encoder. An
-    interrupted run goes on where it ended.
-
-    Args:
-        items: Raw items.
-        encoder: The encoder.
-        cache: Where features are kept.
-        skip_broken: Whether items that cannot be decoded are left out instead of ending the run.
-        name: The data's name, for `lsi cache ls`.
-        cluster: Where items are decoded and encoded: ``"local"``, ``"auto"`` or the address of a Ray
-            cluster, whose workers are sent the encoder and the items' content; None: here.
-        progress: Called as ``progress("encode", done, total)``.
-        on_wait: Called once where another process is encoding the same.
-
-    Returns:
-        The features.
-
-    Raises:
-        InputError: If an item is broken and `skip_broken` is not set, the features are not finite, or the
-            cluster cannot be used.
-        OutputError: If the cache cannot be written.
+    `name` is what `lsi cache ls` shows; what is encoded is safe on disk every `keep_every` seconds. The
+    workers of a cluster are sent the encoder and the items' content.
     """
     if not len(items):
         raise InputError("there are no items to encode.")
@@ -84,10 +167,10 @@ def encode(
         found, began, inside, there = entry.read(), time.perf_counter(), 0.0, len(items)
         if found is None:
             manifest = {"encoder": encoder.name, "data": name, "key": described}
-            inside, there = _fill(entry, items, encoder, skip_broken, manifest, cluster, progress)
+            inside, there = _fill(entry, items, encoder, skip_broken, manifest, cluster, progress, keep_every)
             found = entry.read()
         if found is None:
-            raise InputError(f"the cache entry {key[:12]} changed while it was written. Run again.")
+            raise InputError(f"the cache entry {key[:12]} changed while it was written. Start the run again.")
     features, stored = found
     broken = {int(position): reason for position, reason in stored["broken"].items()}
     if broken and not skip_broken:
@@ -117,8 +200,9 @@ def _fill(
     manifest: dict[str, Any],
     cluster: str | None,
     progress: Progress | None,
+    keep_every: float,
 ) -> tuple[float, int]:
-    """Encode what is missing; return the seconds inside the encoder, and the rows already there."""
+    """Encode what is missing; return the seconds inside the encoder, and how many rows were there already."""
     growing = entry.resume(len(items))
     growing.info = {name: manifest[name] for name in ("encoder", "data")}
     there, inside, kept_at = growing.rows, 0.0, time.perf_counter()
@@ -131,14 +215,14 @@ def _fill(
                     raise InputError(_refusal(items, chunk.broken))
                 inside += chunk.seconds
                 _append(growing, chunk, encoder)
-                if time.perf_counter() - kept_at > _KEEP_EVERY:
+                if time.perf_counter() - kept_at > keep_every:
                     growing.keep()
                     kept_at = time.perf_counter()
                 if progress is not None:
                     progress("encode", growing.rows, len(items))
         growing.finish(manifest)
     except BaseException as error:
-        # What is written so far serves the next run, whatever ended this one.
+        # Whatever ended this run, the next one goes on from the rows that are written.
         if growing.dim:
             growing.keep()
         if isinstance(error, KeyboardInterrupt) and not error.args:
@@ -164,7 +248,7 @@ def _append(growing: Growing, found: Encoded, encoder: Encoder) -> None:
 
 @contextmanager
 def _chunks(items: Items, encoder: Encoder, start: int, cluster: str | None) -> Iterator[Iterator[Encoded]]:
-    """Yield the chunks from `start` on, in order, and let go of who makes them."""
+    """Give the chunks from `start` on, in order; threads or cluster are released on exit."""
     chunks = ChunkEncoder(items.kind, encoder)
     if cluster is None:
         with closing(chunks.here(items, start)) as found:
@@ -183,6 +267,6 @@ def _refusal(items: Items, broken: dict[int, str]) -> str:
     named = [f"{items.describe(position)}: {reason}" for position, reason in sorted(broken.items())[:3]]
     more = f", and {len(broken) - 3} more" if len(broken) > 3 else ""
     return (
-        f"{'; '.join(named)}{more}. Repair or remove such items, or leave them out with --skip-broken. What "
-        "was encoded so far is kept."
+        f"{'; '.join(named)}{more}. Repair or remove these items, or leave them out with --skip-broken "
+        "(skip_broken=True). What was encoded so far is kept."
     )

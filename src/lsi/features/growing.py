@@ -1,4 +1,4 @@
-"""Features that grow on disk row by row, with a journal of what is safe."""
+"""Features that grow on disk row by row, with a journal of the rows that are safe."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import datetime
 import io
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from lsi.errors import OutputError
+from lsi.system.files import check_space, explained, replace_file
+
+WHAT = "the features"
+ROOM = "Make room (`lsi cache rm`), or choose another --cache-dir."
+CURE = f"What was encoded so far is kept. {ROOM}"
 
 
 class Growing:
@@ -22,7 +23,7 @@ class Growing:
 
     Attributes:
         rows: Rows written.
-        broken: Reason by position of the items without features; their rows are NaN.
+        broken: Why items have no features, by position; their rows are NaN.
     """
 
     def __init__(self, folder: Path, part: Path, done: Path, total: int, progress: dict[str, Any]) -> None:
@@ -39,13 +40,13 @@ class Growing:
     def _take_up(self, progress: dict[str, Any]) -> None:
         dim, rows, broken = whole(progress.get("dim")), whole(progress.get("rows")), progress.get("broken")
         if not dim or rows > self._total or not _is_journal(broken, rows):
-            self._file.truncate(0)  # damaged: all starts anew
+            self._file.truncate(0)  # damaged: start from the beginning
             return
         header = _header(self._total, dim)
         end = len(header) + 4 * dim * rows
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
-        # Journal and file disagree only where the system itself went down: then all starts anew.
+        # Journal and file disagree only after a crash of the whole system: start from the beginning.
         if size < end or self._file.read(len(header)) != header:
             self._file.truncate(0)
             self._file.seek(0)
@@ -56,8 +57,8 @@ class Growing:
         self.broken = {int(position): reason for position, reason in broken.items()}
 
     def append(self, block: np.ndarray, broken: dict[int, str]) -> None:
-        """Write rows behind the others. Shapes: block `(b, D)`."""
-        with explained(self._folder):
+        """Append rows `(b, D)`."""
+        with explained(self._folder, WHAT, CURE):
             if not self.dim:
                 self._begin(block.shape[1])
             self._file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
@@ -66,20 +67,14 @@ class Growing:
 
     def _begin(self, dim: int) -> None:
         self.dim = dim
-        needed = 4 * dim * self._total
-        free = shutil.disk_usage(self._folder).free
-        if needed > free:
-            raise OutputError(
-                f"the features need {needed / 1e6:,.0f} MB, but the disk of the cache {self._folder.parent} "
-                f"has {free / 1e6:,.0f} MB left. Make room (`lsi cache rm`), or choose another --cache-dir."
-            )
+        check_space(self._folder, 4 * dim * self._total, "The features", ROOM)
         self._file.write(_header(self._total, dim))
 
     def keep(self) -> None:
-        """Make what was written safe: after this call it survives any end of the process."""
+        """Flush what was written, so that it survives any end of the process."""
         if self._file.closed:
             return
-        with explained(self._folder):
+        with explained(self._folder, WHAT, CURE):
             self._file.flush()
             os.fsync(self._file.fileno())
             progress = {"total": self._total, "rows": self.rows, "dim": self.dim, "broken": self.broken}
@@ -88,33 +83,32 @@ class Growing:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Mark the entry complete."""
         self.keep()
-        with explained(self._folder):
+        with explained(self._folder, WHAT, CURE):
             self._file.close()
             os.replace(self._path, self._final)
             self._seal(manifest)
 
     def _seal(self, manifest: dict[str, Any]) -> None:
-        with explained(self._folder):
-            broken = {str(position): reason for position, reason in self.broken.items()}
-            complete = {**manifest, "shape": [self._total, self.dim], "broken": broken, "created": _now()}
-            write_json(self._folder / "manifest.json", complete)
-            (self._folder / "progress.json").unlink(missing_ok=True)
+        broken = {str(position): reason for position, reason in self.broken.items()}
+        complete = {**manifest, "shape": [self._total, self.dim], "broken": broken, "created": _now()}
+        write_json(self._folder / "manifest.json", complete)
+        (self._folder / "progress.json").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file; rows since the last `keep` are forgotten."""
+        """Close the file; rows written since the last `keep` do not count."""
         try:
             self._file.close()
-        except OSError:  # what a full disk did not take is behind the last safe row
+        except OSError:  # a full disk can only lose rows after the last safe one
             pass
 
 
 def whole(value: object) -> int:
-    """Return a count from a file of anyone; 0 where it is none."""
+    """Return a count that was read from a file of unknown origin; 0 where it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48 else 0
 
 
 def _is_journal(broken: object, rows: int) -> TypeGuard[dict[str, str]]:
-    """Tell whether this is a reason for each of some written rows."""
+    """Return whether this maps positions of written rows to reasons."""
     return isinstance(broken, dict) and all(
         position.isascii() and position.isdigit() and int(position) < rows and isinstance(reason, str)
         for position, reason in broken.items()
@@ -130,7 +124,7 @@ def _header(rows: int, dim: int) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object from a file; None where there is none."""
+    """Return the JSON object in a file; None where there is none."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -139,28 +133,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a file by a JSON object, as a whole or not at all."""
-    part = path.with_suffix(".tmp")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Replace a file by a JSON object, completely or not at all."""
+    replace_file(path, json.dumps(value).encode(), WHAT, CURE)
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn the operating system's errors into `OutputError`s that name the cure."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"the cache in {folder} cannot be written: {error.strerror or error}. What was encoded so far is "
-            "kept. Make room (`lsi cache rm`), or choose another --cache-dir."
-        ) from error

@@ -1,4 +1,4 @@
-"""Features from any torch module and a loader of batches."""
+"""Features from a torch module and a loader of batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lsi.features.encoders.pooling import POOLINGS, pool
 from lsi.system.progress import Progress
 
 LABEL_KEYS = ("labels", "label", "y", "target", "targets")
-"""Keys of a batch that is a mapping under which labels are looked for."""
+"""Keys under which the labels of a batch are found, where it is a mapping."""
 
 
 class Extracted(NamedTuple):
@@ -23,7 +23,7 @@ class Extracted(NamedTuple):
 
     Attributes:
         features: ``(N, D)`` float32.
-        labels: ``(N,)``, or None where the loader gives none.
+        labels: ``(N,)``, or None where the loader returns none.
     """
 
     features: np.ndarray
@@ -38,21 +38,21 @@ def extract_features(
     precision: str = "float32",
     progress: Progress | None = None,
 ) -> Extracted:
-    """Return what a frozen module makes of every sample of a loader.
+    """Return the output of a frozen module for every sample of a loader.
 
-    The module runs where its parameters are, in evaluation mode and without gradients; its mode is
+    The module runs on the device of its parameters, in evaluation mode and without gradients; its mode is
     restored afterwards. ``lsi.score(*lsi.extract_features(backbone, loader))`` scores the result.
 
     Args:
         module: Returns a tensor ``(B, D)``, ``(B, T, D)`` or ``(B, D, H, W)``, or an output of
             transformers.
-        loader: Batches that are ``(inputs, labels)``, a mapping (given to the module by keyword, apart
-            from ``labels``), or inputs alone. It must give the samples in a fixed order.
+        loader: Batches that are ``(inputs, labels)``, a mapping (passed to the module by keyword, without
+            ``labels``), or inputs alone. It must return the samples in a fixed order.
         pooling: ``auto`` (mean over tokens or positions), ``mean``, ``cls``, ``last``, ``max``,
             ``pooler``.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for mixed precision.
-        progress: Called as ``progress("encode", done, total)`` after every batch, with samples, where the
-            loader knows how many there are.
+        progress: Called as ``progress("encode", done, total)`` after every batch, with numbers of samples,
+            where the loader knows how many there are.
 
     Returns:
         Features and labels.
@@ -104,7 +104,9 @@ def run_batches(
             if progress is not None and total:
                 progress("encode", done, total)
     if not done:
-        raise InputError("the loader gives no batches. Make a new one if it is a generator that was used up.")
+        raise InputError(
+            "the loader returns no batches. If it is a generator, it may be used up: make a new one."
+        )
 
 
 def refuse_shuffling(loader: Iterable[Any]) -> None:
@@ -112,12 +114,12 @@ def refuse_shuffling(loader: Iterable[Any]) -> None:
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, torch.utils.data.RandomSampler):
         raise InputError(
-            "the loader shuffles, so that scores could not be traced to samples. Use DataLoader(..., "
+            "the loader shuffles, so scores could not be traced to samples. Use DataLoader(..., "
             "shuffle=False)."
         )
     if getattr(loader, "drop_last", False):
         raise InputError(
-            "the loader drops the last samples where they do not fill a batch. Use drop_last=False."
+            "the loader drops the last samples if they do not fill a batch. Use drop_last=False."
         )
 
 
@@ -128,8 +130,8 @@ def join_labels(labels: list[Tensor]) -> np.ndarray | None:
     joined = torch.cat([torch.atleast_1d(part) for part in labels])
     if joined.ndim != 1:
         raise InputError(
-            f"labels must be one class a sample, got shape {tuple(joined.shape)}. For one-hot labels use "
-            "labels.argmax(1)."
+            f"labels must be one class for each sample, got shape {tuple(joined.shape)}. For one-hot labels "
+            "use labels.argmax(1)."
         )
     return joined.numpy()
 
@@ -185,7 +187,7 @@ def _device(module: nn.Module) -> torch.device:
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """Put every part into evaluation mode, and back into its own mode afterwards."""
+    """Put every part of a module into evaluation mode, and back into its own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -7,8 +7,8 @@ The true class z of a sample is hidden, the given label y is drawn from row z of
 
 The probe is refitted to q, T is re-estimated from q, and so on. Three things differ from the textbook:
 :math:`p_i` is the probe's *leave-one-out* prediction, so that no sample confirms its own label; it is
-sharpened, :math:`p_i \propto \hat p_i^{\,\beta}`; and T is settled for every p before the next fit,
-which is much cheaper than the fit.
+sharpened, :math:`p_i \propto \hat p_i^{\,\beta}`; and q and T are alternated a few times for each p before
+the next fit, which costs far more than they do.
 
 Source:
     Dawid & Skene, *Maximum likelihood estimation of observer error-rates*, 1979 (the noise matrix by EM);
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from lsi.label_noise.soft_probe import SoftProbe
 
-SETTLE = 4  # updates of T for every fit of the probe
+SETTLE = 4  # updates of T for each fit of the probe
 FIT_STEPS = 6  # L-BFGS iterations of a warm-started fit
-FIRST_STEPS = 30  # of the first, which starts from zero
-START_RATE = 0.1  # noise that T starts with
-TRUST = 3.0  # right labels a class is credited with beforehand: few samples should not accuse a class
+FIRST_STEPS = 30  # L-BFGS iterations of the first fit, which starts from zero
+START_RATE = 0.1  # share of wrong labels that T starts with
+TRUST = 3.0  # right labels credited to each class beforehand: few samples should not accuse a class
 
 
 def start_matrix(n_classes: int) -> Tensor:
@@ -37,16 +37,16 @@ def start_matrix(n_classes: int) -> Tensor:
 
 
 def true_label_posterior(p: Tensor, noise: Tensor, target: Tensor) -> Tensor:
-    """Return `q_i(z)`, `(N, C)`: the true label given features and given label.
+    """Return `q_i(z)`, `(N, C)`: the probability of each true label, given the features and the given label.
 
     Shapes: p `(N, C)`, noise `(C, C)`, target `(N,)`.
     """
-    joint = p * noise.T[target]
+    joint = p * noise.T[target]  # p_i(z) T_{z y_i}
     return joint / joint.sum(1, keepdim=True).clamp_min(torch.finfo(joint.dtype).tiny)
 
 
 def noise_matrix(q: Tensor, target: Tensor) -> Tensor:
-    """Return T from the posterior of the true labels, `(C, C)`, rows summing to one."""
+    """Return T, `(C, C)` with rows that sum to one, from the posterior q of the true labels, `(N, C)`."""
     c = q.shape[1]
     counts = torch.zeros((c, c), dtype=q.dtype, device=q.device).index_add_(0, target, q).T
     counts = counts + TRUST * start_matrix(c).to(q)
@@ -54,7 +54,7 @@ def noise_matrix(q: Tensor, target: Tensor) -> Tensor:
 
 
 def settle(logits: Tensor, sharpness: float, noise: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Alternate q and T for fixed leave-one-out logits; return both."""
+    """Alternate q and T for fixed leave-one-out logits `(N, C)`; return both."""
     p = torch.softmax(sharpness * logits, 1)
     for _ in range(SETTLE):
         noise = noise_matrix(true_label_posterior(p, noise, target), target)

@@ -1,12 +1,11 @@
 r"""Which given labels are wrong: one estimate without settings, from features and labels alone.
 
-The features are seen in two ways: as they are, and beside random rectified features of their direction
-(a small step towards a kernel). Around each, EM looks for the true labels and the noise matrix
-(`lsi.label_noise.em`). How sharply the features determine the true class is the one thing that noisy
-labels cannot tell: noise that hits ambiguous samples more looks exactly like classes that overlap
-more. So it is not estimated but averaged over: β = 1 believes the probe, β = 1.3 believes that people
-err where the probe hesitates. The result is the mean posterior of the true label, with equal weights for
-the two ways of seeing the features.
+The features are seen in two views: as they are, and together with random rectified features of their
+direction (a small step towards a kernel). In each view, EM looks for the true labels and the noise matrix
+(`lsi.label_noise.em`). How sharply the features determine the true class is the one thing that noisy labels
+cannot show: noise that hits ambiguous samples more often looks exactly like classes that overlap more. So it
+is not estimated but averaged over: β = 1 believes the probe, β = 1.3 believes that people err where the
+probe hesitates. The result is the mean posterior of the true label, with equal weights for the two views.
 """
 
 from __future__ import annotations
@@ -22,25 +21,26 @@ from torch import Tensor
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.label_noise.em import NoisyProbe
 from lsi.label_noise.soft_probe import SoftProbe
+from lsi.validation.problem import Shape
 
-# Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is a little
-# too sure of itself, as the sharp one is.
-LINEAR_RIDGE, KERNEL_RIDGE = 30.0, 7.5  # for one feature a sample
+# Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is then a
+# little too sure of itself, like the sharpened linear one.
+LINEAR_RIDGE, KERNEL_RIDGE = 30.0, 7.5  # at D = N; in proportion to D/N otherwise
 LEAST_RIDGE, MOST_RIDGE = 0.3, 1.0
-RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 33  # at most so many random features, each for so many samples
-UNIT_RANGE = 10.0  # how far a column's spread may be from the middle one
-SHARP = 1.3
+RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 33  # one random feature per 33 samples, 1,500 at most
+UNIT_RANGE = 10.0  # largest factor between a column's spread and the median spread
+SHARP = 1.3  # β of the sharpened linear view
 BLOCK = 4096  # rows at a time
 ROUNDS = 7  # of EM in each view; later ones change little
 
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """What was found out about the labels of N samples.
+    """The estimate for the labels of N samples.
 
     Attributes:
         wrong_probability: `(N,)`, probability that the given label is wrong.
-        suggested: `(N,)`, class code of the likeliest true label; the given one where that is it.
+        suggested: `(N,)`, class code of the likeliest true label, which may be the given one.
         flip_gain: `(N,)` nats: how much better the best other label is predicted, without the
             sample, than the given one; negative where the given label is the cheapest.
         noise_matrix: `(C, C)`, row true class, column given label, rows sum to one.
@@ -64,7 +64,7 @@ def estimate_label_noise(
     Shapes: features `(N, D)`, target `(N,)`.
     """
     views, done = _Views(features, target, n_classes, torch.device(device)), {}
-    # The longer one first: whoever is done with the other has then waited least.
+    # The longer view first, so that two workers finish at nearly the same time.
     for _, arrays in (work or Work()).aside().map("views", views, "look", ["kernel", "linear"]):
         done.update(arrays)
     q = 0.5 * (done["linear"] + done["kernel"])
@@ -72,7 +72,7 @@ def estimate_label_noise(
 
 
 class _Views:
-    """The two ways of seeing the features, each by itself.
+    """The two views of the features, each a unit of work.
 
     Args:
         features: `(N, D)`, finite.
@@ -81,7 +81,8 @@ class _Views:
         device: Where to compute.
 
     Attributes:
-        tries_elsewhere: A view is in one piece and may take minutes (see `RayExecutor`).
+        tries_elsewhere: After this many lost workers a view is computed here, as it takes minutes (see
+            `RayExecutor`).
     """
 
     tries_elsewhere = 2
@@ -98,7 +99,7 @@ class _Views:
         return scaled(self.features, self.device)
 
     def look(self, view: str, tick: Tick) -> Arrays:
-        """Return the posterior of the true labels in one view, and in the linear one what a flip gains."""
+        """Return a view's posterior of the true labels, `(N, C)`; the linear view adds the gain of flips."""
         y = torch.from_numpy(self.target).to(self.device)
         if view == "kernel":
             rows = with_random_features(self._plain)
@@ -114,10 +115,10 @@ class _Views:
         return SoftProbe(rows, self.n_classes, ridge(rows, factor), overwrite=True)
 
 
-def needed_bytes(n_samples: int, n_features: int, n_classes: int) -> int:
+def needed_bytes(shape: Shape) -> int:
     """Return the peak memory of the estimate."""
-    width = n_features + 1 + random_count(n_samples)
-    return 4 * n_samples * (width + n_features) + 48 * n_samples * n_classes + 24 * width**2 + (64 << 20)
+    n, d, width = shape.n_samples, shape.n_features, shape.n_features + random_count(shape.n_samples)
+    return 4 * n * (width + d - 1) + 48 * n * shape.n_classes + 24 * width**2 + (64 << 20)
 
 
 def ridge(x: Tensor, factor: float) -> float:
@@ -128,8 +129,8 @@ def ridge(x: Tensor, factor: float) -> float:
 def scaled(features: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Return the features centred and with a mean norm of one, float32.
 
-    A column whose spread is more than ten times that of the middle one, or less than a tenth, is brought to
-    that bound, so that no unit of measurement decides alone; within it, large components stay large.
+    A column whose spread is more than ten times the median spread, or less than a tenth of it, is scaled to
+    that bound, so that no unit of measurement decides alone; within the bounds, large components stay large.
 
     Shapes: features `(N, D)`.
     """
@@ -165,7 +166,7 @@ class _Rows:
 
 
 def random_count(n_samples: int) -> int:
-    """Return how many random features are taken for N samples."""
+    """Return how many random features N samples get."""
     return max(1, min(RANDOM_FEATURES, n_samples // ROWS_A_FEATURE))
 
 
@@ -205,6 +206,6 @@ def _summarise(q: Tensor, y: Tensor, gain: np.ndarray) -> LabelNoise:
     c = q.shape[1]
     joint = torch.zeros((c, c), dtype=q.dtype, device=q.device).index_add_(0, y, q).T
     matrix = joint / joint.sum(1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
-    # From the other classes' mass: one minus a probability near one would lose its digits.
+    # The sum over the other classes: one minus a probability near one would lose its digits.
     wrong = q.scatter(1, y[:, None], 0.0).sum(1).clamp(0.0, 1.0)
     return LabelNoise(wrong.numpy(), q.argmax(1).numpy(), gain, matrix.numpy())

@@ -2,7 +2,7 @@ r"""A linear softmax head fitted to soft labels, with approximate leave-one-out 
 
 Unlike the probe that is scored, this head has to be refitted many times to changing soft labels. It
 works in coordinates in which its curvature at zero weights is the identity, so that a warm start needs
-few iterations, and takes the leave-one-out step with a Kronecker curvature, for which one number a
+few iterations, and takes the leave-one-out step with a Kronecker curvature, for which one number per
 sample is enough: the sample's own share :math:`a_i = x_i^\top A^{-1} x_i` of its direction.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lsi.probes.softmax.lbfgs import lbfgs
 
-MANY_CLASSES = 24  # above it, one number stands for the sample's own C × C curvature
-MOST_LEVERAGE = 0.95
+MANY_CLASSES = 24  # with more classes, one number stands for the sample's own C × C curvature
+MOST_LEVERAGE = 0.95  # a sample's own share of the curvature is capped here, so that its step stays finite
 BLOCK = 4096  # samples whose C × C systems are solved together
 ENOUGH = 3e-2  # largest entry of the gradient, in whitened coordinates, that ends a fit
 
@@ -29,7 +29,7 @@ class SoftProbe:
         features: `(N, D)` float32; an intercept is one of its columns.
         n_classes: C.
         ridge: λ > 0, in sum form.
-        overwrite: Whether the memory of the features may be used for the rows in other coordinates.
+        overwrite: Whether the transformed rows may take the memory of the features.
     """
 
     def __init__(self, features: Tensor, n_classes: int, ridge: float, *, overwrite: bool = False) -> None:
@@ -65,7 +65,7 @@ class SoftProbe:
         self._start = found.x
         return self.rows @ torch.from_numpy(found.x).to(self.rows).view(shape).T
 
-    def left_out(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def left_out(self, logits: Tensor, labels: Tensor, many_classes: int = MANY_CLASSES) -> Tensor:
         r"""Return the logits that each sample would get had it been left out, `(N, C)` float64.
 
         One Newton step with the curvature :math:`B \otimes A`, B the mean of
@@ -77,7 +77,7 @@ class SoftProbe:
         p = torch.softmax(z, 1)
         eye = torch.eye(self.n_classes, dtype=torch.float64, device=z.device)
         inverse = self._inverse_curvature(p)
-        if self.n_classes > MANY_CLASSES:
+        if self.n_classes > many_classes:
             return z + self._scalar_step(p, labels.to(torch.float64), inverse)
         for start in range(0, len(z), BLOCK):
             part = slice(start, start + BLOCK)
@@ -88,7 +88,7 @@ class SoftProbe:
         return z
 
     def _scalar_step(self, p: Tensor, labels: Tensor, inverse: Tensor) -> Tensor:
-        """Return the step with `S_i K_i` replaced by its mean eigenvalue: no C × C system a sample."""
+        """Return the step with `S_i K_i` replaced by its mean eigenvalue; no C × C system per sample."""
         reach = (p @ inverse.diagonal()) - ((p @ inverse) * p).sum(1)
         own = (self._share * reach / (self.n_classes - 1)).clamp_max(MOST_LEVERAGE)
         return (self._share / (1.0 - own))[:, None] * ((p - labels) @ inverse)
@@ -96,8 +96,8 @@ class SoftProbe:
     def _inverse_curvature(self, p: Tensor) -> Tensor:
         """Return the pseudo-inverse of the mean curvature of the classes, `(C, C)`.
 
-        It is bounded from below by what classes that hold a thousandth of an even share would have:
-        a class that is predicted nowhere would otherwise have steps without end.
+        A thousandth of the curvature of evenly predicted classes is added: without it, a class that is
+        predicted nowhere would take unbounded steps.
         """
         c = self.n_classes
         mean = torch.diag(p.mean(0)) - p.T @ p / len(p)

@@ -1,4 +1,4 @@
-"""Label noise as a stage of a run: whether it is worth its time, and what it adds to table and manifest."""
+"""Label noise as a stage of a run: when it is estimated, and what it adds to the table and the manifest."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ from lsi.errors import InputError
 from lsi.execution.work import Arrays
 from lsi.label_noise.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
 from lsi.loo.result import LooResult
-from lsi.planning.cost import size
 from lsi.run.context import Run
+from lsi.system.text import size_text
+from lsi.validation.problem import Shape
 
 MOST_WORK = 1e13  # operations: about a minute on a processor
 MOST_BYTES = 6e9
-LITTLE_WORK = 2e10  # operations that a run of a few samples may spend, too
-PASSES = 400  # sums over all rows: fits of three views, forwards and backwards
+LITTLE_WORK = 2e10  # operations that a run that scores few samples may spend on all of them
+PASSES = 400  # products with all rows, forwards and backwards, over all fits
 TOP = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
 def check_label_noise(wanted: Any) -> None:
-    """Refuse anything but True, False and None."""
+    """Refuse a `label_noise` other than True, False and None."""
     if wanted is not None and not isinstance(wanted, bool | np.bool_):
         raise InputError(f"label_noise must be True, False, or None (where it is quick), got {wanted!r}.")
 
 
-def check_label_noise_room(n_samples: int, n_features: int, n_classes: int, memory: int | None) -> None:
-    """Refuse, before any work, an estimate that was asked for and does not fit into the budget."""
-    need = needed_bytes(n_samples, n_features, n_classes)
+def check_label_noise_room(shape: Shape, memory: int | None) -> None:
+    """Refuse, before any work, an estimate that was asked for but exceeds the memory budget."""
+    need = needed_bytes(shape)
     if memory is not None and need > memory:
         raise InputError(
-            f"label_noise=True needs about {size(need)} for these data, but memory allows {size(memory)}. "
-            "Leave label_noise out, or raise memory."
+            f"label_noise=True needs about {size_text(need)} for these data, but memory allows "
+            f"{size_text(memory)}. Leave label_noise out, or raise memory."
         )
 
 
 def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
     """Estimate which labels are wrong, and add it to the result's columns and the manifest's notes."""
     problem = run.problem
-    shape = problem.n_samples, problem.n_features, problem.n_classes
-    memory = run.machine.memory
-    if wanted is False or (wanted is None and not worthwhile(*shape, len(problem.subset), memory)):
+    if wanted is False or (wanted is None and not worthwhile(problem.shape(), run.machine.memory)):
         return
     with run.clock("label noise"):
         found = _found_once(run)
@@ -67,24 +66,17 @@ def _found_once(run: Run) -> LabelNoise:
     return LabelNoise(**run.work.once("label-noise", estimate))
 
 
-def worthwhile(
-    n_samples: int, n_features: int, n_classes: int, n_scored: int, memory: int | None = None
-) -> bool:
-    """Return whether the estimate is small beside the scoring, so that it is made unasked."""
-    width = n_features + random_count(n_samples)
-    work = 4.0 * n_samples * width**2 + width**3 + PASSES * n_samples * width * n_classes
-    most = MOST_WORK if 2 * n_scored >= n_samples else LITTLE_WORK
+def worthwhile(shape: Shape, memory: int | None = None) -> bool:
+    """Return whether the estimate costs little compared with the scoring, so that it is made unasked."""
+    n, width = shape.n_samples, shape.n_features - 1 + random_count(shape.n_samples)
+    work = 4.0 * n * width**2 + width**3 + PASSES * n * width * shape.n_classes
+    most = MOST_WORK if 2 * shape.n_scored >= n else LITTLE_WORK
     room = MOST_BYTES if memory is None else min(MOST_BYTES, memory)
-    return work <= most and needed_bytes(n_samples, n_features, n_classes) <= room
+    return work <= most and needed_bytes(shape) <= room
 
 
 def describe(found: LabelNoise, where: np.ndarray) -> dict[str, Any]:
-    """Return the manifest's entry, as JSON values.
-
-    Args:
-        found: The estimate for all samples.
-        where: Positions that are scored: counts are of these.
-    """
+    """Return the manifest's entry about the labels at the scored positions `where`, as JSON values."""
     ordered = np.sort(found.wrong_probability[where])[::-1].cumsum()
     tops = sorted({n for n in TOP if n < len(ordered)} | {len(ordered)})
     return {

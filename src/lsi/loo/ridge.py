@@ -31,6 +31,7 @@ from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.result import LooResult
 from lsi.probes.ridge import LARGE, ROWS, RidgeModel
+from lsi.validation.problem import Shape
 
 EPS = float(torch.finfo(torch.float64).eps)
 ELEMENTS = 1 << 18  # numbers in one (B, D) block: few enough to stay in cache
@@ -220,3 +221,9 @@ def _solve(x: Tensor, y: Tensor, ridge: float) -> Tensor:
     factor = torch.linalg.cholesky(x.T @ x + ridge * eye)
     weights = torch.cholesky_solve(x.T @ y, factor)
     return weights + torch.cholesky_solve(x.T @ (y - x @ weights) - ridge * weights, factor)
+
+
+def ridge_cost(shape: Shape) -> tuple[float, int]:
+    """Return operations and bytes: a factorisation, and a product with its factor for each scored sample."""
+    n, d = shape.n_samples, shape.n_features
+    return 4.0 * n * d**2 + 2.0 * shape.n_scored * d**2 + 40.0 * d**3, 16 * n * d + 80 * d**2 + (64 << 20)

@@ -1,4 +1,4 @@
-"""What a run will do and cost, before it starts: the solver, its time and memory, and the alternatives."""
+"""The plan of a run before it starts: its solver, time and memory, the alternatives, and whether it fits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 
 from lsi.errors import InputError
 from lsi.methods import Newton, Retrain, as_method
-from lsi.planning.cost import Estimate, Shape, cost, size
+from lsi.planning.cost import Estimate, cost, counted
 from lsi.posterior import POSTERIORS
-from lsi.system.machine import available_memory
+from lsi.system.machine import Machine, available_memory
+from lsi.system.text import size_text
+from lsi.validation.problem import Shape
 from lsi.validation.settings import check_choice
 
-WORKER_START = 5.0  # seconds until workers of a cluster have the library loaded
+WORKER_START = 5.0  # seconds until the workers of a cluster have loaded the library
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Way:
         posterior: Name of the structure.
         seconds: Predicted wall-clock time, without loading the data.
         bytes: Predicted peak memory beyond the interpreter and its libraries.
-        fits: Whether that is available.
+        fits: Whether that much memory is available.
     """
 
     method: str
@@ -45,7 +47,7 @@ class Way:
 
     def __str__(self) -> str:
         """Return the way and its cost in one line."""
-        line = f"{self.name}: {Estimate.of(self.seconds, self.bytes).text}"
+        line = f"{self.name}: {Estimate(self.seconds, self.bytes).text}"
         return line if self.fits else f"{line} (does not fit)"
 
 
@@ -56,7 +58,7 @@ class Plan:
     Attributes:
         chosen: What `lsi.score` would do with the same settings.
         alternatives: Other ways to score the same samples.
-        memory: Bytes that a run may use, None where that is not known.
+        memory: Bytes that a run may use, None if that is not known.
     """
 
     chosen: Way
@@ -73,7 +75,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the plan as a few lines."""
-        have = "" if self.memory is None else f" ({size(self.memory)} available)"
+        have = "" if self.memory is None else f" ({size_text(self.memory)} available)"
         lines = [f"{self.chosen}{have}", "alternatives:", *(f"  {way}" for way in self.alternatives)]
         return "\n".join(lines)
 
@@ -107,7 +109,7 @@ def make_plan(
         The chosen way and the alternatives.
 
     Raises:
-        InputError: Sizes that are no dataset, an unknown posterior or method.
+        InputError: Sizes that no dataset can have, or an unknown posterior or method.
 
     Examples:
         >>> make_plan(1000, 64, 10).chosen.solver
@@ -121,57 +123,53 @@ def make_plan(
     method = as_method(method)
     have = budget(memory)
     shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
+    first, *others = [
+        _way(shape, structure, way, solver, have, workers)
+        for structure, way, solver in _ways(shape, posterior, method, have)
+        if _exists(structure, solver)
+    ]
+    return Plan(first, tuple(others), have)
+
+
+def _ways(
+    shape: Shape, posterior: str, method: Newton | Retrain, have: int | None
+) -> list[tuple[str, Newton | Retrain, str]]:
+    """Return posterior, method and solver of every way: what was asked for first, then the alternatives."""
     newton = method if isinstance(method, Newton) else Newton()
     retrain = method if isinstance(method, Retrain) else Retrain()
-    chosen = choose_solver(n_samples, n_features + 1, n_classes, posterior, newton, have)
+    chosen = choose_solver(shape, posterior, newton, have)
     other = "blocks" if chosen == "dense" else "dense"
-    ways: list[tuple[Newton | Retrain, str]] = [(newton, chosen), (newton, other), (retrain, "")]
+    first, second = (posterior, newton, chosen), (posterior, newton, other)
     if isinstance(method, Retrain):
-        ways = [ways[2], ways[0], ways[1]]
-    first, *others = [
-        _way(shape, posterior, *way, have, workers)
-        for way in ways
-        if (posterior, way[1]) != ("full", "blocks")
+        return [(posterior, retrain, ""), first, second]
+    structures = [
+        (name, newton, choose_solver(shape, name, newton, have)) for name in POSTERIORS if name != posterior
     ]
-    for structure in POSTERIORS:
-        if (
-            structure != posterior
-            and isinstance(method, Newton)
-            and (structure, newton.solver) != ("full", "blocks")
-        ):
-            solver = choose_solver(n_samples, n_features + 1, n_classes, structure, newton, have)
-            others.append(_way(shape, structure, newton, solver, have, workers))
-    return Plan(first, tuple(others), have)
+    return [first, second, (posterior, retrain, ""), *structures]
+
+
+def _exists(posterior: str, solver: str) -> bool:
+    """Return whether a posterior goes with a solver: "full" needs the Hessian, which "blocks" never forms."""
+    return (posterior, solver) != ("full", "blocks")
 
 
 def _way(
     shape: Shape, posterior: str, method: Newton | Retrain, solver: str, have: int | None, workers: int
 ) -> Way:
-    found = cost(shape, posterior, method, solver, None, have)
+    found = cost(shape, posterior, method, solver)
     name = "retrain" if isinstance(method, Retrain) else "newton"
     seconds = found.seconds
     if workers > 1:
-        # What does not depend on the number of scored samples is counted as if it were not shared out.
-        fixed = cost(replace(shape, n_scored=0), posterior, method, solver, None, have).seconds
+        # Workers share only what grows with the number of scored samples.
+        fixed = cost(replace(shape, n_scored=0), posterior, method, solver).seconds
         seconds = fixed + (seconds - fixed) / workers + WORKER_START
     return Way(name, solver, posterior, seconds, found.bytes, have is None or found.bytes <= have)
 
 
-def estimate(
-    n_samples: int,
-    n_features: int,
-    n_classes: int,
-    posterior: str,
-    method: Newton | Retrain,
-    n_scored: int | None = None,
-    memory: int | None = None,
-) -> Estimate:
+def estimate(shape: Shape, posterior: str, method: Newton | Retrain, memory: int | None = None) -> Estimate:
     """Predict time and memory of a run."""
-    shape = Shape(n_samples, n_features + 1, n_classes, n_samples if n_scored is None else n_scored)
-    solver = ""
-    if isinstance(method, Newton):
-        solver = choose_solver(n_samples, n_features + 1, n_classes, posterior, method, memory)
-    return cost(shape, posterior, method, solver, None, budget(memory))
+    solver = choose_solver(shape, posterior, method, memory) if isinstance(method, Newton) else ""
+    return cost(shape, posterior, method, solver)
 
 
 def budget(memory: int | None) -> int | None:
@@ -185,46 +183,36 @@ def room_on(device: torch.device, memory: int | None) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else budget(memory)
 
 
-def choose_solver(
-    n_samples: int, n_features: int, n_classes: int, posterior: str, method: Newton, memory: int | None = None
-) -> str:
+def choose_solver(shape: Shape, posterior: str, method: Newton, memory: int | None = None) -> str:
     """Return the solver of a run: the one asked for, else dense where its matrices fit in memory."""
     if method.solver != "auto":
         return method.solver
     have = budget(memory)
-    need = cost(Shape(n_samples, n_features, n_classes, 0), posterior, method, "dense", 1.0).bytes
+    _, need = counted(shape, posterior, method, "dense")
     return "dense" if have is None or need <= have or posterior == "full" else "blocks"
 
 
-def refuse_oversize(
-    n_samples: int,
-    n_features: int,
-    n_classes: int,
-    posterior: str,
-    method: Newton | Retrain,
-    device: torch.device,
-    memory: int | None = None,
-) -> None:
-    """Refuse, before any work, a run that cannot fit in memory, and name what would."""
+def refuse_oversize(shape: Shape, posterior: str, method: Newton | Retrain, machine: Machine) -> None:
+    """Refuse, before any work, a run that cannot fit in memory, and say what would fit."""
     if isinstance(method, Retrain):
         return
-    if method.solver == "blocks" and posterior == "full":
+    if not _exists(posterior, method.solver):
         raise InputError(
             "The full posterior needs the whole Hessian, which solver='blocks' never forms. "
             "Use posterior='kron' or 'diag', or solver='dense'."
         )
-    d = n_features + 1
-    have = room_on(device, memory)
-    solver = choose_solver(n_samples, d, n_classes, posterior, method, memory)
-    need = cost(Shape(n_samples, d, n_classes, 0), posterior, method, solver, 1.0).bytes
+    have = room_on(machine.device, machine.memory)
+    solver = choose_solver(shape, posterior, method, machine.memory)
+    _, need = counted(shape, posterior, method, solver)
+    if have is None or need <= have:
+        return
     cure = "use posterior='kron' or 'diag' with solver='auto'"
     if solver == "blocks":
         cure = "score fewer classes at a time"
-    if have is None or need <= have:
-        return
-    fitting = int((have / (8.0 * 3.5)) ** 0.5 / max(1, n_classes - 1))
+    fitting = int((have / (8.0 * 3.5)) ** 0.5 / max(1, shape.n_classes - 1))
     raise InputError(
-        f"{n_features} features × {n_classes} classes need a curvature matrix of about {size(need)}, but "
-        f"{size(have)} are available. Reduce the features to about {max(1, fitting)} (for example with "
-        f"sklearn.decomposition.PCA), {cure}, or use method='retrain' with a subset."
+        f"{shape.n_features - 1} features × {shape.n_classes} classes need a curvature matrix of about "
+        f"{size_text(need)}, but {size_text(have)} are available. Reduce the features to about "
+        f"{max(1, fitting)} (for example with sklearn.decomposition.PCA), {cure}, or use method='retrain' "
+        "with a subset."
     )

@@ -1,4 +1,4 @@
-"""One card a sample: what it looks like, its labels and its score."""
+"""One card for each sample: what it looks like, its labels and its score."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lsi.data import Samples
 from lsi.report.thumbnails import thumbnail
+from lsi.results.table import ScoreTable
 from lsi.system.text import plain_text
 
 MAX_BARS = 48
-"""Most bars of a feature profile; wider rows are grouped."""
+"""Most bars of a feature profile; the features of wider data are grouped."""
 LONGEST_TEXT = 280
 """Most characters of a text."""
 PIXELATED_BELOW = 49
@@ -24,26 +24,24 @@ class CardMaker:
     """Makes cards for rows of a score table.
 
     Attributes:
-        kind: What stands on a card: ``image``, ``text``, ``features`` or ``none``.
+        kind: What a card shows: ``image``, ``text``, ``features`` or ``none``.
     """
 
     def __init__(
         self,
-        frame: pd.DataFrame,
+        scores: ScoreTable,
         samples: Samples | None,
         name: Callable[[object], str],
-        classed: bool = True,
     ) -> None:
         """Prepare what all cards share."""
-        self._frame = frame
-        self._classed = classed
+        self._frame, self._disagrees = scores.to_frame(), scores.disagrees
         self._samples = samples
         self._name = name
         self.kind = "none"
         if samples is not None and samples.images is not None:
             self.kind = "image"
         elif samples is not None and samples.items is not None:
-            # Recordings show nothing: the profile of an encoder's features would tell nobody anything.
+            # Recordings have nothing to show; a profile of an encoder's features would tell nobody anything.
             self.kind = "text" if samples.items.kind == "text" else "none"
         elif samples is not None and samples.features is not None:
             self.kind = "features"
@@ -62,7 +60,7 @@ class CardMaker:
             "position": entry["position"],
             "label": self._name(entry["label"]),
             "likely": self._name(entry["loo_prediction"]),
-            "disagrees": self._classed and str(entry["label"]) != str(entry["loo_prediction"]),
+            "disagrees": bool(self._disagrees[row]),
             "lsi": entry["lsi"],
             "mean_term": entry["mean_term"],
             "covariance_term": entry["covariance_term"],

@@ -1,4 +1,4 @@
-"""Geometry of the page's drawings: summary values in, percentages of the drawing's box out.
+"""Geometry of the page's drawings: turns values of the summary into percentages of the drawing's box.
 
 The template draws shapes in a stretched SVG and sets all text as HTML, so that letters keep their
 size on any screen. ``y`` grows downwards, as in SVG.
@@ -66,7 +66,7 @@ def power(exponent: int) -> str:
 
 
 def detection_curve(curve: list[list[float]]) -> dict[str, str]:
-    """Lay out the share of planted errors found against the share of samples looked at."""
+    """Lay out the share of planted errors found against the share of samples inspected."""
     points = [f"{100 * x:.2f} {100 - 100 * y:.2f}" for x, y in curve]
     line = "M" + " L".join(points)
     return {"line": line, "area": f"{line} L100 100 L0 100 Z"}
@@ -88,7 +88,7 @@ def audit_scatter(pairs: list[list[float]]) -> dict[str, Any] | None:
 
 
 def boxes(classes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Lay out one box plot a class on a common logarithmic axis."""
+    """Lay out one box plot per class on a common logarithmic axis."""
     values = [value for row in classes for value in row["quantiles"]]
     top = max(values, default=0.0)
     logs = [math.log10(value) for value in values if value > top * 1e-14]
@@ -136,14 +136,14 @@ def curves(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _round_step(span: float) -> float:
-    """Return a step of 1, 2 or 5 times a power of ten that cuts `span` into about four parts."""
+    """Return 1, 2 or 5 times a power of ten, whichever cuts `span` into about four parts."""
     rough = max(span, 1e-6) / 4
     power_of_ten = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power_of_ten for factor in (1, 2, 5, 10) if factor * power_of_ten >= rough)
 
 
 def _thinned(ticks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out ticks that would stand closer than a tenth of the axis to the one before."""
+    """Leave out ticks that are closer than a tenth of the axis to the one before."""
     kept: list[dict[str, Any]] = []
     for entry in sorted(ticks, key=lambda tick: tick["x"]):
         if not kept or entry["x"] - kept[-1]["x"] >= 10:
@@ -152,6 +152,6 @@ def _thinned(ticks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def shade(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Return how strongly each count of a matrix is coloured."""
+    """Return how strongly to colour each count of a matrix, from 0 to 1."""
     largest = max((count for row in matrix for count in row), default=0) or 1
     return [[math.sqrt(count / largest) for count in row] for row in matrix]

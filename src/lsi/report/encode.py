@@ -1,4 +1,4 @@
-"""Rows as compact text for the page's scripts: typed arrays in base64, ids without their common starts."""
+"""Rows as compact text for the page's scripts: typed arrays in base64, ids without shared prefixes."""
 
 from __future__ import annotations
 
@@ -62,8 +62,7 @@ def pack_ids(ids: Sequence[Any]) -> dict[str, Any]:
 def script_json(value: Any) -> str:
     r"""Return JSON that can stand inside a ``<script type="application/json">`` element.
 
-    Everything outside ASCII is escaped (U+2028, U+2029, direction marks and lone surrogates among it),
-    and so
+    Everything outside ASCII is escaped (such as U+2028, U+2029, direction marks and lone surrogates), and so
     are ``<``, ``>`` and ``&``: no text can end the element or open another.
 
     Examples:
@@ -81,7 +80,7 @@ def _base64(values: np.ndarray) -> str:
 
 
 def _shared(before: str, text: str) -> int:
-    """Return how many characters two texts share at their start; only those of one UTF-16 unit count."""
+    """Return the length of the shared prefix of two texts; it ends before any surrogate pair."""
     count = 0
     for a, b in zip(before[:_LARGEST_PREFIX], text, strict=False):
         if a != b or ord(a) > 0xFFFF:

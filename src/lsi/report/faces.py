@@ -1,4 +1,4 @@
-"""Which samples are shown with a picture, a text or a feature profile, so that the page stays small."""
+"""Which samples get a face (a picture, a text or a feature profile), so that the page stays small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_FACES = 2000
 FACE_BYTES = 3_400_000
 """Most characters that all faces take in the page."""
 DATA_BYTES = 7_000_000
-"""Most characters that rows and faces take together; the rest of the page is far smaller."""
+"""Most characters that rows and faces take together; the rest of the page is much smaller."""
 _LEAST_BYTES = 400_000
 _ENDS, _SUSPECTS, _A_CLASS, _GROUPED = 60, 160, 4, 300
 _CLASSED, _A_GROUP = 320, 6
@@ -26,8 +26,9 @@ def choose_faces(
 ) -> np.ndarray:
     """Order rows by how soon a reader will want to see them.
 
-    First both ends of the distribution and the worst suspects, then the highest of every class, the largest
-    redundancy groups, and at last the whole distribution, so that a list cut anywhere covers it evenly.
+    Both ends of the distribution and the worst suspects come first, then the highest of each class and the
+    largest redundancy groups. The whole distribution follows, in an order that covers it evenly wherever the
+    list is cut.
 
     Shapes: lsi `(n,)`, codes `(n,)`, groups `(n,)`.
     """
@@ -43,15 +44,13 @@ def choose_faces(
     return rows[np.sort(first)][:MOST_FACES]
 
 
-def face_budget(rest: int) -> int:
-    """Return how many characters faces may take beside the rest of the data."""
-    return min(FACE_BYTES, max(_LEAST_BYTES, DATA_BYTES - rest))
+def face_budget(rest: int, most: int = FACE_BYTES) -> int:
+    """Return how many characters faces may take where the rest of the data takes `rest`."""
+    return min(most, max(_LEAST_BYTES, DATA_BYTES - rest))
 
 
-def make_faces(
-    make: CardMaker, rows: Iterable[int], budget: int = FACE_BYTES
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """Make faces until they take up their budget."""
+def make_faces(make: CardMaker, rows: Iterable[int], budget: int) -> tuple[list[int], list[dict[str, Any]]]:
+    """Make faces in this order until the next one would exceed the budget; return their rows and faces."""
     if make.kind == "none":
         return [], []
     done, faces, size = [], [], 0
@@ -70,7 +69,7 @@ def _each(make: CardMaker, rows: Iterable[int]) -> Iterator[tuple[int, dict[str,
 
 
 def _first_of_each(codes: np.ndarray, k: int, order: np.ndarray) -> np.ndarray:
-    """Return the first `k` rows of every class, first ones of all classes before second ones."""
+    """Return the first `k` rows of each class: the first of every class, then the second of every one."""
     place = np.zeros(len(codes), dtype=np.int64)
     by_class = np.argsort(codes, kind="stable")
     _, starts, sizes = np.unique(codes[by_class], return_index=True, return_counts=True)
@@ -80,7 +79,7 @@ def _first_of_each(codes: np.ndarray, k: int, order: np.ndarray) -> np.ndarray:
 
 
 def _largest_groups(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return the first rows of every group, the largest groups first, as the page lists them."""
+    """Return the first rows of each group, the largest group first, as the page lists them."""
     rows = np.flatnonzero(groups >= 0)
     names, inverse, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
     turn = rows[np.lexsort((names[inverse], -sizes[inverse]))]
@@ -92,7 +91,7 @@ def _largest_groups(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _evenly(n: int) -> np.ndarray:
-    """Return ``0 … n−1`` such that every beginning is spread evenly: van der Corput's sequence in base 2."""
+    """Return ``0 … n−1`` in van der Corput's order (base 2): any first part of it is spread evenly."""
     bits = max(1, int(n - 1).bit_length())
     index, turned = np.arange(2**bits), np.zeros(2**bits, dtype=np.int64)
     for bit in range(bits):

@@ -1,4 +1,4 @@
-"""Parts of a summary that only some runs have: classes, redundancy groups, evidence of a curation."""
+"""Parts of a summary that only some runs have: classes, redundancy groups, curves of a curation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lsi.results.table import ScoreTable
+
 _BOX = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def class_rows(frame: pd.DataFrame, name: Callable[[object], str]) -> list[dict[str, Any]]:
-    """Return one entry a class, most informative first."""
-    keyed = frame.assign(_class=[name(label) for label in frame["label"]], _differs=disagrees(frame))
+def class_rows(scores: ScoreTable, name: Callable[[object], str]) -> list[dict[str, Any]]:
+    """Return one entry for each class name, highest mean LSI first; empty without classes."""
+    if not scores.has_classes:
+        return []
+    frame = scores.to_frame().assign(_disagrees=scores.disagrees)
+    names = [name(label) for label in frame["label"]]
     rows = []
-    for label, group in keyed.groupby("_class", sort=False):
+    for label, group in frame.groupby(names, sort=False):
         values = group["lsi"].to_numpy(dtype=np.float64)
         rows.append(
             {
@@ -25,27 +30,15 @@ def class_rows(frame: pd.DataFrame, name: Callable[[object], str]) -> list[dict[
                 "median": np.median(values),
                 "highest": values.max(),
                 "quantiles": np.quantile(values, _BOX),
-                "n_disagree": group["_differs"].sum(),
+                "n_disagree": group["_disagrees"].sum(),
                 "n_planted": group["corrupted"].sum() if "corrupted" in group else None,
             }
         )
     return sorted(rows, key=lambda row: -row["mean"])
 
 
-def disagrees(frame: pd.DataFrame) -> pd.Series:
-    """Tell for each row whether the model that never saw the sample gives it another label."""
-    return frame["loo_prediction"].astype(object) != frame["label"].astype(object)
-
-
 def redundancy(frame: pd.DataFrame) -> dict[str, Any] | None:
-    """Count groups of samples that carry the same information.
-
-    Args:
-        frame: The score table.
-
-    Returns:
-        ``n_groups``, ``n_samples`` (in any group) and ``largest``; None where no groups were asked for.
-    """
+    """Count the redundancy groups, the samples in them and the largest; None where none were asked for."""
     if "redundancy_group" not in frame:
         return None
     groups = frame["redundancy_group"].fillna(-1).to_numpy(dtype=np.int64)
@@ -54,7 +47,7 @@ def redundancy(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def curation(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the evidence of a curation, as far as it can be drawn."""
+    """Return the curves of a curation that can be drawn; None where there are none."""
     found = manifest.get("curation")
     if not isinstance(found, Mapping) or not isinstance(found.get("curves"), Mapping):
         return None
@@ -76,7 +69,7 @@ def curation(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _fits(values: object, shares: Sequence[float]) -> bool:
-    """Tell whether there is one number a share."""
+    """Return whether there is one number for each share."""
     return (
         isinstance(values, Sequence)
         and len(values) == len(shares)

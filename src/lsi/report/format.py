@@ -52,7 +52,7 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in the unit that suits it.
+    """Return a time span in a unit that suits it.
 
     Examples:
         >>> duration(0.0421), duration(7.2), duration(150), duration(9000)
@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
 
 
 def settings(config: object) -> str:
-    """Return a probe's or method's settings in one line.
+    """Return the settings of a probe or method as one line.
 
     Examples:
         >>> settings({"name": "newton", "tol": 0.01, "solver": "auto"})

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsi.data import Samples
 from lsi.errors import InputError, OutputError
 from lsi.report import assets, charts, format, wording
 from lsi.report.encode import script_json
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
+from lsi.results.table import ScoreTable
+from lsi.system.files import check_parent, replace_file
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import jinja2
 
-    from lsi.data import Samples
-    from lsi.scores import Scores
-
 GENERATOR = '<meta name="generator" content="laplace-sample-information">'
-"""Marks pages written here; only such a page is replaced without being asked."""
+"""Marks the pages of this library: only these are replaced without --overwrite."""
 MAX_CLASSES = 200
 """Most rows of the class table."""
 _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
@@ -43,7 +41,7 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
 
     Args:
         path: The page to be.
-        overwrite: Whether a file that is no report of this library may be replaced.
+        overwrite: Whether a file that is not a report of this library may be replaced.
 
     Returns:
         The path.
@@ -57,16 +55,14 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
     if path.exists() and not overwrite and not _is_report(path):
-        raise OutputError(f"{path} exists and is no report of lsi. Choose another name or add --overwrite.")
-    folder = _nearest_folder(path.absolute().parent)
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: {folder} is not a folder. Choose another place.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: folder {folder} is read-only. Choose another place.")
+        raise OutputError(
+            f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
+        )
+    check_parent(path)
     return path
 
 
-def build_page(scores: Scores, samples: Samples | None = None) -> str:
+def build_page(scores: ScoreTable, samples: Samples | None = None) -> str:
     """Turn scores into a page.
 
     Args:
@@ -118,7 +114,7 @@ def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the geometry of everything that is drawn; None for what a run did not have."""
+    """Return the geometry of all drawings; None for what a run did not have."""
     found, audit, suspects = summary["detection"], summary["audit"], summary["suspects"]
     shown = summary["classes"][:MAX_CLASSES]
     return {
@@ -127,7 +123,7 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         "scatter": charts.audit_scatter(audit["pairs"]) if audit else None,
         "shown_classes": shown,
         "boxes": charts.boxes(shown),
-        "noise_shades": charts.shade(_beside_diagonal(suspects["noise"]["shares"]))
+        "noise_shades": charts.shade(_without_diagonal(suspects["noise"]["shares"]))
         if suspects and suspects["noise"]
         else None,
         "matrix_shades": charts.shade(suspects["matrix"]["counts"])
@@ -137,8 +133,8 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _beside_diagonal(shares: list[list[float]]) -> list[list[float]]:
-    """Return a matrix without its diagonal, which would outshine everything else."""
+def _without_diagonal(shares: list[list[float]]) -> list[list[float]]:
+    """Return a matrix with zeros on its diagonal, whose large shares would pale all others."""
     return [[0.0 if i == j else share for j, share in enumerate(row)] for i, row in enumerate(shares)]
 
 
@@ -163,7 +159,7 @@ def _environment() -> jinja2.Environment:
 
 
 def write_report(
-    path: str | Path, scores: Scores, samples: Samples | None = None, *, overwrite: bool = False
+    path: str | Path, scores: ScoreTable, samples: Samples | None = None, *, overwrite: bool = False
 ) -> Path:
     """Write the page for `scores`.
 
@@ -173,7 +169,7 @@ def write_report(
         path: The file to write; missing folders are made.
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
-        overwrite: Whether a file that is no report of this library may be replaced.
+        overwrite: Whether a file that is not a report of this library may be replaced.
 
     Returns:
         The path.
@@ -183,44 +179,15 @@ def write_report(
         OutputError: If the file cannot be written.
     """
     path = check_report(path, overwrite=overwrite)
-    page = build_page(scores, samples)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_at_once(path, page)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+    replace_file(path, build_page(scores, samples).encode(), "the report")
     return path
 
 
-def _write_at_once(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 def _is_report(path: Path) -> bool:
-    """Tell whether a file is a page that this library wrote (or empty)."""
+    """Return whether a file is empty or a page that this library wrote."""
     try:
         with path.open("rb") as file:
             head = file.read(2000)
     except OSError:
         return False
     return not head or GENERATOR.encode() in head
-
-
-def _nearest_folder(folder: Path) -> Path:
-    """Return the first existing ancestor of a folder that may have to be made."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder

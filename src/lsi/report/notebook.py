@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lsi.report.format import number, percent
 from lsi.report.labels import class_namer
+from lsi.results.table import ScoreTable
 from lsi.system.text import plain_text
-
-if TYPE_CHECKING:
-    from lsi.scores import Scores
 
 ROWS = 5
 """Samples shown at each end."""
@@ -23,11 +21,11 @@ _TITLES = ("Sample", "Given", "Likely", "LSI (nats)", "P(given)")
 _CELL = 'style="text-align:left;padding:.15em 1em .15em 0"'
 
 
-def notebook_html(scores: Scores) -> str:
-    """Return HTML for the output of a notebook's cell.
+def notebook_html(scores: ScoreTable) -> str:
+    """Return HTML for the output of a notebook cell.
 
-    Colours are the notebook's own (``currentColor``), so that it reads in light and dark; nothing runs, and
-    nothing is loaded.
+    It takes the notebook's own colours (``currentColor``), so it reads in light and dark themes. It runs no
+    script and loads nothing.
     """
     first, *rest = (escape(line.strip()) for line in repr(scores).splitlines())
     parts = [f"<p><strong>{first}</strong><br/>{'<br/>'.join(rest)}</p>", _histogram(scores.lsi)]
@@ -38,7 +36,7 @@ def notebook_html(scores: Scores) -> str:
 
 
 def _histogram(values: np.ndarray) -> str:
-    """Return a histogram on a logarithmic axis as SVG; nothing where fewer than two values are positive."""
+    """Return an SVG histogram on a logarithmic axis; empty where fewer than two values are positive."""
     values = values[np.isfinite(values)]
     values = values[values > max(values.max(initial=0.0) * 1e-14, 0.0)]
     if len(values) < 2:
@@ -61,9 +59,9 @@ def _histogram(values: np.ndarray) -> str:
     )
 
 
-def _table(title: str, frame: pd.DataFrame, scores: Scores) -> str:
+def _table(title: str, frame: pd.DataFrame, scores: ScoreTable) -> str:
     head = "".join(f'<th scope="col" {_CELL}>{text}</th>' for text in _TITLES)
-    name = class_namer(scores.manifest, None)
+    name = class_namer(scores)
     rows = "".join(_row(row, name) for _, row in frame.iterrows())
     caption = f"<caption {_CELL}>{title}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

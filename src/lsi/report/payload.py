@@ -1,26 +1,24 @@
-"""The rows that the page's scripts work on: every scored sample, column by column."""
+"""The rows that the page's scripts work on, column by column."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lsi.analysis.view import is_missing
 from lsi.data import Samples
 from lsi.report.cards import CardMaker
 from lsi.report.encode import pack, pack_ids, script_json
-from lsi.report.faces import choose_faces, face_budget, make_faces
-from lsi.report.labels import class_namer, has_classes, is_missing, natural, task_of
+from lsi.report.faces import FACE_BYTES, choose_faces, face_budget, make_faces
+from lsi.report.labels import class_namer, natural
 from lsi.report.suspects import Suspects, find_suspects
-
-if TYPE_CHECKING:
-    from lsi.scores import Scores
+from lsi.results.table import ScoreTable
 
 MOST_ROWS = 100_000
-"""Most rows in the page; larger runs keep both ends and an even selection of the rest."""
-_KEPT_ENDS = 20_000
+"""Most rows in the page; larger runs keep a fifth of it from each end and an even selection of the rest."""
 _NUMBERS = (
     "lsi",
     "mean_term",
@@ -33,43 +31,52 @@ _NUMBERS = (
 )
 
 
-def page_data(scores: Scores, samples: Samples | None = None) -> dict[str, Any]:
+def page_data(
+    scores: ScoreTable,
+    samples: Samples | None = None,
+    *,
+    most_rows: int = MOST_ROWS,
+    face_bytes: int = FACE_BYTES,
+) -> dict[str, Any]:
     """Encode the rows of a run for the page's scripts.
 
     Args:
         scores: The result of a run.
         samples: The data that were scored, for pictures, texts or features. Optional.
+        most_rows: Most rows in the page.
+        face_bytes: Most characters that pictures, texts and feature profiles take in the page.
 
     Returns:
         JSON values: ``ids``, ``labels`` (values and texts by code), ``columns``, ``faces``, and what the run
         was, for the file of decisions.
     """
-    manifest, frame = scores.manifest, _listed(scores.to_frame())
-    name = class_namer(manifest, samples)
-    columns, labels, suspects = _columns(frame, manifest, name)
+    listed = scores.with_table(_listed(scores.to_frame(), most_rows))
+    frame, name = listed.to_frame(), class_namer(scores, samples)
+    columns, labels, suspects = _columns(listed, name)
     data = {
         "version": 1,
-        "task": task_of(manifest),
-        "fingerprint": manifest.get("data", {}).get("fingerprint"),
+        "task": scores.task,
+        "fingerprint": scores.manifest.get("data", {}).get("fingerprint"),
         "n": len(frame),
         "nAll": len(scores),
         "ids": pack_ids(list(frame["sample_id"])),
         "labels": labels,
         "columns": {key: pack(values) for key, values in columns.items()},
     }
-    codes = columns["label"] if has_classes(manifest) else None
+    codes = columns["label"] if scores.has_classes else None
     wanted = choose_faces(columns["lsi"], codes, suspects, columns.get("group"))
-    make = CardMaker(frame, samples, name)
-    rows, faces = make_faces(make, wanted, face_budget(len(script_json(data))))
+    make = CardMaker(listed, samples, name)
+    rows, faces = make_faces(make, wanted, face_budget(len(script_json(data)), face_bytes))
     return data | {"faces": {"kind": make.kind, "rows": pack(np.array(rows, dtype=np.int64)), "items": faces}}
 
 
 def _columns(
-    frame: pd.DataFrame, manifest: Mapping[str, Any], name: Callable[[object], str]
+    scores: ScoreTable, name: Callable[[object], str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
     """Return all columns as numbers, the labels behind codes, and the suspected rows."""
+    frame = scores.to_frame()
     columns = {key: frame[key].to_numpy(dtype=np.float64) for key in _NUMBERS if key in frame}
-    found = find_suspects(frame) if has_classes(manifest) else None
+    found = find_suspects(frame) if scores.has_classes else None
     if found is not None:
         columns["wrong_probability"] = found.wrong_probability
     if "redundancy_group" in frame:
@@ -77,7 +84,7 @@ def _columns(
     if "corrupted" in frame:
         columns["planted"] = frame["corrupted"].to_numpy(dtype=bool)
     suspects = np.zeros(0, dtype=np.int64) if found is None else found.rows
-    if task_of(manifest) == "regression" and pd.api.types.is_numeric_dtype(frame["label"]):
+    if scores.task == "regression" and pd.api.types.is_numeric_dtype(frame["label"]):
         targets = {"label": _real(frame["label"]), "prediction": _real(frame["loo_prediction"])}
         return columns | targets, {"values": [], "texts": [], "order": []}, suspects
     labels, coded = _labels(frame, name, found)
@@ -106,7 +113,7 @@ def _labels(
 
 
 def _encode(column: pd.Series, codes: dict[Any, int]) -> np.ndarray:
-    """Return a column as codes; labels that are new to `codes` get the next one. 3 and 3.0 are one label."""
+    """Return a column as codes, adding new labels to `codes`; 3 and 3.0 are the same label."""
     found = (
         -1 if is_missing(label) else codes.setdefault(label, len(codes)) for label in column.astype(object)
     )
@@ -118,21 +125,20 @@ def _real(column: pd.Series) -> np.ndarray:
 
 
 def _json_value(label: Any) -> bool | int | str:
-    """Return a label such that its text in a file of decisions is that of Python: 1.0 stays 1.0."""
+    """Return a label whose text in a file of decisions is the one Python gives it: 1.0 stays 1.0."""
     value = label.item() if isinstance(label, np.generic) else label
     return value if isinstance(value, bool | int | str) else str(value)
 
 
-def _listed(frame: pd.DataFrame) -> pd.DataFrame:
+def _listed(frame: pd.DataFrame, most_rows: int) -> pd.DataFrame:
     """Return the rows that fit into a page, in the order of the table."""
     frame = frame[np.isfinite(frame["lsi"])].reset_index(drop=True)
-    n = len(frame)
-    if n <= MOST_ROWS:
+    n, k = len(frame), most_rows // 5
+    if n <= most_rows:
         return frame
     order = np.argsort(-frame["lsi"].to_numpy(), kind="stable")
-    ends = np.concatenate([order[:_KEPT_ENDS], order[n - _KEPT_ENDS :]])
-    rest = order[_KEPT_ENDS : n - _KEPT_ENDS]
-    even = np.linspace(0, len(rest) - 1, MOST_ROWS - len(ends)).astype(np.int64)
+    ends, rest = np.concatenate([order[:k], order[n - k :]]), order[k : n - k]
+    even = np.linspace(0, len(rest) - 1, most_rows - len(ends)).astype(np.int64)
     return frame.iloc[np.unique(np.concatenate([ends, rest[even]]))].reset_index(drop=True)
 
 

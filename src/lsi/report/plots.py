@@ -9,21 +9,20 @@ import numpy as np
 import pandas as pd
 
 from lsi.errors import InputError, nearest
-from lsi.report.labels import class_namer, has_classes, natural, task_of
+from lsi.report.labels import class_namer, natural
+from lsi.results.table import ScoreTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from lsi.scores import Scores
-
 KINDS = ("distribution", "classes")
 MOST_CLASSES = 40
-"""Most classes that are drawn: those with the highest median."""
+"""Most classes that are drawn; those with the highest median come first."""
 _BLUE, _ORANGE, _INK = "#2f62c4", "#c8501e", "#566070"
 _BINS = 48
 
 
-def plot(scores: Scores, kind: str = "distribution", ax: Axes | None = None) -> Axes:
+def plot(scores: ScoreTable, kind: str = "distribution", ax: Axes | None = None) -> Axes:
     """Draw scores."""
     if kind not in KINDS:
         raise InputError(f"there is no plot {kind!r}. {nearest(kind, KINDS)}")
@@ -37,9 +36,9 @@ def plot(scores: Scores, kind: str = "distribution", ax: Axes | None = None) -> 
         raise InputError("no score is positive and finite, so there is nothing to draw. Look at scores.lsi.")
     if kind == "distribution":
         return _distribution(frame, _axes(ax, (7.0, 3.6)))
-    if not has_classes(scores.manifest):
+    if not scores.has_classes:
         raise InputError(
-            f"this run is about {task_of(scores.manifest)}, which has no classes. "
+            f"this run is about {scores.task}, which has no classes. "
             'Draw scores.plot("distribution") instead.'
         )
     return _classes(scores, frame, ax)
@@ -61,8 +60,8 @@ def _distribution(frame: pd.DataFrame, ax: Axes) -> Axes:
     return _tidy(ax)
 
 
-def _classes(scores: Scores, frame: pd.DataFrame, ax: Axes | None) -> Axes:
-    name = class_namer(scores.manifest, None)
+def _classes(scores: ScoreTable, frame: pd.DataFrame, ax: Axes | None) -> Axes:
+    name = class_namer(scores)
     grouped = frame["lsi"].groupby([name(label) for label in frame["label"]])
     groups = {str(text): values.to_numpy(dtype=np.float64) for text, values in grouped}
     order = sorted(groups, key=lambda text: (-np.median(groups[text]), natural(text)))

@@ -1,11 +1,11 @@
-"""What a report says, as plain data: one summary feeds every rendering."""
+"""The findings of a report as plain data: one summary feeds the page and the terminal."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,11 @@ from lsi.analysis import detection_quality
 from lsi.data import Samples
 from lsi.errors import InputError
 from lsi.report.cards import CardMaker
-from lsi.report.findings import class_rows, curation, disagrees, redundancy
-from lsi.report.labels import class_namer, has_classes, task_of
+from lsi.report.findings import class_rows, curation, redundancy
+from lsi.report.labels import class_namer
 from lsi.report.suspects import find_suspects, suspects_summary
+from lsi.results.table import ScoreTable, json_value
 from lsi.system.text import plain_text
-
-if TYPE_CHECKING:
-    from lsi.scores import Scores
 
 GALLERY_SIZE = 24
 """Samples shown at each end of the distribution."""
@@ -33,7 +31,7 @@ AUDIT_POINTS = 200
 
 
 def summarize(
-    scores: Scores, samples: Samples | None = None, *, gallery_size: int = GALLERY_SIZE
+    scores: ScoreTable, samples: Samples | None = None, *, gallery_size: int = GALLERY_SIZE
 ) -> dict[str, Any]:
     """Reduce scores to what a reader wants to know.
 
@@ -50,35 +48,36 @@ def summarize(
     Raises:
         InputError: If `samples` are not the ones that were scored.
     """
-    frame = scores.to_frame()
-    frame = frame[np.isfinite(frame["lsi"])].reset_index(drop=True)
-    manifest = scores.manifest
+    finite = scores.with_table(scores.to_frame()[np.isfinite(scores.lsi)])
+    frame, manifest = finite.to_frame(), scores.manifest
     if frame.empty:
         raise InputError("there is no finite score to report. Run the scores again with --method newton.")
     if samples is not None:
         check_samples(scores, samples)
-    name = class_namer(manifest, samples)
-    classed = has_classes(manifest)
+    name = class_namer(scores, samples)
     summary = {
         "title": plain_text(
             manifest.get("source", {}).get("name") or getattr(samples, "name", "") or "scores"
         ),
         "run": _run(manifest, samples),
-        "task": task_of(manifest),
-        "overview": _overview(frame, len(scores) - len(frame), classed),
+        "task": scores.task,
+        "overview": _overview(finite, len(scores) - len(frame)),
         "detection": _detection(frame, manifest),
         "distribution": _distribution(frame),
-        "suspects": suspects_summary(frame, find_suspects(frame), manifest, name) if classed else None,
-        "classes": class_rows(frame, name) if classed else [],
-        "gallery": _gallery(frame, CardMaker(frame, samples, name, classed), gallery_size),
+        "suspects": suspects_summary(frame, find_suspects(frame), manifest, name)
+        if scores.has_classes
+        else None,
+        "classes": class_rows(finite, name),
+        "gallery": _gallery(frame, CardMaker(finite, samples, name), gallery_size),
         "redundancy": redundancy(frame),
         "curation": curation(manifest),
         "audit": _audit(scores),
     }
-    return _jsonable(summary)
+    result: dict[str, Any] = json_value(summary)
+    return result
 
 
-def check_samples(scores: Scores, samples: Samples) -> None:
+def check_samples(scores: ScoreTable, samples: Samples) -> None:
     """Check that the scored rows are rows of `samples`."""
     frame = scores.to_frame()
     positions = frame["position"].to_numpy()
@@ -95,7 +94,7 @@ def check_samples(scores: Scores, samples: Samples) -> None:
 
 def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]:
     def part(key: str, *names: str) -> dict[str, Any]:
-        """Return these entries of a part of the manifest, None where it lacks them."""
+        """Return these entries of a section of the manifest; None for those that it lacks."""
         return {name: manifest.get(key, {}).get(name) for name in names}
 
     return {
@@ -110,24 +109,25 @@ def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]
     }
 
 
-def _overview(frame: pd.DataFrame, n_not_finite: int, classed: bool) -> dict[str, Any]:
-    values = frame["lsi"].to_numpy(dtype=np.float64)
+def _overview(finite: ScoreTable, n_not_finite: int) -> dict[str, Any]:
+    """Return counts and the spread of LSI over the samples whose score is finite."""
+    values = finite.lsi
     total = values.sum()
     share = np.sort(values)[::-1][: max(1, round(0.1 * len(values)))].sum() / total if total > 0 else math.nan
     return {
-        "n_scored": len(frame),
+        "n_scored": len(finite),
         "n_not_finite": n_not_finite,
         "mean": values.mean(),
         "median": np.median(values),
         "highest": values.max(),
         "lowest": values.min(),
         "share_of_top_tenth": share,
-        "n_disagree": disagrees(frame).sum() if classed else None,
+        "n_disagree": finite.disagrees.sum() if finite.has_classes else None,
     }
 
 
 def _detection(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how well LSI finds the planted errors, or None where it cannot be measured."""
+    """Return how well LSI finds the planted errors; None where that cannot be measured."""
     if "corrupted" not in frame or frame["corrupted"].nunique() < 2:
         return None
     truth = frame["corrupted"].to_numpy(dtype=bool)
@@ -144,7 +144,7 @@ def _detection(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, An
 
 
 def _distribution(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return a histogram of log10 LSI; values of zero (and vanishing ones) are counted apart."""
+    """Return a histogram of log10 LSI; zero and vanishing values are only counted."""
     values = frame["lsi"].to_numpy(dtype=np.float64)
     top = values.max()
     shown = values > max(top * 1e-14, 0.0)
@@ -173,7 +173,7 @@ def _gallery(frame: pd.DataFrame, make: CardMaker, limit: int) -> dict[str, Any]
     }
 
 
-def _audit(scores: Scores) -> dict[str, Any] | None:
+def _audit(scores: ScoreTable) -> dict[str, Any] | None:
     """Return the audit's figures, and pairs of exact and reported LSI."""
     if scores.audit is None:
         return None
@@ -182,18 +182,3 @@ def _audit(scores: Scores) -> dict[str, Any] | None:
     for name in ("positions", "exact", "approximate", "certificate"):
         del figures[name]
     return {**figures, "n": len(pairs), "pairs": pairs[:AUDIT_POINTS]}
-
-
-def _jsonable(value: Any) -> Any:
-    """Return `value` as JSON values: numpy unwrapped, NaN and infinity as None."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _jsonable(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, np.generic):
-        return _jsonable(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

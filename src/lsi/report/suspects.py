@@ -1,4 +1,4 @@
-"""Which labels look wrong: one reading of the score table for the page's figures and its rows."""
+"""Which labels look wrong, read once from the score table for the page's figures and its rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lsi.report.labels import is_missing, natural
+from lsi.analysis.view import suggested_labels, wrong_probability
+from lsi.report.labels import natural
 from lsi.system.text import plain_text
 
 MOST_MATRIX_CLASSES = 20
-"""Most classes for which suggestions are drawn as a matrix; beyond, the most frequent pairs are listed."""
+"""Most classes for which suggestions are drawn as a matrix; with more, the most frequent pairs are listed."""
 MOST_PAIRS = 24
 """Most pairs that are listed."""
 MOST_LISTED = 30
-"""Most suspects that are listed where no script runs, and in print."""
+"""Most suspects that are listed in print and where no script runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,36 +30,27 @@ class Suspects:
         wrong_probability: ``(n,)`` probability that the given label is wrong; NaN where unknown.
         suggested: ``(n,)`` suggested labels; None where there is none or it is the given one.
         rows: Rows that are more likely wrong than right and have a suggestion, worst first.
+        estimated: Whether the run estimated the probabilities.
     """
 
     wrong_probability: np.ndarray
     suggested: np.ndarray
     rows: np.ndarray
+    estimated: bool
 
 
 def find_suspects(frame: pd.DataFrame) -> Suspects:
-    """Read what a table says about wrong labels.
-
-    Tables of runs that estimated it hold ``wrong_probability`` and ``suggested_label``. For others, the
-    probability is one minus the left-out model's probability of the given label, and the suggestion that
-    model's most likely label.
-    """
-    wrong, proposed = 1.0 - frame["loo_probability"], frame["loo_prediction"]
-    if {"wrong_probability", "suggested_label"} <= set(frame):
-        wrong, proposed = frame["wrong_probability"], frame["suggested_label"]
-    probability = wrong.to_numpy(dtype=np.float64)
-    suggested = np.empty(len(frame), dtype=object)
-    pairs = zip(proposed.astype(object), frame["label"].astype(object), strict=True)
-    suggested[:] = [None if is_missing(new) or new == given else new for new, given in pairs]
+    """Return the labels of a table that are probably wrong."""
+    (probability, estimated), suggested = wrong_probability(frame), suggested_labels(frame)
     order = np.lexsort((-frame["lsi"].to_numpy(), -np.nan_to_num(probability, nan=-1.0)))
     likely = np.array([label is not None for label in suggested]) & (probability >= 0.5)
-    return Suspects(probability, suggested, order[likely[order]])
+    return Suspects(probability, suggested, order[likely[order]], estimated)
 
 
 def suspects_summary(
     frame: pd.DataFrame, found: Suspects, manifest: Mapping[str, Any], name: Callable[[object], str]
 ) -> dict[str, Any]:
-    """Reduce suspected labels to the figures that a page shows."""
+    """Return the figures about suspected labels that a page shows."""
     noise = manifest.get("label_noise")
     noise = noise if isinstance(noise, Mapping) else {}
     given = [name(label) for label in frame["label"].iloc[found.rows]]
@@ -68,7 +60,7 @@ def suspects_summary(
     first = zip(found.rows[:MOST_LISTED], given, suggested, strict=False)
     return {
         "n": len(found.rows),
-        "estimated": {"wrong_probability", "suggested_label"} <= set(frame),
+        "estimated": found.estimated,
         "n_wrong": noise.get("n_wrong"),
         "top": [entry for entry in noise.get("top") or [] if {"n", "wrong"} <= set(entry)],
         "pairs": [{"given": a, "suggested": b, "n": n} for (a, b), n in counts.most_common(MOST_PAIRS)],

@@ -1,4 +1,4 @@
-"""Findings as sentences, for the page and the terminal alike."""
+"""Findings as sentences, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def scored(summary: dict[str, Any]) -> str:
 
 
 def spread(overview: dict[str, Any]) -> str:
-    """Say how unequally information is spread."""
+    """Say how unevenly information is spread."""
     share = overview["share_of_top_tenth"]
     if share is None:
         return "No sample carries measurable information."
@@ -112,7 +112,7 @@ def correlation(value: float) -> str:
 
 
 def suspects(summary: dict[str, Any]) -> str:
-    """Say how many labels look wrong, and by what measure."""
+    """Say how many labels look wrong, and how that was judged."""
     found, n = summary["suspects"], summary["overview"]["n_scored"]
     if not found:
         return ""
@@ -135,22 +135,21 @@ def top(found: dict[str, Any] | None) -> list[str]:
 
 
 def redundancy(summary: dict[str, Any]) -> str:
-    """Say how many samples can stand for each other."""
+    """Say how many samples can stand in for each other."""
     found, n = summary["redundancy"], summary["overview"]["n_scored"]
     if not found:
         return ""
     if not found["n_groups"]:
         return "No two samples carry the same information."
-    many = found["n_groups"] != 1
+    groups = "1 group" if found["n_groups"] == 1 else f"{found['n_groups']:,} groups"
     return (
-        f"{found['n_samples']:,} of {n:,} samples ({percent(found['n_samples'] / n)}) fall into "
-        f"{found['n_groups']:,} group{'s' if many else ''} that carr{'y' if many else 'ies'} the same "
-        f"information; the largest holds {found['largest']:,}."
+        f"{found['n_samples']:,} of {n:,} samples ({percent(found['n_samples'] / n)}) fall into {groups} "
+        f"whose members carry the same information; the largest has {found['largest']:,} members."
     )
 
 
 def curation(found: dict[str, Any] | None) -> str:
-    """Say what the curation curves are."""
+    """Say what the curation curves show."""
     if not found:
         return ""
     seeds = f", trained with {found['n_seeds']:,} seeds each" if found["n_seeds"] else ""

@@ -19,7 +19,7 @@ _COUNTS = ("top_k",)
 
 @dataclass(frozen=True)
 class Audit:
-    """Approximate LSI of a few samples beside their LSI by brute force.
+    """Approximate LSI of a few samples, compared with their LSI by brute force.
 
     Attributes:
         positions: Rows of X that were left out again.
@@ -31,8 +31,8 @@ class Audit:
         p95_relative_error: Its 95th percentile.
         max_relative_error: Its maximum.
         top_k: How many of the highest samples `top_k_overlap` looks at.
-        top_k_overlap: Share of the `top_k` samples highest by brute force that are so by approximation too.
-        seconds: What the audit took.
+        top_k_overlap: Share of the `top_k` samples by brute force that are also the `top_k` by approximation.
+        seconds: Time that the audit took.
     """
 
     positions: list[int]
@@ -64,7 +64,7 @@ class Audit:
             exact: `(n,)` LSI by brute force, in nats.
             approximate: `(n,)` LSI that the run reports, in nats.
             certificate: `(n,)` promised relative errors; None where the method gives none.
-            seconds: What the audit took.
+            seconds: Time that the audit took.
             top_k: How many of the highest samples to compare; None: a quarter of them, 10 at most.
 
         Returns:
@@ -192,7 +192,7 @@ def top_k_overlap(exact: np.ndarray, approximate: np.ndarray, top_k: int) -> flo
 def _check_lengths(count: int, *values: np.ndarray) -> None:
     if count == 0 or any(value.shape != (count,) for value in values):
         shapes = [value.shape for value in values]
-        raise InputError(f"An audit needs one value a position; got {count} positions and shapes {shapes}.")
+        raise InputError(f"An audit needs one value per position; got {count} positions and shapes {shapes}.")
 
 
 def _percent(share: float) -> str:

@@ -1,8 +1,7 @@
-"""What a manifest and a table of scores have to look like before anything is told from them.
+"""What a table of scores and its manifest must look like.
 
-A folder of scores may come from anyone. Everything that the library reads from a manifest is checked here for
-its kind, once, so that no page, command or analysis has to. Entries that are absent or null are fine, and so
-are further ones.
+A folder of scores may come from anyone. Everything that the library reads from one is checked here, once, so
+that no page, command or analysis has to. Entries that are absent or null are fine, and so are unknown ones.
 """
 
 from __future__ import annotations
@@ -14,16 +13,19 @@ from typing import Any
 import pandas as pd
 
 Check = Callable[[Any], bool]
-_LARGEST = 2**53
 TASKS = ("classification", "regression", "multilabel", "contrastive")
 NUMBERS = ("lsi", "mean_term", "covariance_term", "loo_probability")
-_OTHER_NUMBERS = (
+"""Required columns that hold float64."""
+REQUIRED_COLUMNS = ("sample_id", "position", "label", "loo_prediction", *NUMBERS)
+_OPTIONAL_NUMBERS = (
     "leverage", "relative_error", "wrong_probability", "flip_gain", "redundancy_group", "lsi_std",
 )  # fmt: skip
+_LABELS = ("sample_id", "label", "loo_prediction", "suggested_label", "original_label")
+_LARGEST = 2**53  # integers up to here are exact in JSON
 
 
 def _number(value: Any) -> bool:
-    """Tell a number that a float can hold."""
+    """Return whether a value is a number that a float can hold."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) <= 1e300 and math.isfinite(value)
 
@@ -41,7 +43,7 @@ def _scalar(value: Any) -> bool:
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
-    """Tell settings: scalars, lists and mappings of them, not nested far."""
+    """Return whether a value is made of scalars, lists and mappings, nested at most eight deep."""
     if value is None or isinstance(value, str | bool):
         return True
     if isinstance(value, list):
@@ -52,17 +54,17 @@ def _plain(value: Any, depth: int = 0) -> bool:
 
 
 def _of(check: Check) -> Check:
-    """Return the check of a list whose entries pass `check`."""
+    """Return a check for a list whose entries all pass `check`."""
     return lambda value: isinstance(value, list) and all(check(entry) for entry in value)
 
 
 def _by_name(check: Check) -> Check:
-    """Return the check of a mapping whose values pass `check` or are null."""
+    """Return a check for a mapping whose values pass `check` or are null."""
     return lambda value: isinstance(value, Mapping) and all(v is None or check(v) for v in value.values())
 
 
 def _with(**entries: Check) -> Check:
-    """Return the check of a mapping in which these entries, where there are any, pass theirs."""
+    """Return a check for a mapping in which each named entry is absent, null or passes its check."""
 
     def check(value: Any) -> bool:
         return isinstance(value, Mapping) and all(
@@ -81,7 +83,7 @@ def _both(first: Check, second: Check) -> Check:
 
 
 _ENTRIES: dict[str, Check] = {
-    "task": lambda value: value in TASKS if isinstance(value, str) else False,
+    "task": lambda value: _text(value) and value in TASKS,
     "created": _text,
     "cost": _text,
     "versions": _by_name(_text),
@@ -127,7 +129,7 @@ def _pair(value: Any) -> bool:
 
 
 def _options(value: Any) -> bool:
-    """Tell options of a source, as `lsi.data.SourceOptions.describe` writes them."""
+    """Return whether a value is what `lsi.data.SourceOptions.describe` writes."""
     return isinstance(value, Mapping) and all(_text(entry) or _of(_text)(entry) for entry in value.values())
 
 
@@ -136,12 +138,12 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
     for name, passes in _ENTRIES.items():
         value = manifest.get(name)
         if value is not None and not passes(value):
-            return f"its entry {name!r} is not as it was written"
+            return f"its entry {name!r} does not hold what lsi writes there"
     noise, n = manifest.get("label_noise"), len(manifest.get("classes") or [])
     if noise:
         rows = noise.get("noise_matrix") or []
         if noise.get("n_wrong") is None or [len(row) for row in rows] != [n] * n:
-            return "its entry 'label_noise' is incomplete, or of other classes"
+            return "its entry 'label_noise' is incomplete, or belongs to other classes"
     return None
 
 
@@ -149,18 +151,17 @@ def table_fault(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a table from a file, or None."""
     if not table.columns.is_unique:
         return "two of its columns have the same name"
-    for name in (*NUMBERS, *_OTHER_NUMBERS):
+    for name in (*NUMBERS, *_OPTIONAL_NUMBERS):
         if name in table and not _is_real(table[name]):
             return f"its column {name!r} holds no numbers"
-    for name in ("position", "corrupted"):
-        kind = "iu" if name == "position" else "b"
+    for name, kind in (("position", "iu"), ("corrupted", "b")):
         if name in table and (table[name].dtype.kind not in kind or bool(table[name].isna().any())):
-            return f"its column {name!r} is not as it was written"
+            return f"its column {name!r} does not hold what lsi writes there"
     if "position" in table and len(table):
         total = (manifest.get("data") or {}).get("n_samples") or _LARGEST
         if not 0 <= int(table["position"].min()) <= int(table["position"].max()) < total:
-            return "its positions lie outside of the data"
-    for name in ("sample_id", "label", "loo_prediction", "suggested_label", "original_label"):
+            return "its positions lie outside the data"
+    for name in _LABELS:
         if name in table and not all(map(_is_hashable, table[name])):
             return f"its column {name!r} holds lists or records"
     return None

@@ -1,6 +1,6 @@
 """Scores on disk: a folder with `scores.parquet` and `manifest.json`, written as a whole or not at all.
 
-The folder is built under a hidden name beside its place, flushed to the disk, and renamed; scores that it
+The folder is built under a hidden name next to its target, flushed to the disk, and renamed; scores that it
 replaces are kept until then. `manifest.json` holds the SHA-256 of the table, so damage is noticed on loading.
 Nothing is pickled.
 """
@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from lsi.errors import InputError
 from lsi.results.schema import manifest_fault, table_fault
-from lsi.system.files import PathLike, check_target, is_scores_folder, replace_folder
+from lsi.system.files import PathLike, check_folder, replace_folder
 
 TABLE_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
@@ -28,12 +28,12 @@ FORMAT = "laplace-sample-information scores"
 FORMAT_VERSION = 1
 _FILE_KEYS = ("format", "format_version", "table")
 _OVERHEAD_BYTES = 1 << 20
-_ROW_BYTES = 256
+_ROW_BYTES = 256  # estimate of a row on disk, to notice a full disk before any work
 
 
 def check_output(path: PathLike, overwrite: bool = False, n_rows: int = 0) -> Path:
     """Refuse a folder to which scores cannot be written; called before any work is done."""
-    return check_target(path, overwrite, _holds_scores, _OVERHEAD_BYTES + _ROW_BYTES * n_rows)
+    return check_folder(path, "scores", _holds_scores, overwrite, _OVERHEAD_BYTES + _ROW_BYTES * n_rows)
 
 
 def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], overwrite: bool) -> Path:
@@ -54,7 +54,7 @@ def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], 
     described = {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
     text = json.dumps({**header, **described}, indent=2, allow_nan=False) + "\n"
     files = {TABLE_FILE: content, MANIFEST_FILE: text.encode()}
-    replace_folder(target, files, _holds_scores)
+    replace_folder(target, files, "scores", _holds_scores)
     return target
 
 
@@ -76,6 +76,7 @@ def written_run(path: PathLike) -> str | None:
 
 
 def _storable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table that Parquet can hold, and the columns that became text by `repr` for it."""
     columns, repr_columns = {}, []
     for name, column in table.items():
         if not _is_storable(column):
@@ -99,7 +100,14 @@ def _parquet_bytes(table: pd.DataFrame) -> bytes:
 
 
 def _holds_scores(folder: Path) -> bool:
-    return is_scores_folder(folder, (TABLE_FILE, MANIFEST_FILE), MANIFEST_FILE, FORMAT)
+    """Return whether a folder holds scores and nothing else."""
+    if not set(os.listdir(folder)) <= {TABLE_FILE, MANIFEST_FILE}:
+        return False
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise _damaged(folder, f"{MANIFEST_FILE} is no JSON: {error}") from error
+        raise _damaged(folder, f"{MANIFEST_FILE} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(
             f"{os.fspath(folder / MANIFEST_FILE)!r} was not written by Scores.save. Pass a folder of scores."
@@ -124,7 +132,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_version(folder: Path, version: object) -> None:

@@ -1,1 +1,1 @@
-"""Questions that are answered by scoring, or training, again and again."""
+"""Questions that take many runs of scoring or training to answer."""

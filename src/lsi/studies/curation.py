@@ -1,4 +1,4 @@
-"""Removal in rounds, with the rest scored again after each one."""
+"""Removal of samples in rounds, with the rest scored again after each one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from lsi.analysis.selection import Order, keep_count
 from lsi.errors import InputError
+from lsi.pipeline import score
 from lsi.scores import Scores
 from lsi.system.progress import Progress
 from lsi.validation.problem import check_problem
@@ -29,20 +30,20 @@ def curate(
 ) -> tuple[np.ndarray, list[Scores]]:
     """Remove samples in several rounds, and score what is left after each one.
 
-    The numbers kept fall geometrically from N to `keep`: each round keeps the same share of what is left.
-    A sample that looked typical beside its near-duplicates may be the only one of its kind later on, and a
-    probe that is free of wrong labels sees the remaining ones better.
+    Each round keeps the same share of what is left, so the number of samples falls geometrically from N to
+    `keep`. A sample that looks typical among its near-duplicates may be the only one of its kind once they
+    are gone, and a probe trained on fewer wrong labels sees the remaining ones better.
 
     Args:
         X: `(N, D)` features.
         y: `(N,)` labels.
-        keep: Share in (0, 1] or number of samples in the end.
-        rounds: How often samples are scored and some removed.
+        keep: Share in (0, 1] or number of samples that remain in the end.
+        rounds: How many times samples are scored and some of them removed.
         order: As in `Scores.select`.
         balanced: As in `Scores.select`.
         drop_mislabeled: As in `Scores.select`; a share or number counts in each round.
         sample_id: `(N,)` unique ids.
-        seed: Of random orders and of the audit.
+        seed: Seed of random orders and of the audit.
         progress: Called as `progress(stage, done, total)`.
         **settings: Other arguments of `lsi.score`, such as `probe`, `posterior` or `method`.
 
@@ -53,8 +54,6 @@ def curate(
     Raises:
         InputError: A setting cannot be used, or a round would leave a single class.
     """
-    from lsi.pipeline import score
-
     problem = check_problem(X, y, sample_id=sample_id)
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, got {rounds!r}.")
@@ -81,7 +80,7 @@ def curate(
 
 
 def _in_terms_of(scores: Scores, positions: np.ndarray) -> Scores:
-    """Return scores whose positions count in the data that `positions` were chosen from."""
+    """Return scores whose positions count in the data from which `positions` were chosen."""
     table = scores.to_frame()
     table["position"] = positions[table["position"].to_numpy()]
-    return Scores(table, scores.manifest, scores.audit)
+    return scores.with_table(table)

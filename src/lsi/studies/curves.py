@@ -1,4 +1,4 @@
-"""Evidence that a selection helps: test accuracy against the share that is kept."""
+"""Evidence that a selection helps: test accuracy against the share of samples kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lsi.analysis.view import need_classes
 from lsi.errors import InputError, nearest
 from lsi.probes.linear import LinearProbe
 from lsi.probes.softmax.quick_fit import QuickFit, probe_of, quick_fit, softmax
-from lsi.scores import Scores
+from lsi.results.table import ScoreTable
 from lsi.system.progress import Progress
 from lsi.validation.features import as_matrix, check_finite, to_float
 from lsi.validation.labels import as_vector
@@ -24,8 +24,8 @@ SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 BASELINES = (
     "random", "margin", "el2n", "margin-balanced", "el2n-balanced", "margin-hard", "el2n-hard",
 )  # fmt: skip
-"""What an order has to beat."""
-_RESAMPLES = 400
+"""What an order should beat."""
+_RESAMPLES = 400  # of the test set, behind each interval
 _LEVEL = 0.95
 
 
@@ -34,7 +34,7 @@ class CurationCurves:
     """Test accuracy against the share of training samples kept.
 
     Attributes:
-        table: One row an order and share: `order`, `share`, `n_kept`, `mean`, `low`, `high` (accuracy with
+        table: One row per order and share: `order`, `share`, `n_kept`, `mean`, `low`, `high` (accuracy with
             its 95 % interval), `gain`, `gain_low`, `gain_high` (over random of the same share, paired).
         full: Accuracy of training on everything: mean, low and high.
         n_seeds: Draws of the training set behind each figure.
@@ -68,7 +68,7 @@ def curation_curves(
     y: Any,
     X_test: Any,
     y_test: Any,
-    scores: Scores,
+    scores: ScoreTable,
     *,
     shares: Iterable[float] = SHARES,
     n_seeds: int = 5,
@@ -81,50 +81,52 @@ def curation_curves(
 ) -> CurationCurves:
     """Train on what is kept, and measure accuracy on a test set, for several orders and shares.
 
-    Every seed draws `pool` of the training samples without replacement; within that draw each order keeps
-    its share, a linear probe is trained on it, and its hits on the test set are stored. Intervals are
+    Each seed draws the share `pool` of the training samples without replacement. Within that draw each order
+    keeps its share, a linear probe is trained on it, and its hits on the test set are stored. Intervals are
     percentiles over seeds and bootstrap resamples of the test set together. The gain over random is paired:
-    same draw, same resample. Scores are those of the whole data: samples are not scored again.
+    same draw, same resample. Samples are not scored again: the scores are those of the whole data.
 
     The baselines come from one probe trained on all samples with their given labels: `margin` keeps the
     largest logit margins of the given label, `el2n` the smallest error norms ‖p − e_y‖ (Paul, Ganguli,
     Dziugaite, *Deep Learning on a Data Diet*, 2021); `-hard` keeps the other end, `-balanced` as many of
-    each class. The others do not look at classes.
+    each class. The others ignore classes.
 
     Args:
         X: `(N, D)` training features that were scored.
         y: `(N,)` their labels as given.
         X_test: `(T, D)` test features.
-        y_test: `(T,)` their labels: clean ones, if the curves are to show what cleaning is worth.
-        scores: Scores of all N samples.
+        y_test: `(T,)` their labels; clean ones, if the curves should show what cleaning is worth.
+        scores: ScoreTable of all N samples.
         shares: Kept shares in (0, 1).
         n_seeds: Draws of the training set, at least 2.
         orders: Arguments of `Scores.select` by name; None: ``{"lsi": {}}``, its defaults.
         baselines: Names in `BASELINES`; `random` is always among them.
-        probe: What is trained; None: the probe of the scores.
+        probe: The probe that is trained; None: the probe of the scores.
         pool: Share of the training samples in each draw, in (0, 1].
-        seed: Of all draws.
+        seed: Seed of all draws.
         progress: Called as `progress("curation", done, total)`.
 
     Returns:
         The curves; put ``curves.to_manifest()`` under ``scores.manifest["curation"]`` to store them.
 
     Raises:
-        InputError: Something does not fit together.
+        InputError: The scores are of another task or of other samples, the test set does not fit, or a
+            setting cannot be used.
     """
-    need_classes(scores.manifest, "curation_curves")
+    need_classes(scores.task, "curation_curves")
     problem = check_problem(X, y)
     test, test_codes = _check_test(X_test, y_test, problem)
-    table = _aligned(scores, problem)
+    aligned = _aligned(scores, problem)
     wanted = _check_shares(shares, n_seeds, pool)
     probe = probe or probe_of(scores.manifest)
     fitted = quick_fit(problem.features, problem.target, problem.classes, probe)
     choosers = _choosers({"lsi": {}} if orders is None else orders, baselines, fitted, problem)
     hits: dict[tuple[str, float], list[np.ndarray]] = {}
+    n, n_pool = problem.n_samples, round(pool * problem.n_samples)
     total, done = n_seeds * (len(choosers) * len(wanted) + 1), 0
     for number, generator in enumerate(np.random.default_rng(seed).spawn(n_seeds)):
-        drawn = np.sort(generator.permutation(len(table))[: max(2, round(pool * len(table)))])
-        draw = _Draw(table.iloc[drawn], drawn, seed + number)
+        drawn = np.sort(generator.permutation(n)[: max(2, n_pool)])
+        draw = _Draw(aligned.with_table(aligned.to_frame().iloc[drawn]), drawn, seed + number)
         for name, share in [("", 1.0), *((name, share) for name in choosers for share in wanted)]:
             kept = drawn if not name else drawn[choosers[name](draw, share)]
             model = quick_fit(problem.features[kept], problem.target[kept], problem.classes, probe)
@@ -132,20 +134,20 @@ def curation_curves(
             done += 1
             if progress is not None:
                 progress("curation", done, total)
-    return _summarise(hits, list(choosers), wanted, round(pool * len(table)), n_seeds, pool, seed)
+    return _summarise(hits, list(choosers), wanted, n_pool, n_seeds, pool, seed)
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Some of the training samples.
+    """The training samples that one seed draws.
 
     Attributes:
-        table: Their scores.
+        scores: Their scores.
         rows: Their rows in the training set.
-        seed: Of what is random in choosing from them.
+        seed: Seed of random orders within the draw.
     """
 
-    table: pd.DataFrame
+    scores: ScoreTable
     rows: np.ndarray
     seed: int
 
@@ -156,18 +158,18 @@ _Chooser = Callable[[_Draw, float], np.ndarray]
 def _choosers(
     orders: Mapping[str, Mapping[str, Any]], baselines: Iterable[str], fitted: QuickFit, problem: Problem
 ) -> dict[str, _Chooser]:
-    """Return, by name, what chooses rows of a draw."""
+    """Return the function that chooses rows of a draw, for each order and baseline by name."""
 
     def ours(arguments: Mapping[str, Any]) -> _Chooser:
-        return lambda draw, share: select(draw.table, share, seed=draw.seed, **arguments)
+        return lambda draw, share: select(draw.scores, share, seed=draw.seed, **arguments)
 
     def baseline(values: np.ndarray | None, balanced: bool) -> _Chooser:
         def choose(draw: _Draw, share: float) -> np.ndarray:
             if values is None:
-                return select(draw.table, share, order="random", balanced=balanced, seed=draw.seed)
-            # The order "largest" by another number than LSI.
-            other = draw.table.assign(lsi=values[draw.rows])
-            return select(other, share, order="largest", balanced=balanced)
+                return select(draw.scores, share, order="random", balanced=balanced, seed=draw.seed)
+            # The order "largest", with the baseline's number in place of LSI.
+            table = draw.scores.to_frame().assign(lsi=values[draw.rows])
+            return select(draw.scores.with_table(table), share, order="largest", balanced=balanced)
 
         return choose
 
@@ -217,15 +219,15 @@ def _check_test(X_test: Any, y_test: Any, problem: Problem) -> tuple[np.ndarray,
     return features, np.array([code_of[label] for label in labels], dtype=np.int64)
 
 
-def _aligned(scores: Scores, problem: Problem) -> pd.DataFrame:
-    """Return the table in the order of X."""
+def _aligned(scores: ScoreTable, problem: Problem) -> ScoreTable:
+    """Return the scores in the order of X."""
     table = scores.to_frame().sort_values("position", kind="stable", ignore_index=True)
     if len(table) != problem.n_samples or (table["position"] != np.arange(len(table))).any():
         raise InputError(
             f"the scores are of {len(table):,} samples, but X has {problem.n_samples:,} rows. Score every "
             "row of X, in its order, first."
         )
-    return table
+    return scores.with_table(table)
 
 
 def _check_shares(shares: Iterable[float], n_seeds: int, pool: float) -> list[float]:

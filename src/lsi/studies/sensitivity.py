@@ -1,9 +1,9 @@
 r"""How much the ranking depends on settings that were chosen by hand: prior, weight decay, features.
 
 Each variant is a run of its own on the same samples. A sample's *quantile* in a run is its mid-rank over n,
-from 0 (lowest LSI) to 1; its *spread* is the largest less the smallest of its quantiles over all runs. A
-sample whose spread exceeds a threshold is *unstable*: what is concluded from its rank depends on a setting,
-and not on the data alone.
+from 0 (lowest LSI) to 1; its *spread* is the difference of its largest and smallest quantile over all runs.
+A sample whose spread exceeds a threshold is *unstable*: conclusions from its rank depend on a setting, not
+on the data alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from lsi.errors import InputError
 from lsi.pipeline import score
 from lsi.probes import LinearProbe
 from lsi.results.audit import spearman, top_k_overlap
+from lsi.results.table import json_rows
 from lsi.scores import Scores
 from lsi.system.progress import Progress
 from lsi.validation.settings import check_positive
 
 FACTORS = (0.1, 10.0)
-"""By which prior precision and weight decay are multiplied where no values are given."""
+"""Factors by which prior precision and weight decay are multiplied where no values are given."""
 THRESHOLD = 0.2
-"""Spread of quantiles from which a sample counts as unstable."""
-TOP_SHARE = 0.1
+"""Spread of quantiles above which a sample counts as unstable."""
+TOP_SHARE = 0.1  # of the samples: the highest ones, whose overlap is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,13 @@ class Sensitivity:
 
     Attributes:
         base: Scores with the settings as given.
-        runs: One row a variant: `setting`, `value`, `spearman` (rank correlation with the base),
+        runs: One row per variant: `setting`, `value`, `spearman` (rank correlation with the base),
             `top_overlap` (share of the base's highest tenth that stays in the highest tenth) and
             `median_ratio` (median of LSI over the base's).
-        samples: One row a sample, largest spread first: `sample_id`, `label`, `lsi` (nats, base), `quantile`
-            (base), `lowest`, `highest` (of all runs), `spread`, `unstable`, and `cause`, the variant that
-            moves the sample furthest.
-        threshold: Spread from which a sample counts as unstable.
+        samples: One row per sample, largest spread first: `sample_id`, `label`, `lsi` (nats, base),
+            `quantile` (base), `lowest`, `highest` (of all runs), `spread`, `unstable`, and `cause`, the
+            variant that moves the sample furthest.
+        threshold: Spread above which a sample counts as unstable.
     """
 
     base: Scores
@@ -57,7 +58,7 @@ class Sensitivity:
         return int(self.samples["unstable"].sum())
 
     def summary(self) -> str:
-        """Return the finding as two plain sentences."""
+        """Return the finding in two plain sentences."""
         n, share = len(self.samples), self.n_unstable / len(self.samples)
         text = (
             f"{self.n_unstable:,} of {n:,} samples ({share:.1%}) move by more than {self.threshold:.0%} of "
@@ -78,8 +79,8 @@ class Sensitivity:
             "n_samples": len(self.samples),
             "n_unstable": self.n_unstable,
             "threshold": self.threshold,
-            "runs": _records(self.runs),
-            "samples": _records(self.samples.head(rows)),
+            "runs": json_rows(self.runs),
+            "samples": json_rows(self.samples.head(rows)),
         }
 
 
@@ -100,14 +101,14 @@ def sensitivity(
 
     Args:
         X: `(N, D)` features.
-        y: As in `lsi.score`.
-        probe: As in `lsi.score`.
-        prior_precision: As in `lsi.score`.
+        y: Labels or targets, as in `lsi.score`.
+        probe: The probe, as in `lsi.score`; None: ``LinearProbe()``.
+        prior_precision: The prior precision, as in `lsi.score`.
         prior_precisions: Other prior precisions. None: a tenth and ten times the given one.
         weight_decays: Other weight decays. None: a tenth and ten times the probe's.
         features: Other features of the same samples in the same order, by name, such as those of another
             encoder.
-        threshold: Spread of quantiles, between 0 and 1, from which a sample counts as unstable.
+        threshold: Spread of quantiles, between 0 and 1, above which a sample counts as unstable.
         progress: Called as `progress("sensitivity", done, total)` after each run.
         **settings: Further arguments of `lsi.score`. Only the run with the settings as given is audited.
 
@@ -151,7 +152,7 @@ def _variants(
     given: Mapping[str, Sequence[float] | None],
     features: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield setting, value and changed arguments of every run."""
+    """Yield the setting, its value and the changed arguments of each run."""
     values = given["prior_precision"]
     for value in _scaled(prior) if values is None else values:
         yield "prior_precision", value, {"prior_precision": check_positive("prior_precision", value)}
@@ -206,16 +207,3 @@ def _samples(base: Scores, values: np.ndarray, runs: pd.DataFrame, threshold: fl
         }
     )
     return frame.sort_values("spread", ascending=False, kind="stable", ignore_index=True)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as JSON values; what JSON lacks becomes None."""
-    rows = frame.to_dict("records")
-    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, bool | int | str) else str(value)

@@ -1,1 +1,1 @@
-"""The operating system: files, memory, versions, text, progress. Nothing of LSI."""
+"""The operating system: files, memory, versions, text, progress. Nothing here knows about LSI."""

@@ -1,15 +1,26 @@
-"""Writing a folder as a whole or not at all, and refusing early where that cannot work."""
+"""Writing to disk: whatever is written appears as a whole or not at all, and survives a crash.
+
+Everything is written to a *draft*, a hidden name beside its place, so that moving it there stays on one
+disk. The draft is flushed to the disk, moved into place, and the move is flushed too.
+
+* `new_file` and `new_folder` take a free place and never replace anything.
+* `replace_file` and `replace_folder` take the place of what is there.
+* `explained` turns the operating system's errors into `OutputError`s that name the cure.
+* `take_lock` and `drop_lock` keep other processes away.
+"""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lsi.errors import OutputError
 
@@ -18,231 +29,229 @@ Recognise = Callable[[Path], bool]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_DRAFT = re.compile(r"\.lsi-[0-9a-f]{12}(\..*)?")
 
 
-def check_target(path: PathLike, overwrite: bool, is_ours: Recognise, needed_bytes: int) -> Path:
-    """Refuse a folder that cannot or must not be written."""
-    with explained(path):
-        target = Path(os.path.realpath(path))
-        _check_place(target, path)
-        _check_content(target, path, overwrite, is_ours)
-        parent = _nearest_existing(target.parent)
-        _check_writable(parent, path)
-        free = shutil.disk_usage(parent).free
-    if free < needed_bytes:
-        raise OutputError(
-            f"Scores need {needed_bytes / 1e6:.1f} MB but the disk of {_name(path)} has {free / 1e6:.1f} MB "
-            "left. Free some space, or choose a folder on another disk."
-        )
-    return target
-
-
-def replace_folder(target: Path, files: Mapping[str, bytes], is_ours: Recognise) -> None:
-    """Put a folder with these files in place of a missing, empty or older one, as a whole or not at all."""
-    staging = _sibling(target, "new")
-    try:
-        with explained(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staging.mkdir()
-            for name, content in files.items():
-                _write_flushed(staging / name, content)
-            flush_folder(staging)
-            _move_into_place(staging, target, is_ours, files)
-            flush_folder(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)  # gone already where all went well
-
-
-def is_scores_folder(folder: Path, names: tuple[str, ...], manifest_name: str, format_name: str) -> bool:
-    """Return whether a folder holds only these files and its manifest names the format."""
-    if not set(os.listdir(folder)) <= set(names):
-        return False
-    try:
-        manifest = json.loads((folder / manifest_name).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == format_name
+# Errors
 
 
 @contextmanager
-def explained(path: PathLike) -> Iterator[None]:
-    """Turn the operating system's errors into `OutputError`s that name the cure."""
+def explained(path: PathLike, what: str, cure: str | None = None) -> Iterator[None]:
+    """Turn the operating system's errors into `OutputError`s.
+
+    Args:
+        path: Where something is written.
+        what: What is written, such as ``"the report"``.
+        cure: What the user can do; None: what usually helps.
+    """
     try:
         yield
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"Scores cannot be written to {_name(path)}: {_reason(error)}") from error
+        cause, usual = _cause(error)
+        raise OutputError(
+            f"{what[0].upper()}{what[1:]} cannot be written to {_name(path)}: {cause}. {cure or usual}"
+        ) from error
 
 
-def _reason(error: OSError) -> str:
+def _cause(error: OSError) -> tuple[str, str]:
+    """Return what went wrong and the usual cure."""
     if error.errno in _FULL:
-        return "the disk is full. Free some space, or choose a folder on another disk."
+        return "the disk is full", "Free some space, or choose a place on another disk."
     if error.errno in _READ_ONLY:
-        return "it is read-only for this user. Choose another folder, or change its permissions."
-    return f"{error.strerror or error}. Choose another folder."
+        return "it is read-only for this user", "Choose another place, or change its permissions."
+    return error.strerror or str(error), "Choose another place."
 
 
 def _name(path: PathLike) -> str:
     return repr(os.fspath(path))
 
 
-def _check_place(target: Path, path: PathLike) -> None:
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{_name(path)} is a file, but scores are saved as a folder. Choose another name.")
-    if os.path.ismount(target) or target == Path(os.path.realpath(os.curdir)):
+# Checks before any work
+
+
+def check_new(path: Path) -> None:
+    """Refuse a place that is taken or cannot be written."""
+    if os.path.lexists(path):
+        raise OutputError(f"{_name(path)} is already there and is never overwritten. Choose another name.")
+    check_parent(path)
+
+
+def check_parent(path: PathLike) -> Path:
+    """Refuse a place whose folder cannot be made or written to; return the nearest folder that exists."""
+    parent = Path(path).absolute().parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
         raise OutputError(
-            f"{_name(path)} is the current folder or the root of a disk, which cannot be replaced as a "
-            f"whole. Choose a folder in it, such as {_name(Path(path) / 'scores')}."
+            f"{_name(path)} cannot be written: {_name(parent)} is a file. Choose another place."
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{_name(path)} cannot be written: {_name(parent)} is read-only for this user. Choose another "
+            "place, or change its permissions."
+        )
+    return parent
+
+
+def check_space(folder: Path, needed_bytes: int, what: str, cure: str) -> None:
+    """Refuse what does not fit on the disk of a folder. `what` is a plural, such as ``"Scores"``."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"{what} need {needed_bytes / 1e6:,.1f} MB but the disk of {_name(folder)} has "
+            f"{free / 1e6:,.1f} MB left. {cure}"
         )
 
 
-def _check_content(target: Path, path: PathLike, overwrite: bool, is_ours: Recognise) -> None:
-    if not target.is_dir() or not os.listdir(target):
-        return
+def check_folder(path: PathLike, what: str, is_ours: Recognise, overwrite: bool, needed_bytes: int) -> Path:
+    """Refuse a folder that `replace_folder` could not or must not write; return its real path.
+
+    Args:
+        path: The folder.
+        what: What it is to hold, a plural such as ``"scores"``.
+        is_ours: Tells whether a folder holds nothing else, so that it may be replaced.
+        overwrite: Whether it may be replaced.
+        needed_bytes: Space that is needed.
+    """
+    with explained(path, what):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_dir():
+            raise OutputError(
+                f"{_name(path)} is a file, but {what} are saved as a folder. Choose another name."
+            )
+        if os.path.ismount(target) or target == Path(os.path.realpath(os.curdir)):
+            raise OutputError(
+                f"{_name(path)} is the current folder or the root of a disk, which cannot be replaced as a "
+                f"whole. Choose a folder in it, such as {_name(Path(path) / what)}."
+            )
+        if target.is_dir() and os.listdir(target):
+            _check_content(target, path, what, is_ours, overwrite)
+        parent = check_parent(target)
+        check_space(
+            parent, needed_bytes, what.capitalize(), "Free some space, or choose a folder on another disk."
+        )
+    return target
+
+
+def _check_content(target: Path, path: PathLike, what: str, is_ours: Recognise, overwrite: bool) -> None:
     if not is_ours(target):
         raise OutputError(
-            f"{_name(path)} holds files that are no scores, which are never overwritten. Choose another "
+            f"{_name(path)} holds files that are no {what}, which are never overwritten. Choose another "
             "folder, or empty it first."
         )
     if not overwrite:
         raise OutputError(
-            f"{_name(path)} already holds scores. Choose another folder, or allow replacing them with "
+            f"{_name(path)} already holds {what}. Choose another folder, or allow replacing them with "
             "overwrite=True (command line: --overwrite)."
         )
 
 
-def _nearest_existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
+# Writing
 
 
-def _check_writable(parent: Path, path: PathLike) -> None:
-    if not parent.is_dir():
-        raise OutputError(
-            f"{_name(path)} cannot be created: {_name(parent)} is a file. Choose another folder."
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{_name(path)} cannot be created: {_name(parent)} is read-only for this user. Choose another "
-            "folder, or change its permissions."
-        )
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a draft to write to, which becomes the file at `path`; after an error it is removed."""
+    check_new(path)
+    with _draft(path, "the file") as draft:
+        yield draft
+        _flush(draft)
+        _take_free_place(draft, path)
 
 
-def _sibling(target: Path, purpose: str) -> Path:
-    """Return a free hidden name beside the folder, so that renaming stays on one disk."""
-    return target.parent / f".lsi-{secrets.token_hex(6)}-{purpose}"
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which becomes the folder at `path`; after an error it is removed."""
+    check_new(path)
+    with _draft(path, "the folder") as draft:
+        draft.mkdir()
+        yield draft
+        for entry in (*draft.rglob("*"), draft):
+            _flush(entry)
+        check_new(path)  # once more: a rename would silently replace an empty folder
+        os.rename(draft, path)
 
 
-def _write_flushed(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, what: str = "the file", cure: str | None = None) -> None:
+    """Write a file, in place of an older one where there is one. Arguments are those of `explained`."""
+    with _draft(path, what, cure) as draft:
+        _write(draft, content)
+        os.replace(draft, path)
+
+
+def replace_folder(target: Path, files: Mapping[str, bytes], what: str, is_ours: Recognise) -> None:
+    """Write a folder of these files, in place of a missing, empty or older one (`check_folder`)."""
+    with _draft(target, what) as draft:
+        draft.mkdir()
+        for name, content in files.items():
+            _write(draft / name, content)
+        _flush(draft)
+        _swap(draft, target, files, what, is_ours)
+
+
+@contextmanager
+def _draft(path: Path, what: str, cure: str | None = None) -> Iterator[Path]:
+    """Yield a free hidden name beside `path`; at the end it is gone, whether it was moved or not."""
+    # The suffix stays, because some writers choose the format by it.
+    draft = path.absolute().parent / f".lsi-{secrets.token_hex(6)}{path.suffix}"
+    try:
+        with explained(path, what, cure):
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            _flush(draft.parent)
+    finally:
+        _remove(draft)
+
+
+def is_draft(path: Path) -> bool:
+    """Return whether a name is that of a draft, left behind by a process that was killed."""
+    return _DRAFT.fullmatch(path.name) is not None
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove the drafts in a folder that no other process writes to."""
+    for path in folder.glob(".lsi-*"):
+        if is_draft(path):
+            _remove(path)
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir() and not draft.is_symlink():
+        shutil.rmtree(draft, ignore_errors=True)
+        return
+    with suppress(OSError):  # moved into place already, or stuck: the error that led here says more
+        draft.unlink()
+
+
+def _write(path: Path, content: bytes) -> None:
     with open(path, "xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def flush_folder(folder: Path) -> None:
-    """See a folder's entries onto the disk."""
-    if os.name == "nt":  # Windows cannot open folders; its renames are journaled
+def _flush(path: Path) -> None:
+    """Flush a file's content or a folder's entries to the disk, so that they survive a crash."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # cannot be opened there; renames are journaled
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _move_into_place(staging: Path, target: Path, is_ours: Recognise, files: Mapping[str, bytes]) -> None:
-    if not target.exists():
-        os.rename(staging, target)
-        return
-    if os.listdir(target) and not is_ours(target):  # again: time has passed since the first check
-        raise OutputError(
-            f"{_name(target)} has got files that are no scores meanwhile. Choose another folder."
-        )
-    old = _sibling(target, "old")
-    os.rename(target, old)
+# Moving a flushed draft into place: the only functions that give a result its name
+
+
+def _take_free_place(draft: Path, path: Path) -> None:
+    """Give a file its name with a link, which fails if the name is taken, where a rename would replace."""
     try:
-        os.rename(staging, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    _delete_old(old, target, files)
-
-
-def _delete_old(old: Path, target: Path, files: Mapping[str, bytes]) -> None:
-    try:
-        for name in files:
-            (old / name).unlink(missing_ok=True)
-        old.rmdir()
-    except OSError as error:
-        raise OutputError(
-            f"The scores are saved in {_name(target)}, but what they replaced could not be deleted "
-            f"({error.strerror}). Look at {_name(old)}, and delete it."
-        ) from error
-
-
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-def check_new(path: Path) -> None:
-    """Refuse a place that is taken or cannot be written; called before any work."""
-    if os.path.lexists(path):
-        raise OutputError(f"{str(path)!r} is already there and is never overwritten. Choose another name.")
-    parent = path.absolute().parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{str(path)!r} cannot be written: {str(parent)!r} is read-only, or no folder.")
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Give a hidden name beside `path` to write to; on success the file gets its name, else it is gone."""
-    check_new(path)
-    staging = _hidden(path)
-    try:
-        with _explained(path):
-            path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            yield staging
-            _flush(staging)
-            _name_file(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `path` to fill; on success it gets its name, else it is gone."""
-    check_new(path)
-    staging = _hidden(path)
-    try:
-        with _explained(path):
-            path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            staging.mkdir()
-            yield staging
-            check_new(path)  # again: renaming would replace an empty folder without a word
-            os.rename(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _hidden(path: Path) -> Path:
-    # The suffix stays: some writers choose the format by it.
-    return path.absolute().parent / f".lsi-{secrets.token_hex(6)}{path.suffix}"
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _name_file(staging: Path, path: Path) -> None:
-    """Give the file its name; a link fails where something has got it meanwhile, a rename would not."""
-    try:
-        os.link(staging, path)
+        os.link(draft, path)
     except FileExistsError:
         check_new(path)
         raise
@@ -250,15 +259,74 @@ def _name_file(staging: Path, path: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         check_new(path)
-        os.rename(staging, path)
+        os.rename(draft, path)
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _swap(draft: Path, target: Path, files: Mapping[str, bytes], what: str, is_ours: Recognise) -> None:
+    """Put a folder in place of a missing, empty or older one, which comes back if that fails."""
+    if not target.exists():
+        os.rename(draft, target)
+        return
+    if os.listdir(target) and not is_ours(target):  # once more: time has passed since the check
+        raise OutputError(
+            f"files that are no {what} have appeared in {_name(target)} meanwhile. Choose another folder."
+        )
+    old = draft.with_name(f"{draft.stem}-old")
+    os.rename(target, old)
     try:
-        yield
-    except OutputError:
+        os.rename(draft, target)
+    except OSError:
+        os.rename(old, target)
         raise
+    try:
+        for name in files:
+            (old / name).unlink(missing_ok=True)
+        old.rmdir()
     except OSError as error:
-        cause = "the disk is full" if error.errno in _FULL else error.strerror or str(error)
-        raise OutputError(f"{str(path)!r} cannot be written: {cause}. Choose another place.") from error
+        raise OutputError(
+            f"The {what} are saved in {_name(target)}, but what they replaced could not be deleted "
+            f"({error.strerror}). Look at {_name(old)}, and delete it."
+        ) from error
+
+
+# Locks
+
+
+def take_lock(
+    path: Path,
+    what: str,
+    cure: str | None = None,
+    *,
+    busy: str = "",
+    on_wait: Callable[[], None] | None = None,
+) -> FileLock:
+    """Return a lock that other processes cannot take until it is released or this process ends.
+
+    Args:
+        path: The lock's file; its folder is made.
+        what: What is written under the lock, as in `explained`.
+        cure: As in `explained`.
+        busy: The message of the error that is raised if another process holds the lock.
+        on_wait: Called instead, before waiting for that process.
+    """
+    with explained(path.parent, what, cure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            if on_wait is None:
+                raise OutputError(busy) from error
+            on_wait()
+            lock.acquire()
+    return lock
+
+
+def drop_lock(lock: FileLock) -> None:
+    """Release a lock and remove its file."""
+    path = Path(lock.lock_file)
+    if os.name == "nt":  # Windows cannot remove a file that is open
+        lock.release()
+    with suppress(OSError):  # elsewhere it is removed while held, so that nobody else's lock is removed
+        path.unlink()
+    lock.release()

@@ -1,4 +1,4 @@
-"""What the machine has: memory, the device of a run, and the folder of the cache."""
+"""The machine: its memory, the device of a run, and the folder of the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def available_memory() -> int | None:
-    """Return how many bytes the machine can still give, None where the system does not tell."""
+    """Return how many bytes of memory are available, None if the system does not tell."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             fields = dict(line.split(":", 1) for line in lines)
@@ -27,7 +27,7 @@ class Machine:
 
     Attributes:
         device: Where it computes.
-        memory: Bytes, None where there is no limit but the machine's own.
+        memory: Bytes; None: what the machine has.
     """
 
     device: torch.device
@@ -35,7 +35,7 @@ class Machine:
 
 
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
-    """Return the cache's folder; it need not exist yet."""
+    """Return the folder of the cache, which need not exist yet."""
     if given is not None:
         return Path(given).expanduser()
     if named := os.environ.get("LSI_CACHE"):

@@ -1,4 +1,4 @@
-"""Arrays from ``.npy`` and ``.npz`` files of anyone: plain numbers and text, or an `InputError`."""
+"""Arrays from untrusted ``.npy`` and ``.npz`` files: plain numbers and text, or an `InputError`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PARSE_ERRORS = (
     MemoryError, RuntimeError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
     zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What numpy and zipfile raise on damaged files, as fuzzing them found out; NotImplementedError is a
-RuntimeError, and stands for compressions and encryptions that they do not know."""
+"""What numpy and zipfile raise on damaged files, as found by fuzzing. Among them is NotImplementedError, a
+RuntimeError: an unknown compression or encryption."""
 _LAST_CHARACTER = 0x10FFFF
 
 
@@ -39,7 +39,7 @@ def load_npy(path: Path, *, mapped: bool = True) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         with suppress(AttributeError):
             array.close()
-        raise InputError(f"{path} is no .npy file. Write it with numpy.save.")
+        raise InputError(f"{path} is not a .npy file. Write it with numpy.save.")
     return _checked(array, str(path))
 
 
@@ -55,18 +55,7 @@ def npz_names(path: Path) -> list[str]:
 
 
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read arrays of a ``.npz`` file.
-
-    Args:
-        path: The file.
-        names: Which of its arrays.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        InputError: The file is damaged, an array holds Python objects, or they do not fit in memory.
-    """
+    """Return arrays of a ``.npz`` file by name."""
     try:
         _check_size(path, names)
         with np.load(path, allow_pickle=False) as archive:
@@ -78,7 +67,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _check_size(path: Path, names: Sequence[str]) -> None:
-    """Refuse what unpacks to more than memory: a few kilobytes of zip can hold gigabytes of zeros."""
+    """Refuse arrays that do not fit in memory: a few kilobytes of zip can unpack to gigabytes of zeros."""
     wanted = {*names, *(f"{name}.npy" for name in names)}
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist() if entry.filename in wanted)
@@ -91,7 +80,7 @@ def _check_size(path: Path, names: Sequence[str]) -> None:
 
 
 def _read_member(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    """Read one array, turning numpy's refusal of Python objects into advice."""
+    """Return one array; where numpy refuses Python objects, say how to save it instead."""
     try:
         value = archive[name]
     except ValueError as error:
@@ -108,7 +97,7 @@ def _read_member(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.nda
 
 
 def _checked(array: np.ndarray, what: str) -> np.ndarray:
-    """Refuse text with numbers that are no characters: Python cannot even make a str of them."""
+    """Refuse text with invalid code points, of which Python cannot make a str."""
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if codes.max() > _LAST_CHARACTER:

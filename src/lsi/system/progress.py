@@ -1,14 +1,14 @@
-"""How long work reports its progress."""
+"""The progress of long work."""
 
 from collections.abc import Callable
 from itertools import count
 
 Progress = Callable[[str, int, int], None]
-"""Called as `progress(stage, done, total)`; a total of 0 means that it is not known."""
+"""Called as `progress(stage, done, total)`; a total of 0 means that the total is unknown."""
 
 
 def ticks(progress: Progress | None, stage: str, total: int) -> Callable[[], None] | None:
-    """Return what reports one more step done whenever it is called; None where nobody listens."""
+    """Return a function that reports one more finished step at every call; None without `progress`."""
     if progress is None:
         return None
     numbers = count(1)

@@ -26,8 +26,7 @@ def newton_cost(
     probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None
 ) -> str:
     """Return the predicted time and memory of a softmax probe as text."""
-    shape = problem.n_samples, problem.n_features, problem.n_classes
-    return estimate(*shape, posterior, method, n_scored=len(problem.subset), memory=memory).text
+    return estimate(problem.shape(), posterior, method, memory).text
 
 
 @dataclass(frozen=True)

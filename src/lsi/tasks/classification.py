@@ -14,10 +14,10 @@ from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton.block_engine import BlockEngine
+from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
-from lsi.planning.cost import working_dtype
 from lsi.planning.plan import choose_solver, refuse_oversize, room_on
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.softmax.blocks import BlockCurvature
@@ -44,15 +44,7 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
     """Refuse a run that does not fit in memory, and batches of a single sample."""
     if isinstance(method, Retrain):
         check_batches(problem.n_samples, method.batch_size)
-    refuse_oversize(
-        problem.n_samples,
-        problem.n_features,
-        problem.n_classes,
-        posterior,
-        method,
-        machine.device,
-        machine.memory,
-    )
+    refuse_oversize(problem.shape(), posterior, method, machine)
 
 
 def run(run: Run, method: Method) -> Outcome:
@@ -74,10 +66,9 @@ def _untrained(run: Run, design: Design) -> SoftmaxModel:
 def _newton(run: Run, settings: Newton) -> Outcome:
     """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
-    d = problem.n_features + int(run.probe.fit_intercept)
-    shape = problem.n_samples, d, problem.n_classes
-    chosen = solver_once(run.work, lambda: choose_solver(*shape, run.posterior, settings, run.machine.memory))
-    dtype = working_dtype(*shape) if chosen == "dense" else torch.float32
+    shape = problem.shape(run.probe.fit_intercept)
+    chosen = solver_once(run.work, lambda: choose_solver(shape, run.posterior, settings, run.machine.memory))
+    dtype = working_dtype(shape) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
         # A diagonal posterior belongs to the original features, where class blocks are as cheap as anywhere.

@@ -13,19 +13,21 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.execution.work import Arrays
+from lsi.loo.contrastive.cost import newton_cost, retrain_cost
 from lsi.loo.contrastive.fit import fit
 from lsi.loo.contrastive.model import PairModel
-from lsi.loo.contrastive.newton import PairNewton, check_size, newton_cost
+from lsi.loo.contrastive.newton import PairNewton, check_size
 from lsi.loo.contrastive.precision import PAIR_PRECISIONS, PairPrecision
-from lsi.loo.contrastive.retrain import PairRetrain, check_retrain, retrain_cost
+from lsi.loo.contrastive.retrain import PairRetrain, check_retrain
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton, Retrain
-from lsi.planning.cost import Estimate, product_rate, size
+from lsi.planning.cost import Estimate, product_rate
 from lsi.planning.plan import budget
 from lsi.run.context import Outcome, Run
 from lsi.run.manifest import add_matrix
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress, ticks
+from lsi.system.text import size_text
 from lsi.tasks.base import Task
 from lsi.validation.problem import Problem, check_problem
 
@@ -110,16 +112,16 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
     need, have = _cost(probe, problem, posterior, method)[1], budget(machine.memory)
     if have is not None and need > have:
         raise InputError(
-            f"{problem.n_samples:,} pairs and {n_weights:,} weights need about {size(need)}, but "
-            f"{size(have)} are available. Set ContrastiveProbe(batch_size=...), lower its dim, or reduce the "
-            "features (for example with sklearn.decomposition.PCA)."
+            f"{problem.n_samples:,} pairs and {n_weights:,} weights need about {size_text(need)}, but "
+            f"{size_text(have)} are available. Set ContrastiveProbe(batch_size=...), lower its dim, or "
+            "reduce the features (for example with sklearn.decomposition.PCA)."
         )
 
 
 def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
     """Return the predicted time and memory as text."""
     operations, count = _cost(probe, problem, posterior, method)
-    return Estimate.of(0.3 + operations / product_rate(torch.float64), count).text
+    return Estimate(0.3 + operations / product_rate(torch.float64), count).text
 
 
 def _cost(probe: Any, problem: Problem, posterior: str, method: Method) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.loo.audit import default_count
 from lsi.loo.result import LooResult
-from lsi.loo.ridge import RidgeEngine, RidgeResult
+from lsi.loo.ridge import RidgeEngine, RidgeResult, ridge_cost
 from lsi.methods import Method, Newton
 from lsi.planning.cost import Estimate, product_rate
 from lsi.probes.ridge import LARGE, RidgeModel
@@ -74,12 +74,10 @@ def _report(model: RidgeModel, noise: Tensor) -> dict[str, Any]:
 
 
 def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Return the predicted time and memory as text: a factorisation, and a product a sample."""
-    n, d = problem.n_samples, problem.n_features + 1
-    work = 4.0 * n * d**2 + 2.0 * len(problem.subset) * d**2 + 40.0 * d**3
+    """Return the predicted time and memory as text."""
+    operations, count = ridge_cost(problem.shape())
     # Half of the time goes into what is done between the products.
-    seconds = 0.3 + 2.0 * work / product_rate(torch.float64)
-    return Estimate.of(seconds, 16 * n * d + 80 * d**2 + (64 << 20)).text
+    return Estimate(0.3 + 2.0 * operations / product_rate(torch.float64), count).text
 
 
 def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:

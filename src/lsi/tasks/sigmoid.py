@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,11 @@ from lsi.execution.work import Arrays, Tick, Work
 from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.engine import Engine
+from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton
-from lsi.planning.cost import Estimate, working_dtype
+from lsi.planning.cost import Estimate
 from lsi.planning.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.sigmoid import SigmoidModel
@@ -65,24 +66,14 @@ def problem(X: Any, y: Any, *, subset: Any = None, sample_id: Any = None) -> Pro
 
 
 def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: Machine) -> None:
-    """Refuse a run of which one head cannot fit in memory."""
-    refuse_oversize(
-        problem.n_samples, problem.n_features, 2, posterior, method, machine.device, machine.memory
-    )
+    """Refuse a run of which one head does not fit in memory."""
+    refuse_oversize(replace(problem.shape(), n_classes=2), posterior, method, machine)
 
 
 def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Return the predicted time and memory as text: one binary problem a head."""
-    one = estimate(
-        problem.n_samples,
-        problem.n_features,
-        2,
-        posterior,
-        method,
-        n_scored=len(problem.subset),
-        memory=memory,
-    )
-    return Estimate.of(one.seconds * max(1, len(problem.outputs)), one.bytes).text
+    """Return the predicted time and memory as text: one binary problem for each head."""
+    one = estimate(replace(problem.shape(), n_classes=2), posterior, method, memory)
+    return Estimate(one.seconds * max(1, len(problem.outputs)), one.bytes).text
 
 
 def run(run: Run, method: Method) -> Outcome:
@@ -128,7 +119,7 @@ class HeadsEngine(Engine):
     def of(cls, run: Run, method: Newton) -> HeadsEngine:
         """Return the engine of a run."""
         problem, kind = run.problem, POSTERIORS[run.posterior]
-        dtype = working_dtype(problem.n_samples, problem.n_features + int(run.probe.fit_intercept), 2)
+        dtype = working_dtype(replace(problem.shape(run.probe.fit_intercept), n_classes=2))
         design = run.design(dtype)
         basis = kind.coordinates(design)
         return cls(

@@ -1,1 +1,1 @@
-"""The only gate for what users pass."""
+"""The gate: what users pass is checked here, once, and nowhere behind it."""

@@ -1,7 +1,7 @@
-"""Features as they come in (numpy, torch, pandas) → one finite, C-contiguous float array.
+"""Features at the gate: numpy, torch or pandas → one finite, C-contiguous float array.
 
-Only `lsi.validation.problem` calls this. The shape and the kind of the entries are looked at first, since
-that is cheap; the conversion and the pass over all entries come last.
+Shape and kind of the entries are checked first, since that is cheap. The conversion and the pass over all
+entries come last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from lsi.errors import InputError
 
 CHUNK_BYTES = 1 << 25
-"""How much of the features is read at a time: a large memory-mapped array is never loaded whole."""
+"""How much is read at a time, so that a large memory-mapped array is never loaded whole."""
 
 
 def name_some(values: Sequence[Any] | np.ndarray, limit: int = 5) -> str:
@@ -27,7 +27,7 @@ def name_some(values: Sequence[Any] | np.ndarray, limit: int = 5) -> str:
 
 
 def as_matrix(X: Any) -> np.ndarray:
-    """Return X as a 2-D numpy array of real numbers, not yet converted and not copied where avoidable.
+    """Return X as a 2-D numpy array of real numbers, not yet converted, and without a copy if possible.
 
     Shapes: X `(N, D)`.
     """
@@ -44,36 +44,35 @@ def as_matrix(X: Any) -> np.ndarray:
 
 
 def to_float(matrix: np.ndarray) -> np.ndarray:
-    """Return the matrix in the library's floating-point types, C-contiguous; the same object where it fits.
+    """Return the matrix as float32 or float64, C-contiguous; the same object if nothing has to change.
 
-    float32 and float64 stay, float16 and booleans become float32, wider floats become float64, and integers
-    become float32 where that loses nothing against float64, else float64.
+    float32 and float64 stay, float16 and booleans become float32, and wider floats become float64. Integers
+    become float32 if it holds them as exactly as float64, else float64.
 
     Shapes: matrix `(N, D)`.
     """
     dtype = _float_dtype(matrix)
     if matrix.dtype == dtype and matrix.flags.c_contiguous:
         return matrix
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, which check_finite reports
+    with np.errstate(over="ignore"):  # overflow gives infinities, which check_finite reports
         return np.ascontiguousarray(matrix, dtype=dtype)
 
 
-def check_finite(features: np.ndarray) -> None:
-    """Refuse features with NaN or infinite entries, naming how many rows and the first of them.
+def check_finite(features: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> None:
+    """Refuse features with NaN or infinite entries, or entries whose squares overflow.
 
     Shapes: features `(N, D)`.
     """
-    rows = [start + np.flatnonzero(~np.isfinite(chunk).all(axis=1)) for start, chunk in _chunks(features)]
-    bad = np.concatenate(rows)
+    chunks = list(_chunks(features, chunk_bytes))
+    bad = np.concatenate([start + np.flatnonzero(~np.isfinite(chunk).all(axis=1)) for start, chunk in chunks])
     if bad.size:
         count = len(features)
         raise InputError(
             f"X has NaN or infinite values in {bad.size} of {count} rows (first: {name_some(bad)}). Remove "
             "these rows from X and y, or fill them in, for example with sklearn.impute.SimpleImputer()."
         )
-    ends = [max(chunk.max(), -chunk.min()) for _, chunk in _chunks(features) if chunk.size]
-    largest = float(max(ends, default=0.0))
-    # Squares are summed over rows; beyond this they overflow, and with them every curvature.
+    largest = float(max((max(chunk.max(), -chunk.min()) for _, chunk in chunks if chunk.size), default=0.0))
+    # Every curvature is a sum of squares over rows, which overflows beyond this bound.
     if largest > 1e-3 * float(np.finfo(features.dtype).max) ** 0.5:
         raise InputError(
             f"X holds values as large as {largest:.1e}: their squares are infinite as {features.dtype}. "
@@ -82,7 +81,7 @@ def check_finite(features: np.ndarray) -> None:
 
 
 def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Return a dense tensor from any device as numpy, sharing memory where possible."""
+    """Return a dense tensor from any device as numpy, sharing memory if possible."""
     known = {torch.float16, torch.float32, torch.float64}
     detached = tensor.detach().cpu()
     if detached.is_floating_point() and detached.dtype not in known:
@@ -91,7 +90,7 @@ def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def refuse_masked(values: Any, name: str) -> None:
-    """Refuse numpy masked arrays with masked entries: a plain conversion would drop the mask silently."""
+    """Refuse numpy masked arrays with masked entries: a conversion would silently drop the mask."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         raise InputError(
             f"{name} is a masked array with masked entries. Remove these rows, or fill them in first."
@@ -143,7 +142,7 @@ def _frame_to_numpy(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype | None:
-    """Return the numpy type behind a pandas column type, None where it is no number."""
+    """Return the numpy type behind a pandas column type, None if it is not numeric."""
     if not pd.api.types.is_numeric_dtype(dtype):
         return None
     inner = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
@@ -202,7 +201,7 @@ def _float_dtype(matrix: np.ndarray) -> np.dtype:
         return np.dtype(np.float32 if size <= 4 else np.float64)
     if kind == "b" or size <= 2:
         return np.dtype(np.float32)
-    exact = all(_fits_float32(chunk) for _, chunk in _chunks(matrix))
+    exact = all(_fits_float32(chunk) for _, chunk in _chunks(matrix, CHUNK_BYTES))
     return np.dtype(np.float32 if exact else np.float64)
 
 
@@ -211,7 +210,7 @@ def _fits_float32(integers: np.ndarray) -> bool:
     return bool(np.array_equal(as_double.astype(np.float32), as_double))
 
 
-def _chunks(matrix: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    step = max(1, CHUNK_BYTES // max(1, matrix.shape[1] * matrix.itemsize))
+def _chunks(matrix: np.ndarray, chunk_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
+    step = max(1, chunk_bytes // max(1, matrix.shape[1] * matrix.itemsize))
     for start in range(0, len(matrix), step):
         yield start, matrix[start : start + step]

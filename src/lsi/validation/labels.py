@@ -1,7 +1,4 @@
-"""Labels as they come in (numbers, words, pandas, torch, any hashable) → class codes and the classes.
-
-Only `lsi.validation.problem` and `lsi.estimator` call this.
-"""
+"""Labels and ids at the gate: numbers, words, anything hashable → vectors, class codes and classes."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from lsi.validation.features import name_some, refuse_masked, tensor_to_numpy
 
 
 def check_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return class codes and classes. Shapes: y `(N,)`."""
+    """Return class codes `(N,)` and classes `(C,)`. Shapes: y `(N,)`."""
     values = as_vector(y, "y")
     missing = np.flatnonzero(pd.isna(values))
     if missing.size:
@@ -31,24 +28,34 @@ def check_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def as_vector(values: Any, name: str) -> np.ndarray:
     """Return labels or ids as a 1-D numpy array whose entries keep their type."""
-    if values is None:
-        # The wording is scikit-learn's, which users of its estimators search for.
-        raise InputError(f"This method requires {name} to be passed, but the target {name} is None.")
-    refuse_masked(values, name)
-    if isinstance(values, torch.Tensor):
-        array = tensor_to_numpy(values)
-    elif isinstance(values, list | tuple | range) and not _is_nested(values):
+    if isinstance(values, list | tuple | range) and not _is_nested(values):
         array = object_array([_plain(value) for value in values])
+    elif scipy.sparse.issparse(values):
+        array = values
     else:
-        array = values if scipy.sparse.issparse(values) else _to_array(values, name)
+        array = to_array(values, name, "Pass one label a sample.")
     if len(array.shape) != 1:
         shape = tuple(array.shape)
         raise InputError(f"{name} must be 1-D; got shape {shape}. {_flatten_cure(shape, name)}")
     return _tighten(array)
 
 
+def to_array(values: Any, name: str, cure: str) -> np.ndarray:
+    """Return labels, targets or ids as a numpy array of any shape."""
+    if values is None:
+        # The wording is scikit-learn's, which users of its estimators search for.
+        raise InputError(f"This method requires {name} to be passed, but the target {name} is None.")
+    refuse_masked(values, name)
+    if isinstance(values, torch.Tensor):
+        return tensor_to_numpy(values)
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} cannot be read as an array ({error}). {cure}") from error
+
+
 def object_array(values: list[Any]) -> np.ndarray:
-    """Return an object array with these entries, tuples included (numpy would make them a second axis)."""
+    """Return an object array of these entries; from tuples among them, numpy would make a second axis."""
     return np.fromiter(values, dtype=object, count=len(values))
 
 
@@ -70,13 +77,6 @@ def _is_nested(values: list[Any] | tuple[Any, ...] | range) -> bool:
     return bool(is_row)
 
 
-def _to_array(values: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name} cannot be read as an array ({error}). Pass one label a sample.") from error
-
-
 def _flatten_cure(shape: tuple[int, ...], name: str) -> str:
     if len(shape) == 2 and shape[1] == 1:
         return f"Pass {name}.ravel() (numpy, torch) or {name}.squeeze() (pandas)."
@@ -86,16 +86,16 @@ def _flatten_cure(shape: tuple[int, ...], name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return numpy scalars and 0-d arrays and tensors as plain Python values (tensors hash by identity)."""
+    """Return numpy scalars, 0-d arrays and 0-d tensors as Python values: tensors would hash by identity."""
     is_array = isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0
     return value.item() if is_array or isinstance(value, np.generic) else value
 
 
 def _tighten(array: np.ndarray) -> np.ndarray:
-    """Return object arrays of one simple type in that type, and text such that every file can hold it.
+    """Return object arrays of one simple type in that type, and text without lone surrogates.
 
-    Names of files may hold bytes that are no characters (lone surrogates in Python), which neither Parquet
-    nor a terminal takes: they are escaped.
+    Names of files may hold bytes that are not characters. Python turns them into lone surrogates, which
+    neither Parquet nor a terminal accepts; they are escaped.
     """
     if array.dtype.kind not in "OU":
         return array
@@ -141,14 +141,15 @@ def _floats_to_integers(values: np.ndarray) -> np.ndarray:
 
 def _encode_objects(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     check_hashable(values, "y")
-    classes = _sorted_where_possible(list(dict.fromkeys(values)))
+    classes = sorted_if_possible(list(dict.fromkeys(values)))
     code_of = {label: code for code, label in enumerate(classes)}
     codes = np.fromiter((code_of[value] for value in values), dtype=np.int64, count=len(values))
     return codes, object_array(classes)
 
 
-def _sorted_where_possible(classes: list[Any]) -> list[Any]:
+def sorted_if_possible(values: list[Any]) -> list[Any]:
+    """Return values in order, or as they are if some of them cannot be compared."""
     try:
-        return sorted(classes)
+        return sorted(values)
     except TypeError:
-        return classes
+        return values

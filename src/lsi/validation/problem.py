@@ -1,7 +1,4 @@
-"""The only gate for features and labels, and the checks that settings classes share.
-
-Everything behind `check_problem` may rely on what `Problem` promises and checks nothing again.
-"""
+"""The gate for features and target: what `Problem` promises holds, and is not checked again."""
 
 from __future__ import annotations
 
@@ -17,7 +14,24 @@ from lsi.validation.labels import as_vector, check_hashable, check_labels
 from lsi.validation.targets import check_indicators, check_numbers
 
 MIN_SAMPLES = 3
-"""With two samples in two classes, leaving one out leaves a single class."""
+"""With two samples of two classes, only one class would be left without one of them."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a problem: all that its cost depends on.
+
+    Attributes:
+        n_samples: N.
+        n_features: D, columns of the design matrix, the intercept among them.
+        n_classes: C.
+        n_scored: Samples to score.
+    """
+
+    n_samples: int
+    n_features: int
+    n_classes: int
+    n_scored: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +42,10 @@ class Problem:
         features: `(N, D)` C-contiguous array, float32 or float64, finite; no intercept column.
         target: `(N,)` int64 class codes `0 … C−1`; `(N, T)` finite float64 for regression; `(N, L)` int64
             zeros and ones for several labels a sample.
-        classes: `(C,)` object array of the original labels, sorted where they sort, else in order of
-            appearance; empty where the target is no class.
+        classes: `(C,)` object array of the original labels, sorted if they can be, else in order of
+            appearance; empty if the target is not a class.
         sample_id: `(N,)` array: given ids, or the pandas index, or `0 … N−1`.
-        subset: `(n_scored,)` int64 positions to score, in the order asked for.
+        subset: `(n_scored,)` int64 positions to score, in the order given.
         outputs: Names of the T targets or L labels; empty for classes.
     """
 
@@ -57,6 +71,10 @@ class Problem:
         """Number of classes C."""
         return len(self.classes)
 
+    def shape(self, intercept: bool = True) -> Shape:
+        """Return the size of the problem with or without an intercept."""
+        return Shape(self.n_samples, self.n_features + int(intercept), self.n_classes, len(self.subset))
+
 
 def check_problem(
     X: Any, y: Any, *, subset: Any = None, sample_id: Any = None, task: str = "classification"
@@ -76,7 +94,7 @@ def check_problem(
         The checked problem. Classes with a single sample, exact duplicates and constant columns are legal.
 
     Raises:
-        InputError: Something cannot be used as it is; the message says what, where, and what to do about it.
+        InputError: Something cannot be used; the message says what, where, and what to do about it.
 
     Examples:
         >>> problem = check_problem([[0, 1], [1, 0], [1, 1]], ["cat", "dog", "cat"])
@@ -97,14 +115,14 @@ def check_problem(
 
 
 def _check_target(y: Any, task: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Return target, classes and names of the outputs."""
+    """Return the target, the classes, and the names of the outputs."""
     if task != "classification":
         target, outputs = (check_numbers if task == "regression" else check_indicators)(y)
         return target, np.empty(0, dtype=object), outputs
     target, classes = check_labels(y)
     if len(classes) == 1 and len(target) >= MIN_SAMPLES:
         raise InputError(
-            f"y holds one class only ({classes[0]!r}), so there is nothing to tell apart. Pass samples of "
+            f"y holds one class only ({classes[0]!r}), so there is nothing to learn. Pass samples of "
             "two or more classes."
         )
     return target, classes, ()

@@ -1,4 +1,4 @@
-"""Checks that settings classes share."""
+"""Checks of single settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lsi.errors import InputError, nearest
 
 
 def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
-    """Return a setting that has to be a positive finite number."""
+    """Return a setting, which has to be a positive finite number."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if is_number else math.nan
     if math.isfinite(number) and (number > 0 or (allow_zero and number == 0)):
@@ -21,7 +21,7 @@ def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
-    """Return a setting that has to be one of a few names."""
+    """Return a setting, which has to be one of the known names."""
     names = list(known)
     if isinstance(value, str) and value in names:
         return value

@@ -1,7 +1,4 @@
-"""Targets that are no classes: numbers for regression, several labels a sample.
-
-Only `lsi.validation.problem` calls this.
-"""
+"""Targets other than classes at the gate: numbers for regression, several labels for each sample."""
 
 from __future__ import annotations
 
@@ -10,23 +7,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lsi.errors import InputError
-from lsi.validation.features import name_some, refuse_masked, tensor_to_numpy
-from lsi.validation.labels import check_hashable
+from lsi.validation.features import name_some
+from lsi.validation.labels import check_hashable, sorted_if_possible, to_array
 
 
 def check_numbers(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the targets of a regression. Shapes: y `(N,)`."""
-    array, names = _matrix(y, "y", "Pass one number a sample, or one column a target.")
+    """Return the targets of a regression `(N, T)` and their names. Shapes: y `(N,)` or `(N, T)`."""
+    array, names = _matrix(y, "Pass one number a sample, or one column a target.")
     if array.dtype.kind == "c":
         raise InputError("Complex data not supported: y is complex. Pass real numbers.")
     try:
         values = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"y holds entries that are no numbers ({error}). Regression needs numbers; for classes use "
+            f"y holds entries that are not numbers ({error}). Regression needs numbers; for classes use "
             "lsi.LinearProbe()."
         ) from error
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -35,16 +31,14 @@ def check_numbers(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
             f"y is NaN or infinite in {bad.size} of {len(values)} rows (first: {name_some(bad)}). Drop these "
             "rows: keep = numpy.isfinite(y); X, y = X[keep], y[keep]."
         )
-    return np.array(values, order="C"), names  # a copy: what is read from a file may not be writable
+    return np.array(values, order="C"), names  # a copy, since an array from a file may be read-only
 
 
 def check_indicators(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return which labels every sample has. Shapes: y `(N, L)`."""
+    """Return the labels of every sample as zeros and ones `(N, L)`, and their names."""
     if has_label_lists(y):
         return _binarise(list(y))
-    array, names = _matrix(y, "y", "Pass zeros and ones, one column a label, or a list of labels a sample.")
-    if array.shape[1] == 0:
-        raise InputError("y has no columns. Pass one column a label.")
+    array, names = _matrix(y, "Pass zeros and ones, one column a label, or a list of labels a sample.")
     missing = np.flatnonzero(pd.isna(array).any(axis=1))
     if missing.size:
         raise InputError(
@@ -62,12 +56,12 @@ def check_indicators(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def is_multilabel(y: Any) -> bool:
-    """Return whether y holds several labels a sample: a matrix, or collections of labels."""
+    """Return whether y holds several labels for each sample: a matrix, or collections of labels."""
     return has_label_lists(y) or len(getattr(y, "shape", np.shape(y) if _is_rows(y) else ())) == 2
 
 
 def has_label_lists(y: Any) -> bool:
-    """Return whether y holds one collection of labels a sample, such as `[["cat", "dog"], ["cat"], []]`."""
+    """Return whether y holds a collection of labels for each sample: `[["cat", "dog"], ["cat"], []]`."""
     if isinstance(y, pd.Series):
         y = y.tolist()
     if isinstance(y, np.ndarray) and y.dtype == object and y.ndim == 1:
@@ -82,7 +76,7 @@ def has_label_lists(y: Any) -> bool:
 
 
 def _is_rows(y: Any) -> bool:
-    """Return whether y is a list of rows of equal length that are no sets."""
+    """Return whether y is a list of rows of equal length, none of them a set."""
     if not isinstance(y, list | tuple) or not len(y):
         return False
     if not all(isinstance(row, list | tuple | np.ndarray) for row in y):
@@ -92,15 +86,12 @@ def _is_rows(y: Any) -> bool:
 
 
 def _binarise(rows: list[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return collections of labels as zeros and ones `(N, L)`, and the names of the labels."""
     flat = [label for row in rows for label in row]
     check_hashable(flat, "y")
     if not flat:
         raise InputError("no sample of y has a label. Pass labels, or zeros and ones.")
-    known = list(dict.fromkeys(flat))
-    try:
-        known = sorted(known)
-    except TypeError:
-        pass
+    known = sorted_if_possible(list(dict.fromkeys(flat)))
     code = {label: column for column, label in enumerate(known)}
     target = np.zeros((len(rows), len(known)), dtype=np.int64)
     for row, labels in enumerate(rows):
@@ -108,30 +99,23 @@ def _binarise(rows: list[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
     return target, _names(known)
 
 
-def _matrix(values: Any, name: str, cure: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return a matrix `(N, T)` of what was given, and names of its columns."""
-    if values is None:
-        raise InputError(f"This method requires {name} to be passed, but the target {name} is None.")
-    refuse_masked(values, name)
-    names: Iterable[Any] = ()
-    if isinstance(values, pd.DataFrame):
-        names = values.columns
-    elif isinstance(values, pd.Series) and values.name is not None:
-        names = (values.name,)
-    try:
-        array = tensor_to_numpy(values) if isinstance(values, torch.Tensor) else np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name} cannot be read as an array ({error}). {cure}") from error
+def _matrix(y: Any, cure: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return y as a matrix `(N, T)`, and the names of its columns."""
+    array = to_array(y, "y", cure)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
-        raise InputError(f"{name} must be 1-D or 2-D with at least one column; got {array.shape}. {cure}")
-    names = list(names)
-    return array, _names(names or range(array.shape[1]))
+        raise InputError(f"y must be 1-D or 2-D with at least one column; got {array.shape}. {cure}")
+    names: Iterable[Any] = range(array.shape[1])
+    if isinstance(y, pd.DataFrame):
+        names = y.columns
+    elif isinstance(y, pd.Series) and y.name is not None:
+        names = (y.name,)
+    return array, _names(names)
 
 
 def _names(labels: Iterable[Any]) -> tuple[str, ...]:
-    """Return labels as texts, all different."""
+    """Return labels as distinct texts."""
     names: list[str] = []
     for label in labels:
         text = str(label)

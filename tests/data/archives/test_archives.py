@@ -94,7 +94,7 @@ def test_broken_archives_are_refused(options):
 
 def test_an_archive_without_batches_is_refused(options):
     write_tar(options.data_dir / "cifar-10-python.tar.gz", {"readme": b"x"})
-    with pytest.raises(InputError, match="no CIFAR-10 archive"):
+    with pytest.raises(InputError, match="not a CIFAR-10 archive"):
         load_samples("cifar10", options)
 
 
@@ -156,7 +156,7 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(published, tmp_path):
 
 
 def test_a_missing_data_dir_is_said(tmp_path):
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         load_samples("cifar10", SourceOptions(data_dir=tmp_path / "nowhere"))
 
 
@@ -177,7 +177,7 @@ def test_fashion_mnist_from_idx_files(options, suffix):
     np.testing.assert_array_equal(samples.labels, codes)
     assert samples.class_name(9) == "Ankle boot"
     write_idx(options.data_dir / f"train-images-idx3-ubyte{suffix}", codes)
-    with pytest.raises(InputError, match="no idx file of 3-dimensional"):
+    with pytest.raises(InputError, match="not an idx file of 3-dimensional"):
         load_samples("fashion-mnist", options)
 
 
@@ -207,7 +207,7 @@ def test_imagenette_is_unpacked_once(options):
 
 def test_paths_that_climb_out_are_refused(options, tmp_path):
     write_tar(options.data_dir / "imagenette2-160.tgz", imagenette(**{"../../evil.txt": b"x"}))
-    with pytest.raises(InputError, match="leaves the folder"):
+    with pytest.raises(InputError, match="out of its folder|leave the folder"):
         load_samples("imagenette", options)
     assert not list(tmp_path.rglob("evil.txt"))
     assert list((options.cache_dir / "unpacked").iterdir()) == []
@@ -219,5 +219,5 @@ def test_links_that_climb_out_are_refused(options):
         link = tarfile.TarInfo("imagenette2-160/train")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc"
         archive.addfile(link, io.BytesIO())
-    with pytest.raises(InputError, match="leaves the folder"):
+    with pytest.raises(InputError, match="out of its folder|leave the folder"):
         load_samples("imagenette", options)

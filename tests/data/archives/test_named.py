@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lsi.data import NAMED, load_named
-from lsi.data.archives.named import standardise
+from lsi.data.samples import standardise
 from lsi.errors import InputError
 
 SHAPES = {

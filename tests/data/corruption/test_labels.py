@@ -63,7 +63,7 @@ def test_rate_out_of_range(rate):
 @pytest.mark.parametrize(
     ("labels", "seed", "message"),
     [
-        ([1, 1, 1], 0, "one class only"),
+        ([1, 1, 1], 0, "only one class"),
         ([0.0, np.nan, 1.0], 0, "1 labels are missing"),
         ([0, 1], -1, "negative"),
     ],

@@ -42,7 +42,7 @@ def test_what_does_not_belong_is_counted(photos):
     assert len(samples) == 6
     assert len(samples.notes) == 2
     assert "1 images outside" in samples.notes[0]
-    assert "1 files that are no images" in samples.notes[1]
+    assert "1 files that are not images" in samples.notes[1]
 
 
 def test_a_folder_without_classes_says_what_to_do(tmp_path):
@@ -79,7 +79,7 @@ def test_the_camera_s_rotation_is_followed(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "zero bytes"), (b"no image", "no readable image"), (None, "missing")],
+    [(b"", "zero bytes"), (b"no image", "not a readable image"), (None, "missing")],
 )
 def test_broken_images_say_why(content, reason):
     with pytest.raises(BrokenItem, match=reason):
@@ -88,7 +88,7 @@ def test_broken_images_say_why(content, reason):
 
 def test_a_truncated_image_is_broken(tmp_path):
     content = encoded_image(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), "JPEG")
-    with pytest.raises(BrokenItem, match="no readable image"):
+    with pytest.raises(BrokenItem, match="not a readable image"):
         decode("image", content[: len(content) // 2])
     with pytest.raises(BrokenItem, match="cannot be read"):
         decode("image", tmp_path / "gone.png")

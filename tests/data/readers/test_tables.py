@@ -9,6 +9,7 @@ from tests.makers import encoded_image, pictures
 
 from lsi.data import SourceOptions, load_samples
 from lsi.data.readers.table_files import ROWS
+from lsi.data.readers.tables import read_table
 from lsi.errors import InputError
 
 N = 2 * ROWS + 37
@@ -143,7 +144,7 @@ def test_a_csv_whose_first_rows_mislead_is_read_as_text(tmp_path):
         ({"x": [1.0], "z": [0]}, {}, r"--label-column. It has 'x', 'z'"),
         ({"x": ["a"], "label": [0]}, {}, r"no numeric columns.*--text-column"),
         ({"x": ["a"], "label": [0]}, {"text_column": "txt"}, r"no column 'txt' \(--text-column\)"),
-        ({"x": ["a"], "label": [0]}, {"feature_columns": ("x",)}, "no numbers"),
+        ({"x": ["a"], "label": [0]}, {"feature_columns": ("x",)}, "not numbers"),
         ({"x": ["a"], "label": [0]}, {"text_column": "x", "image_column": "x"}, "name one of"),
         ({"x": pa.array([], pa.float64()), "label": pa.array([], pa.int64())}, {}, "no rows"),
     ],
@@ -175,10 +176,9 @@ def test_content_makes_the_fingerprint_not_the_file(tmp_path):
     assert load_samples(other).items.fingerprint() not in prints
 
 
-def test_large_features_go_to_a_mapped_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("lsi.data.readers.tables._IN_MEMORY", 100)
+def test_large_features_go_to_a_mapped_file(tmp_path):
     path = write(tmp_path / "t.parquet", {"x": np.arange(50.0), "label": np.arange(50) % 2})
-    features = load_samples(path).features
+    features = read_table(path, options(), in_memory=100).features
     assert isinstance(features, np.memmap)
     np.testing.assert_array_equal(features[:, 0], np.arange(50))
 

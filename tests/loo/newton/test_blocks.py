@@ -246,9 +246,10 @@ def test_dense_is_chosen_while_it_fits_and_blocks_beyond(monkeypatch):
     case = many_classes(seed=8)
     assert case.score("diag").manifest["fit"]["solver"] == "dense"
     from lsi.planning import plan
+    from lsi.validation.problem import Shape
 
     monkeypatch.setattr(plan, "available_memory", lambda: 600 << 20)
-    assert plan.choose_solver(50_000, 513, CLASSES, "diag", lsi.Newton()) == "blocks"
+    assert plan.choose_solver(Shape(50_000, 513, CLASSES, 0), "diag", lsi.Newton()) == "blocks"
 
 
 def test_a_full_posterior_has_no_blocks():

@@ -62,7 +62,7 @@ def test_cifar(cifar_case, posterior):
 @every_posterior
 @pytest.mark.parametrize("name", ["multiclass", "separable", "outliers", "class weights", "N < D"])
 def test_float32_products(name, posterior, monkeypatch):
-    monkeypatch.setattr("lsi.planning.cost.DOUBLE_LIMIT", 0)  # large problems run their products in float32
+    monkeypatch.setattr("lsi.loo.newton.cost.DOUBLE_LIMIT", 0)  # large problems run their products in float32
     case = CASES[name]
     scores = case.score(posterior)
     assert scores.manifest["fit"]["dtype"] == "float32"

@@ -1,6 +1,6 @@
-"""Options of the commands, in the groups in which ``--help`` shows them.
+"""Options of the commands, in the groups that ``--help`` shows.
 
-Field names carry underscores; cyclopts accepts either spelling of a flag.
+Flags may be spelt with hyphens or with the underscores of the field names.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ class DataOptions:
 
     Attributes:
         dataset: A name (`digits`, `wine`, `breast_cancer`, `diabetes`, `cifar10`, `cifar100`,
-            `fashion_mnist`, `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with one
-            sub-folder of images a class, a table (.parquet, .arrow, .csv, .jsonl), or arrays (.npz, .npy,
-            .safetensors).
-        data_dir: Folder of archives at hand, looked at before any download.
-        split: `train` or `test`, where the data have both.
-        label_column: Column of the labels (in a .npz: their name); lists: several labels a sample.
-        label_columns: Columns of several targets or labels: zeros and ones, or numbers.
-        clean_label_column: Column of labels known to be right: the difference counts as planted.
-        id_column: Column of stable ids.
-        image_column: Column of images: paths, or bytes.
+            `fashion_mnist`, `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with
+            one sub-folder of images for each class, a table (.parquet, .arrow, .csv, .jsonl), or arrays
+            (.npz, .npy, .safetensors).
+        data_dir: Folder of archives, searched before anything is downloaded.
+        split: `train` or `test`, where the dataset has both.
+        label_column: Column of the labels; in a .npz, the name of their array. It may hold lists of labels.
+        label_columns: Columns of labels (zeros and ones) or targets (numbers), where a sample has several.
+        clean_label_column: Column of labels known to be right: labels that differ count as planted errors.
+        id_column: Column of ids that stay the same from run to run.
+        image_column: Column of images: paths or bytes.
         text_column: Column of texts.
-        audio_column: Column of recordings: paths, or bytes.
-        feature_columns: Columns of numbers. Default: all that are not named otherwise.
-        labels: File of labels beside a .npy of features.
-        standardise: Bring every feature to mean 0 and standard deviation 1 first.
-        skip_broken: Leave out and count items that cannot be read, and rows without a label.
-        active_classes: Use the samples with these labels only.
-        first: Use the first so many samples only.
-        subset: Score these samples only (the model still learns from all): a number drawn at random, as
-            `500`; positions, as `0,7,12`; a range, as `100:200`. Default: all.
-        range1: Score from this position on.
-        range2: Score up to this position, which is not included; 0: the end.
+        audio_column: Column of recordings: paths or bytes.
+        feature_columns: Columns of numbers to use as features. Default: all numeric columns without another
+            role.
+        labels: File with the labels of a .npy of features.
+        standardise: Scale every feature to mean 0 and standard deviation 1 first.
+        skip_broken: Leave out items that cannot be read and rows without a label, instead of stopping there.
+        active_classes: Use only the samples with these labels.
+        first: Use only this many samples, from the start of the dataset.
+        subset: Score only some samples; the model still learns from all of them. `500`: that many, drawn at
+            random; `0,7,12`: these positions; `100:200`: this range. Default: all.
+        range1: First position to score.
+        range2: Position to stop before; 0: score to the end.
     """
 
     dataset: Annotated[str, Parameter(name=["--dataset", "-d"])]
@@ -79,9 +80,10 @@ class EncoderOptions:
     Attributes:
         encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, or `raw` for the
             pixels themselves. Default for images: `microsoft/resnet-18`.
-        pooling: `auto`, `mean`, `cls`, `last`, `max` or `pooler`.
+        pooling: How a network's tokens or positions become one vector: `auto`, `mean`, `cls`, `last`, `max`
+            or `pooler`.
         precision: `auto` (float16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
-        batch_size: Samples a forward pass.
+        batch_size: Samples in each forward pass. Default: 32, and 8 for recordings.
         cache_dir: Folder for features and downloads. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
     """
 
@@ -99,16 +101,16 @@ class CorruptionOptions:
 
     Attributes:
         corrupt_label: Change this share of the labels, as `0.1`.
-        corrupt_kind: `symmetric`: to any other class; `pairwise`: to the class after its own.
-        transition: File with a matrix of probabilities from label (row) to label (column), in place of
-            a share.
-        corrupt_data: Strength of noise on the data, in their standard deviations, as `0.1`; for texts, the
-            share of lorem-like samples to add.
-        corrupt_data_label: Labels of the classes that get this noise. Default: all.
-        human_label_noise: Labels that people gave CIFAR's images: `aggregate` (or `True`), `worst`,
-            `random1`, `random2`, `random3`; `noisy` for CIFAR-100.
-        human_labels: Their file, CIFAR-10_human.pt or CIFAR-100_human.pt. Default: in `--data-dir`.
-        corrupt_seed: Seed of these changes. Default: `--seed`.
+        corrupt_kind: `symmetric`: to any other class; `pairwise`: to the class that follows its own.
+        transition: File with a matrix of probabilities from each label (row) to each label (column), instead
+            of a share.
+        corrupt_data: Strength of the noise on images or features, in standard deviations of the data, as
+            `0.1`; for texts, the share of meaningless (lorem ipsum) samples to add.
+        corrupt_data_label: Classes that get this noise. Default: all.
+        human_label_noise: Use the labels that people gave to CIFAR's images: `aggregate` (or `True`),
+            `worst`, `random1`, `random2`, `random3`; `noisy` for CIFAR-100.
+        human_labels: File of these labels, CIFAR-10_human.pt or CIFAR-100_human.pt. Default: in `--data-dir`.
+        corrupt_seed: Seed for these changes. Default: `--seed`.
     """
 
     corrupt_label: float | None = None
@@ -124,19 +126,19 @@ class CorruptionOptions:
 @Parameter(name="*", group=Group("Probe and posterior", sort_key=4))
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """What is trained, and how its weights' posterior is approximated.
+    """What is trained, and how the posterior of its weights is approximated.
 
     Attributes:
-        task: `classification` (softmax), `binary` (one sigmoid for two classes), `multilabel` (a sigmoid a
-            label), `regression` (ridge). Default: what the data say, else classification.
-        noise_precision: Regression: one over the variance of the noise, or `estimate`. Default: 1.
-        probe: `linear`, or `mlp`, a network. Default: linear, or mlp where `--hidden` is given.
-        hidden: Widths of the network's hidden layers, as `--hidden 64 32`. Default: 32.
-        activation: Of the network: `relu`, `tanh`, `gelu` or `sigmoid`.
-        posterior_layers: Layers of the network that the posterior is over: `all`, or the `last` one.
-        weight_decay: Strength of the penalty on the weights, on the scale of the mean loss.
+        task: `classification` (softmax), `binary` (one sigmoid for two classes), `multilabel` (one sigmoid
+            for each label), `regression` (ridge). Default: what the data suggest, else classification.
+        noise_precision: Regression: 1 / variance of the noise, or `estimate`. Default: 1.
+        probe: `linear`, or `mlp` (a network). Default: mlp where `--hidden` is given, else linear.
+        hidden: Network: widths of the hidden layers, as `--hidden 64 32`. Default: 32.
+        activation: Network: `relu`, `tanh`, `gelu` or `sigmoid`. Default: relu.
+        posterior_layers: Network: the posterior covers the weights of `all` layers, or of the `last` one.
+        weight_decay: Strength of the penalty on the weights, relative to the mean loss.
         intercept: Whether the probe has an intercept.
-        posterior: Structure of the posterior precision; `kfac` is another name of `kron`.
+        posterior: Structure of the posterior precision; `kfac` is another name for `kron`.
         prior_precision: Precision of the Gaussian prior in the posterior.
     """
 
@@ -155,18 +157,18 @@ class ProbeOptions:
 @Parameter(name="*", group=Group("Pairs without labels", sort_key=4))
 @dataclass(frozen=True, kw_only=True)
 class PairOptions:
-    """Two sides of a pair: two item columns, a .npz with `left` and `right`, or two views of each item.
+    """Pairs: two columns of items, a .npz with `left` and `right`, or two views of each item.
 
     Attributes:
-        text_encoder: Encoder of the text column, beside `--encoder` for the other one.
-        encoder_2: Encoder of the right side; of one item column: its second view.
+        text_encoder: Encoder of the text column; `--encoder` is then for the other column.
+        encoder_2: Encoder of the right side, or of the second view where there is one column of items.
         augment: Second view of images: `crop` (the middle), `flip` (mirrored) or `grey`.
-        mismatch: Exchange the partners of this share of the pairs on purpose, as `0.1`.
+        mismatch: Exchange partners on purpose in this share of the pairs, as `0.1`.
         dim: Dimension of the space that both heads project to.
-        temperature: Of the contrastive loss.
-        pull: Strength of the pull of the heads to their initial weights, on the scale of the mean loss.
-        norm_floor: Length below which embeddings are not stretched to 1, relative to a fresh one.
-        pair_batch: Compare a pair with so many only, in fixed batches. Default: with all.
+        temperature: Temperature of the contrastive loss.
+        pull: Strength of the pull of the heads towards their initial weights, relative to the mean loss.
+        norm_floor: Embeddings shorter than this share of their usual initial length are not stretched to 1.
+        pair_batch: Compare each pair only with those of its batch, of this size. Default: with all pairs.
     """
 
     text_encoder: str | None = None
@@ -187,26 +189,27 @@ class MethodOptions:
 
     Attributes:
         method: `newton` finds the optimum without each sample; `retrain` repeats the paper's stopped SGD.
-            Default: newton, or retrain where one of its settings is given.
-        tol: Newton: relative error up to which scores are refined; `none`: no refinement. Retrain: relative
-            error that strides of many epochs may make; `none`: every epoch of every head.
-        solver: Newton: `dense` (one inverse of the whole curvature), `blocks` (its class blocks, for many
+            Default: retrain where one of its settings is given, else newton.
+        tol: Newton: scores are refined until their relative error is at most this; `none`: no refinement.
+            Retrain: relative error allowed for strides of many epochs; `none`: compute every epoch.
+        solver: Newton: `dense` (the inverse of the whole curvature), `blocks` (its class blocks, for many
             classes), or `auto`.
         epochs: Retrain: passes over the data.
         lr: Retrain: learning rate.
         momentum: Retrain: Nesterov momentum.
-        n_seeds: Retrain: repetitions with other initial weights, whose mean is taken.
+        n_seeds: Retrain: number of repetitions with other initial weights; scores are their means.
         optimizer: Retrain: `sgd`, `adam`, `sam` (sharpness-aware) or `dp-sgd` (differentially private).
         rho: SAM: length of the perturbation.
-        noise_multiplier: DP-SGD: standard deviation of the noise, in units of the clipping norm.
+        noise_multiplier: DP-SGD: standard deviation of the noise, as a multiple of the clipping norm.
         max_grad_norm: DP-SGD: norm to which each sample's gradient is clipped.
-        schedule: Retrain: learning rate by epoch: `constant`, `cosine`, `step` or `exponential`.
-        train_batch_size: Retrain: samples a step, in the order of the data. Default: all.
-        record_every: Retrain: score after every so many epochs too.
-        num_batches: Retrain: batches an epoch; only 1 (use `--train-batch-size` for more).
-        audit: How many samples are left out again by brute force to check the result; `--no-audit`: none.
-        label_noise: Estimate which labels are wrong, for `lsi mislabeled`. Default: where it is quick.
-        seed: Seed of every random draw: audit, subset, corruption, initial weights of retrain.
+        schedule: Retrain: how the learning rate changes over the epochs: `constant`, `cosine`, `step` or
+            `exponential`.
+        train_batch_size: Retrain: samples in each step, in the order of the data. Default: all.
+        record_every: Retrain: also score during training, each time after this many epochs.
+        num_batches: Retrain: batches in each epoch; only 1 is possible (for more: `--train-batch-size`).
+        audit: Number of samples left out again by brute force, to check the result; `--no-audit`: none.
+        label_noise: Estimate which labels are wrong, for `lsi mislabeled`. Default: where that is quick.
+        seed: Seed for everything random: audit, subset, corruption, initial weights of retrain.
     """
 
     method: Method | None = None
@@ -236,8 +239,8 @@ class OutputOptions:
 
     Attributes:
         output: Folder for the scores (Parquet and a manifest).
-        report: HTML page to write; it needs no network.
-        overwrite: Replace scores, or a foreign page, that are already there.
+        report: HTML page to write; it can be read without a network.
+        overwrite: Replace scores that are already there, and a page that lsi did not write.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
         redundancy: Find groups of samples that carry the same information, for the page and `lsi select`.
@@ -254,12 +257,12 @@ class OutputOptions:
 @Parameter(name="*", group=Group("Long runs", sort_key=7))
 @dataclass(frozen=True, kw_only=True)
 class LongRunOptions:
-    """How a run survives its end, and how it is divided.
+    """How a run survives an interruption, and how it is divided.
 
     Attributes:
-        checkpoint: Folder for finished blocks: the same command, started again after any end, goes on from
-            them. Default: `OUTPUT.unfinished`, removed once the scores are written.
-        no_checkpoint: Keep no finished blocks.
+        checkpoint: Folder for finished blocks, from which the same command goes on after any interruption.
+            Default: `OUTPUT.unfinished`, removed once the scores are written.
+        no_checkpoint: Do not keep finished blocks.
         shard: Score one of several parts, as `3/16`, the third of sixteen; `lsi merge` puts them together.
     """
 
@@ -274,11 +277,11 @@ class MachineOptions:
     """What the computation runs on.
 
     Attributes:
-        device: `cpu`, `cuda`, or any other torch device. Default: chosen by the library.
-        threads: Processor threads to use. Default: torch's own choice.
-        memory: What the run may use, such as `4GiB`. Default: what the machine has left.
-        ray: Score on a Ray cluster: its address, as `host:6379`, `auto` for the one that this machine
-            belongs to, or `local` for all processors of this machine. A worker takes `--threads`.
+        device: `cpu`, `cuda`, or any other torch device. Default: a GPU where there is one, else `cpu`.
+        threads: Processor threads to use. Default: what torch chooses.
+        memory: Memory that the run may use, as `4GiB`. Default: what the machine has available.
+        ray: Score on a Ray cluster: its address, as `host:6379`; `auto` for the one that this machine belongs
+            to; `local` for all processors of this machine. Each worker uses `--threads` threads.
     """
 
     device: str | None = None

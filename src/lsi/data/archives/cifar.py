@@ -29,12 +29,12 @@ class Cifar:
     """One of the two datasets.
 
     Attributes:
-        title: How people call it.
+        title: Its name in messages.
         archive: The published file.
-        folder: What it unpacks to.
-        batches: Members by split, in the official order of samples.
-        labels: Key of the labels.
-        meta: Member and key that hold the class names.
+        folder: Folder that it unpacks to.
+        batches: Members of each split, in the official order of samples.
+        labels: Key of the labels in a batch.
+        meta: Member and key of the class names.
     """
 
     title: str
@@ -96,7 +96,7 @@ def load_cifar(name: str, options: SourceOptions) -> Samples:
 
 
 def _unpacked(which: Cifar, split: str, options: SourceOptions) -> Found | None:
-    """Return the folder that the archive unpacks to, where only that is in ``data_dir``."""
+    """Return the unpacked folder, where ``data_dir`` holds that instead of the archive; else None."""
     place = options.data_dir
     if place is None or (place / which.archive.name).is_file():
         return None
@@ -119,8 +119,8 @@ def _read(which: Cifar, split: str, found: Found) -> dict[str, Any]:
             parts[base] = _batch(base, value, which.labels)
     missing = [base for base in which.batches[split] if base not in parts]
     if len(missing) == len(which.batches[split]):
-        raise InputError(f"{found.path.name} lacks {', '.join(missing)}: it is no {which.title} archive.")
-    # A subset in the same format may have fewer batches; what is there is read.
+        raise InputError(f"{found.path.name} lacks {', '.join(missing)}: it is not a {which.title} archive.")
+    # A subset in the same format may have fewer batches: those that are there are read.
     ordered = [parts[base] for base in which.batches[split] if base in parts]
     return {
         "pixels": [pixels for pixels, _ in ordered],
@@ -181,7 +181,7 @@ def _memory_mapped(batches: list[np.ndarray], found: Found, split: str, options:
             reason = error.strerror or error
             raise OutputError(f"{path} cannot be written: {reason}. Choose another --cache-dir.") from error
         finally:
-            with suppress(OSError):  # gone already where all went well
+            with suppress(OSError):  # after a success it is gone already
                 part.unlink()
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped

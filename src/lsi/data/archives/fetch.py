@@ -1,4 +1,4 @@
-"""Archives: found in a folder, or downloaded and refused unless they are what was published."""
+"""Archives, found in a folder or downloaded; a download that is not what was published is refused."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lsi.system.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30
-# Pictures hardly shrink in an archive: these bounds are far from any dataset, and near for a bomb.
-LARGEST_MEMBER = 1 << 30  # CIFAR's largest has 155 MB
-_INFLATION, _SMALL, _MOST_MEMBERS = 20, 64 << 20, 500_000
+# Pictures hardly shrink in an archive: no dataset comes near these bounds, and every bomb exceeds them.
+LARGEST_MEMBER = 1 << 30  # the largest in CIFAR's archives has 155 MB
+_INFLATION, _SMALL, MOST_MEMBERS = 20, 64 << 20, 500_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Archive:
     Attributes:
         name: File name.
         url: Where it is published.
-        md5: Its published MD5; empty where none is: then it is never downloaded.
+        md5: Its published MD5; empty where there is none: the file is then never downloaded.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Found:
     Attributes:
         path: The file.
         digest: Its MD5.
-        notes: What to tell the user: that its checksum differs from the published one.
+        notes: What the user should know, such as that its checksum differs from the published one.
     """
 
     path: Path
@@ -59,10 +59,12 @@ class Found:
 
 
 def locate(archive: Archive, options: SourceOptions) -> Found:
-    """Find an archive in ``data_dir``, then among earlier downloads, else download it."""
+    """Find an archive in ``data_dir`` or among earlier downloads; else download it."""
     if options.data_dir is not None:
         if not options.data_dir.is_dir():
-            raise InputError(f"--data-dir {options.data_dir} is no folder. Name the folder of the archives.")
+            raise InputError(
+                f"--data-dir {options.data_dir} is not a folder. Name the folder of the archives."
+            )
         for path in (options.data_dir / archive.name, *sorted(options.data_dir.glob(f"*/{archive.name}"))):
             if path.is_file():
                 return _as_it_is(archive, path)
@@ -79,7 +81,7 @@ def locate(archive: Archive, options: SourceOptions) -> Found:
 
 
 def md5_of(path: Path) -> str:
-    """Return the MD5 of a file (what publishers state; no protection against an attacker)."""
+    """Return the MD5 of a file: publishers state it; it does not protect against an attacker."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -110,7 +112,7 @@ def _download(archive: Archive, target: Path, progress: Progress | None) -> None
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}. {cure}") from error
     finally:
-        with suppress(OSError):  # gone already where all went well
+        with suppress(OSError):  # after a success it is gone already
             part.unlink()
 
 
@@ -130,21 +132,22 @@ def _copy(archive: Archive, part: Path, progress: Progress | None) -> str:
     return digest.hexdigest()
 
 
-def unpack(found: Found, folder: Path) -> Path:
-    """Unpack an archive as a whole or not at all."""
+def unpack(found: Found, folder: Path, most_members: int = MOST_MEMBERS) -> Path:
+    """Unpack an archive completely or not at all."""
     if folder.is_dir():
         return folder
     staging = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         staging.mkdir(parents=True)
         with open_tar(found.path) as archive:
-            archive.extractall(staging, members=_plain_members(archive, found.path), filter="data")
+            members = _plain_members(archive, found.path, most_members)
+            archive.extractall(staging, members=members, filter="data")
         os.replace(staging, folder)
     except InputError:
         raise
     except tarfile.FilterError as error:
         raise InputError(
-            f"{found.path.name} was not unpacked: it holds a path or link that leaves the folder ({error}). "
+            f"{found.path.name} was not unpacked: it holds a path or link out of its folder ({error}). "
             "Get the archive from its publisher again."
         ) from error
     except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
@@ -152,27 +155,27 @@ def unpack(found: Found, folder: Path) -> Path:
             f"{found.path.name} is damaged ({error}). Get it from its publisher again."
         ) from error
     except OSError as error:
-        if not folder.is_dir():  # else another process was faster
+        if not folder.is_dir():  # otherwise another process has unpacked it meanwhile
             raise OutputError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
-def _plain_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield files and folders; links, devices and bombs, which no dataset needs, end the unpacking."""
+def _plain_members(archive: tarfile.TarFile, path: Path, most: int) -> Iterator[tarfile.TarInfo]:
+    """Yield files and folders; raise at links, devices and bombs, which no dataset needs."""
     room = _INFLATION * path.stat().st_size + _SMALL
     for count, entry in enumerate(archive, start=1):
         if not (entry.isreg() or entry.isdir()):
             raise InputError(
-                f"{path.name} was not unpacked: {entry.name!r} is a link or a device, a way that leaves the "
-                "folder. Get the archive from its publisher again."
+                f"{path.name} was not unpacked: {entry.name!r} is a link or a device, through which files "
+                "could leave the folder. Get the archive from its publisher again."
             )
         room -= entry.size
-        if room < 0 or count > _MOST_MEMBERS:
+        if room < 0 or count > most:
             raise InputError(
-                f"{path.name} was not unpacked: it holds far more than its size can (a bomb). Get the "
-                "archive from its publisher again."
+                f"{path.name} was not unpacked: it holds far more than an archive of its size should (a "
+                "bomb). Get the archive from its publisher again."
             )
         yield entry
 
@@ -182,7 +185,7 @@ def open_tar(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path, "r:*")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{path} is no readable tar archive ({error}). Get it again.") from error
+        raise InputError(f"{path} is not a readable tar archive ({error}). Get it again.") from error
 
 
 def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
@@ -190,6 +193,6 @@ def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
     file = archive.extractfile(entry) if entry.isreg() else None
     if file is None or entry.size > LARGEST_MEMBER:
         raise InputError(
-            f"{entry.name} in the archive is no plain file, or too large. Get the archive again."
+            f"{entry.name} in the archive is not a plain file, or is too large. Get the archive again."
         )
     return file  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Datasets known by name: those of scikit-learn, and published ones that are found or downloaded."""
+"""Datasets known by name: scikit-learn's own, and published ones that are found on disk or downloaded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,8 @@ import numpy as np
 from lsi.data.archives.cifar import load_cifar
 from lsi.data.archives.vision import load_archived_folder, load_fashion_mnist
 from lsi.data.options import SourceOptions
-from lsi.data.samples import Samples
+from lsi.data.samples import Samples, standardise
 from lsi.errors import InputError, nearest
-
-
-def standardise(features: np.ndarray) -> np.ndarray:
-    """Return columns with mean 0 and standard deviation 1; a constant column becomes 0.
-
-    Shapes: features `(N, D)`.
-    """
-    centred = features - features.mean(axis=0)
-    scale = centred.std(axis=0)
-    return np.asarray(centred / np.where(scale > 0, scale, 1.0), dtype=np.float64)
 
 
 def _digits() -> Samples:
@@ -89,7 +79,7 @@ NAMED: dict[str, Callable[[], Samples]] = {
     "breast_cancer": _breast_cancer,
     "diabetes": _diabetes,
 }
-"""Datasets inside scikit-learn: nothing is downloaded."""
+"""Datasets that come with scikit-learn: nothing is downloaded."""
 
 PUBLISHED: dict[str, Callable[[str, SourceOptions], Samples]] = {
     "cifar10": load_cifar,
@@ -98,7 +88,7 @@ PUBLISHED: dict[str, Callable[[str, SourceOptions], Samples]] = {
     "imagenette": load_archived_folder,
     "imagewoof": load_archived_folder,
 }
-"""Datasets in archives: looked for in ``data_dir``, else downloaded."""
+"""Datasets in archives, which are searched in ``data_dir`` and else downloaded."""
 
 _SPELLINGS = {"cifar_10": "cifar10", "cifar_100": "cifar100", "fashionmnist": "fashion_mnist"}
 
@@ -110,7 +100,7 @@ def canonical_name(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Return whether `load_named` has something to say about this name."""
+    """Return whether `load_named` knows this name."""
     return canonical_name(name) in (*NAMED, *PUBLISHED)
 
 
@@ -125,7 +115,7 @@ def load_named(name: str, options: SourceOptions | None = None) -> Samples:
         The samples.
 
     Raises:
-        InputError: If no dataset has this name, or it cannot be had.
+        InputError: If no dataset has this name, or it can be neither found nor downloaded.
     """
     known = canonical_name(name)
     if known in PUBLISHED:

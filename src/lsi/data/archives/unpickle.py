@@ -1,9 +1,9 @@
-"""Foreign pickles (CIFAR's archives, CIFAR-N's files) read without running any code of theirs.
+"""Pickles from elsewhere (CIFAR's archives, CIFAR-N's files), read without running any code in them.
 
-A pickle may name any callable of the machine. Here it may name only the few that rebuild a numpy array, and
-even these are stand-ins: numpy's own would take sizes, offsets and field layouts from the file on trust. The
-unpickler is the one in Python, whose memo is a dict: that of the C version can be told by five bytes to fill
-gigabytes. On CIFAR's batches it is as quick.
+A pickle may name any callable on the machine. Here it may name only the few that rebuild a numpy array, and
+even these are stand-ins, because numpy's own would trust sizes, offsets and field layouts from the file. The
+unpickler is the one written in Python, whose memo is a dict: five bytes can make the memo of the C version
+fill gigabytes. On CIFAR's batches it is as fast.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _DEEPEST = 64
 
 
 class _NotAllowedError(pickle.UnpicklingError):
-    """What plain data never need."""
+    """The pickle asks for something that plain data never need."""
 
 
 class _Type:
-    """Stands in for ``numpy.dtype``: a plain type and its byte order, nothing with fields or objects."""
+    """Stand-in for ``numpy.dtype``: a plain type and its byte order, without fields or objects."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self._code = code.decode("ascii") if isinstance(code, bytes) else str(code)
@@ -43,7 +43,7 @@ class _Type:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray``: shape, type, order and bytes, checked against each other."""
+    """Stand-in for ``numpy.ndarray``: shape, type, order and bytes, checked against each other."""
 
     value: np.ndarray | None = None
 
@@ -56,7 +56,7 @@ class _Array:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    # Python writes bytes in old protocols as text plus this call; other codecs could unpack bombs.
+    # In old protocols Python writes bytes as text plus this call. Other codecs could unpack bombs.
     if encoding.lower().replace("-", "") not in ("latin1", "iso88591", "utf8", "ascii"):
         raise _NotAllowedError(f"encoding {encoding!r}")
     return text.encode(encoding)
@@ -64,7 +64,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
     if kind is not _Array or shape != (0,):
-        raise _NotAllowedError("an array that is no plain numpy array")
+        raise _NotAllowedError("an array that is not a plain numpy array")
     return _Array()
 
 
@@ -109,13 +109,13 @@ def load_arrays(file: BinaryIO, what: str) -> Any:
             f"{what} was not read: this pickle asks for {error}, which plain data never need and which "
             "could run code. Get the file from its publisher again."
         ) from error
-    except Exception as error:  # the unpickler trusts its input: a damaged one ends in any error at all
+    except Exception as error:  # the unpickler trusts its input: a damaged file may raise anything
         reason = str(error) or type(error).__name__
         raise InputError(f"{what} is damaged ({reason}). Get the file from its publisher again.") from error
 
 
 def _finished(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
-    """Return a value with arrays in place of what stood in for them; what is shared is visited once."""
+    """Return a value with arrays in place of their stand-ins; shared values are visited only once."""
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, _Type | type) or callable(value):

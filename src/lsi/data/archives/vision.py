@@ -1,4 +1,4 @@
-"""Fashion-MNIST (idx files), Imagenette and Imagewoof (folders of images in an archive)."""
+"""Fashion-MNIST (idx files), and Imagenette and Imagewoof (folders of images in an archive)."""
 
 from __future__ import annotations
 
@@ -111,23 +111,23 @@ def _idx(name: str, dimensions: int, options: SourceOptions) -> tuple[np.ndarray
 
 
 def _idx_array(path: Path, file: BinaryIO, dimensions: int) -> np.ndarray:
-    """Read as many bytes as the sizes ask for, and one more: a bomb is never unpacked."""
+    """Read as many bytes as the sizes ask for and one more, so that a bomb is never unpacked."""
     size = 4 + 4 * dimensions
     header = file.read(size)
     if len(header) < size or header[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(f"{path} is no idx file of {dimensions}-dimensional bytes. Get it again.")
+        raise InputError(f"{path} is not an idx file of {dimensions}-dimensional bytes. Get it again.")
     shape = struct.unpack(f">{dimensions}I", header[4:])
     expected, have = math.prod(shape), available_memory()
     if have is not None and expected > have:
         raise InputError(f"{path} says that it holds {expected / 1e9:,.1f} GB, more than fits in memory.")
     content = _read_some(file, expected + 1)
     if len(content) != expected:
-        raise InputError(f"{path} is incomplete, or too long: its shape is {shape}. Get it again.")
+        raise InputError(f"{path} is shorter or longer than its shape {shape} states. Get it again.")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _read_some(file: BinaryIO, count: int) -> bytes:
-    """Return at most `count` bytes; in parts, since one call would make room for all that is promised."""
+    """Return at most `count` bytes, read in parts: a single call would make room for all of them at once."""
     parts: list[bytes] = []
     while count > 0 and (part := file.read(min(count, 1 << 24))):
         parts.append(part)

@@ -1,1 +1,1 @@
-"""Changes on purpose, of labels, targets and items, with the truth kept beside them."""
+"""Changes on purpose, of labels, targets and items, and the truth about them."""

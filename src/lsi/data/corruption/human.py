@@ -1,4 +1,4 @@
-"""Human label errors: the published labels of CIFAR-10N and CIFAR-100N.
+"""Labels that people gave: the published ones of CIFAR-10N and CIFAR-100N.
 
 Wei, Zhu, Cheng, Liu, Niu, Liu, *Learning with Noisy Labels Revisited*, ICLR 2022.
 """
@@ -31,7 +31,7 @@ _SPELLINGS = {"true": "default", "aggre": "aggregate", "worse": "worst"}
 
 
 def human_labels(labels: np.ndarray, kind: str, path: Path) -> Corruption:
-    """Replace labels by those that people gave.
+    """Replace labels with those that people gave.
 
     Args:
         labels: ``(N,)`` class codes of CIFAR's training images in the official order: all of them, or
@@ -40,7 +40,7 @@ def human_labels(labels: np.ndarray, kind: str, path: Path) -> Corruption:
         path: The published .pt file, or the folder that holds it.
 
     Returns:
-        People's labels beside the clean ones.
+        The labels that people gave, with the clean ones as originals.
 
     Raises:
         InputError: If the file is missing or damaged, lacks these labels, or its clean labels are not
@@ -57,8 +57,9 @@ def human_labels(labels: np.ndarray, kind: str, path: Path) -> Corruption:
     if len(labels) > len(clean) or not np.array_equal(clean[: len(labels)], labels):
         agreeing = float(np.mean(clean[: len(labels)] == labels[: len(clean)]))
         raise InputError(
-            f"the clean labels in the file of human labels agree with {agreeing:.0%} of the data's only: it "
-            "belongs to other data, or to another order. It fits CIFAR's training images in their own order."
+            f"the clean labels in the file of human labels agree with only {agreeing:.0%} of those of the "
+            "data: the file belongs to other data, or to another order of them. It is for CIFAR's training "
+            "images in their official order."
         )
     given = given[: len(labels)]
     mask = given != labels
@@ -78,9 +79,9 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
             if len(inside) != 1:
-                raise InputError(f"{path} is no file of human labels: it holds no data.pkl.")
+                raise InputError(f"{path} is not a file of human labels: it holds no data.pkl.")
             if archive.getinfo(inside[0]).file_size > LARGEST_MEMBER:
-                raise InputError(f"{path} is no file of human labels: its data.pkl is too large.")
+                raise InputError(f"{path} is not a file of human labels: its data.pkl is too large.")
             content = archive.read(inside[0])
     except InputError:
         raise
@@ -95,7 +96,10 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
     }
     kept = {key: array.astype(np.int64) for key, array in arrays.items() if array.dtype.kind in "iu"}
     if "clean_label" not in kept:
-        raise InputError(f"{path} holds no 'clean_label', so that it cannot be checked against the data.")
+        raise InputError(
+            f"{path} holds no 'clean_label', so it cannot be checked against the data. Get the published "
+            "file."
+        )
     return kept
 
 

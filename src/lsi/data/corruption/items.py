@@ -1,4 +1,4 @@
-"""Noise on the data themselves: on images or features of given classes, or as texts without meaning."""
+"""Noise on the data themselves: on images or features of some classes, or as added texts without meaning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lsi.data.corruption.labels import Corruption
 from lsi.data.decode import BrokenItem, ItemImages, decode
 from lsi.data.items import ArrayItems, Items, JoinedItems, Payload
 from lsi.data.samples import Samples
-from lsi.errors import InputError, nearest
+from lsi.data.subsets import match_classes
+from lsi.errors import InputError
 
 _MEASURED = 1000
 _LOREM = (
@@ -31,18 +32,18 @@ def corrupt_data(
 ) -> tuple[Samples, Corruption]:
     r"""Change the data on purpose.
 
-    Images and features of the given classes become :math:`x + s\,\sigma\,\varepsilon` with strength s,
-    σ the standard deviation of all values (of pixels, estimated on up to 1,000 images; of each column,
-    for features), and ε standard normal; pixels are rounded and cut to 0–255. Texts stay as they are,
-    and ``round(s · N)`` lorem-like texts with random labels are added behind them.
+    Images and features of the given classes become :math:`x + s\,\sigma\,\varepsilon` with strength s, ε
+    standard normal, and σ the standard deviation: of the pixels of up to 1,000 images, or of each column of
+    features. Pixels are then rounded and cut to 0–255. Texts stay as they are, and ``round(s · N)`` lorem
+    ipsum texts with random labels are added after them.
 
     Args:
         samples: The data.
         labels: ``(N,)`` labels to train on.
         strength: s > 0.
-        classes: Labels of the classes to change; for texts, of the classes that the added ones get.
-            Empty: all classes.
-        seed: Seed of the noise, not negative.
+        classes: Classes to change; for texts, classes from which the added ones get their labels. Empty:
+            all classes.
+        seed: Seed for the noise, not negative.
 
     Returns:
         The samples after the change, and the truth about them.
@@ -62,7 +63,7 @@ def corrupt_data(
     truth = Corruption(labels, mask, labels, float(mask.mean()), seed, "data noise", details)
     if samples.items is None:
         if samples.features is None:
-            raise InputError("there is nothing to corrupt: the samples hold neither features nor items.")
+            raise InputError("the samples hold neither features nor items that could be corrupted.")
         return replace(samples, features=_noisy_rows(samples.features, mask, strength, seed)), truth
     if samples.items.kind != "image":
         raise InputError("--corrupt-data works on images, texts and features, not on recordings.")
@@ -70,28 +71,10 @@ def corrupt_data(
     return replace(samples, items=items, images=ItemImages(items)), truth
 
 
-def match_classes(labels: np.ndarray, given: Sequence[Any], flag: str) -> np.ndarray:
-    """Return the labels that were named, in the type of the labels. Shapes: labels `(N,)`."""
-    classes = list(dict.fromkeys(labels.tolist()))
-    if not len(given):
-        return np.array(classes, dtype=labels.dtype)
-    by_text = {str(label): label for label in classes}
-    unknown = [str(name) for name in given if str(name) not in by_text]
-    if unknown:
-        known = sorted(by_text)
-        hint = nearest(unknown[0], known) if len(known) <= 30 else f"There are {len(known)} classes."
-        raise InputError(f"{flag}: no sample has the label {unknown[0]!r}. {hint}")
-    return np.array([by_text[str(name)] for name in given], dtype=labels.dtype)
-
-
 class NoisyImages(Items):
-    """Images of which some carry Gaussian noise; the noise of an image depends on seed and position.
+    """Images of which those in `mask` carry Gaussian noise, which depends on seed and position only.
 
-    Args:
-        base: The images.
-        mask: Which of them change.
-        strength: Standard deviation of the noise, in standard deviations of the pixels.
-        seed: Seed.
+    `strength` is the standard deviation of the noise, in standard deviations of the pixels.
     """
 
     def __init__(self, base: Items, mask: np.ndarray, strength: float, seed: int) -> None:
@@ -116,7 +99,7 @@ class NoisyImages(Items):
         try:
             pixels = np.asarray(decode("image", payload), dtype=np.float64)
         except BrokenItem:
-            return payload  # found and named where it is decoded again
+            return payload  # the encoder decodes it again, and names it
         noise = np.random.default_rng((self._seed, position)).standard_normal(pixels.shape)
         noisy = pixels + self._strength * (self._spread or 0.0) * noise
         return np.clip(np.round(noisy), 0, 255).astype(np.uint8)

@@ -1,8 +1,4 @@
-"""Label errors planted on purpose, so that a score's power to find them can be measured.
-
-Noise on the data themselves is in `lsi.data.corruption.items`, labels that people gave in
-`lsi.data.corruption.human`.
-"""
+"""Labels and targets changed on purpose, to measure how well scores find such errors, and the truth."""
 
 from __future__ import annotations
 
@@ -27,12 +23,12 @@ class Corruption:
 
     Attributes:
         labels: ``(N,)`` labels to train on.
-        mask: ``(N,)`` bool, True where the label or the data were changed.
-        original_labels: ``(N,)`` labels before.
-        rate: Share of labels that was asked for.
-        seed: Seed of the draw.
-        kind: What kind of noise this is.
-        details: What else there is to know, as JSON values.
+        mask: ``(N,)`` bool, True where label or data were changed.
+        original_labels: ``(N,)`` labels before the change.
+        rate: Share of the labels that was to change.
+        seed: Seed for the draw.
+        kind: Kind of noise.
+        details: Anything else about the change, as JSON values.
     """
 
     labels: np.ndarray
@@ -49,7 +45,7 @@ class Corruption:
         return int(self.mask.sum())
 
     def describe(self) -> dict[str, Any]:
-        """Return what was changed as JSON values, for the manifest."""
+        """Return what was changed, as JSON values for the manifest."""
         shared = {"kind": self.kind, "rate": self.rate, "seed": self.seed, "n_corrupted": self.n_corrupted}
         return shared | dict(self.details)
 
@@ -63,13 +59,9 @@ class Corruption:
         )
 
     def then(self, other: Corruption) -> Corruption:
-        """Return both changes as one, where `other` was made after this one.
+        """Return this change and a later one as one: the later labels, the first originals, either's mask.
 
-        Args:
-            other: A change of the same samples, or of these and further ones behind them.
-
-        Returns:
-            The labels of `other`, the originals of this one, and either's mask.
+        The later one may be about further samples, added after those of this one.
         """
         n = len(self.mask)
         originals = other.original_labels.copy()
@@ -91,7 +83,7 @@ def known_truth(labels: np.ndarray, clean: np.ndarray) -> Corruption:
         clean: ``(N,)`` labels known to be right.
 
     Returns:
-        The difference, as if it had been planted.
+        The labels that differ, as if they had been changed on purpose.
     """
     mask = np.asarray(labels != clean, dtype=bool)
     return Corruption(labels, mask, clean, float(mask.mean()), 0, "given clean labels")
@@ -102,23 +94,23 @@ def corrupt_labels(
 ) -> Corruption:
     r"""Change labels on purpose.
 
-    ``symmetric``: exactly ``round(rate · N)`` labels change, chosen without replacement over all
-    samples, each to another class drawn evenly. ``pairwise``: the same number, each to the class after
-    its own in sorted order (the last one to the first). ``transition``: each label c becomes class k
-    with the probability :math:`T_{ck}`. The result depends on the arguments only.
+    ``symmetric``: exactly ``round(rate · N)`` labels, drawn without replacement from all samples, change to
+    another class with equal probability. ``pairwise``: the same number change to the class that follows
+    their own in sorted order (the last one to the first). ``transition``: each label c becomes class k with
+    probability :math:`T_{ck}`. The result depends on the arguments only.
 
     Args:
         labels: ``(N,)`` labels of any hashable type.
-        rate: Share of labels to change, ``0 ≤ rate < 1``; not used with a transition matrix.
-        seed: Seed of the draw, not negative.
+        rate: Share of labels to change, ``0 ≤ rate < 1``; a transition matrix needs none.
+        seed: Seed for the draw, not negative.
         kind: ``symmetric``, ``pairwise`` or ``transition``.
         transition: `(C, C)` matrix T with rows that sum to 1, classes in sorted order.
 
     Returns:
-        The corrupted labels beside the originals.
+        The labels after the change, with the originals.
 
     Raises:
-        InputError: If the rate is out of range, a label is missing, or there is one class only.
+        InputError: If the rate is out of range, a label is missing, or there is only one class.
     """
     labels = np.asarray(labels)
     _check(rate, seed)
@@ -172,10 +164,10 @@ def _by_rate(
 ) -> np.ndarray:
     count = round(rate * len(codes))
     if count and n_classes < 2:
-        raise InputError("labels cannot be flipped to another class: there is one class only.")
+        raise InputError("labels cannot change to another class: there is only one class.")
     positions = generator.permutation(len(codes))[:count]
     changed = codes.copy()
-    # A shift of 1 … C−1 around the circle of classes reaches every other class with equal probability.
+    # A shift of 1 … C−1, drawn evenly and taken modulo C, reaches every other class with equal probability.
     shift = generator.integers(1, max(n_classes, 2), size=count) if kind == "symmetric" else 1
     changed[positions] = (codes[positions] + shift) % max(n_classes, 1)
     return changed
@@ -192,8 +184,8 @@ def _check_transition(matrix: Any, n_classes: int) -> np.ndarray:
     values = np.asarray(matrix, dtype=np.float64)
     if values.shape != (n_classes, n_classes):
         raise InputError(
-            f"the transition matrix must be {n_classes}×{n_classes}, one row and column a class in sorted "
-            f"order, got shape {values.shape}."
+            f"the transition matrix must be {n_classes}×{n_classes}, with a row and a column for each class "
+            f"in sorted order, got shape {values.shape}."
         )
     if not (np.isfinite(values).all() and (values >= 0).all() and np.allclose(values.sum(axis=1), 1)):
         raise InputError("the rows of the transition matrix must be probabilities that sum to 1.")
@@ -201,7 +193,7 @@ def _check_transition(matrix: Any, n_classes: int) -> np.ndarray:
 
 
 def _factorize(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes and classes, sorted where they sort, else in order of appearance."""
+    """Return codes and classes: sorted where they can be, else in order of appearance."""
     missing = int(pd.isna(labels).sum())
     if missing:
         raise InputError(f"{missing} labels are missing (NaN or None). Remove those samples first.")
@@ -220,30 +212,27 @@ def _check(rate: float, seed: int) -> None:
 
 
 SHIFT = 3.0
-"""Standard deviations of a target by which a corrupted one is moved."""
+"""How far a corrupted target is moved, in standard deviations of that target."""
 
 
 def corrupt_targets(targets: np.ndarray, rate: float, seed: int = 0, task: str = "regression") -> Corruption:
     """Change targets on purpose.
 
-    Exactly ``round(rate · N)`` samples are drawn without replacement. In a regression every target of
-    theirs
-    is moved by 3 standard deviations of that target, up or down with equal chance. Of several labels, one
-    drawn evenly is given where it was not, or taken away. The result depends on the arguments only.
+    Exactly ``round(rate · N)`` samples are drawn without replacement. In a regression, each of their targets
+    `(N,)` or `(N, T)` is moved by 3 standard deviations of that target, up or down with equal probability.
+    Of several labels `(N, L)`, one is drawn evenly and flipped. The result depends on the arguments only.
 
     Examples:
         >>> change = corrupt_targets(np.arange(10.0), 0.2)
         >>> change.n_corrupted, float(np.abs(change.labels - change.original_labels).max().round(3))
         (2, 8.617)
-
-    Shapes: targets `(N,)`.
     """
     if not 0 <= rate < 1:
         raise InputError(f"the share of targets to change must be at least 0 and less than 1, got {rate!r}.")
     try:
         values = np.array(targets, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"targets that are no numbers cannot be changed on purpose ({error}).") from error
+        raise InputError(f"targets must be numbers to be changed on purpose ({error}).") from error
     generator = np.random.default_rng(seed)
     rows = generator.choice(len(values), size=round(rate * len(values)), replace=False)
     mask = np.zeros(len(values), dtype=bool)

@@ -1,4 +1,4 @@
-"""Samples from files. Nothing here unpickles: a data file must not be able to run code."""
+"""Samples from files of arrays. Nothing here unpickles: a data file must not be able to run code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lsi.validation.features import tensor_to_numpy
 def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
     """Read features ``X``, labels ``y`` and, where present, ``ids`` from a ``.npz`` file.
 
-    Other arrays in the file are left alone.
+    Other arrays in the file are not read.
 
     Args:
         path: The file, as `numpy.savez` writes it.
-        options: ``label_column``, ``clean_label_column`` and ``id_column`` name other arrays than ``y``
-            and ``ids``; the first of ``feature_columns`` another one than ``X``.
+        options: Names of the arrays: ``label_column`` (default ``y``), ``clean_label_column``,
+            ``id_column`` (default ``ids``), and the first of ``feature_columns`` (default ``X``).
 
     Returns:
         The samples; ids are ``0 … N−1`` where the file has none.
@@ -56,15 +56,12 @@ def read_safetensors(path: Path, options: SourceOptions) -> Samples:
             wanted = [key for key in (*keys.required, keys.ids) if key in present]
             arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable .safetensors file ({error}). Write it again.") from error
+        raise InputError(f"{path} is not a readable .safetensors file ({error}). Write it again.") from error
     return _from_arrays(path, arrays, keys, options)
 
 
 def read_npy(path: Path, options: SourceOptions) -> Samples:
-    """Read features from a ``.npy`` file, memory-mapped, and labels from a file beside it.
-
-    Shapes: path `(N, D)`.
-    """
+    """Read features `(N, D)` from a ``.npy`` file, memory-mapped, and labels from a file next to it."""
     labels = find_labels(path, options)
     features = load_npy(path)
     if labels.suffix.lower() == ".npy":
@@ -82,7 +79,7 @@ def find_labels(path: Path, options: SourceOptions) -> Path:
     labels = options.labels or next((place for place in beside if place.is_file()), None)
     if labels is None:
         raise InputError(
-            f"{path} holds features only. Name the file of labels with --labels, or call it {beside[0].name}."
+            f"{path} holds only features. Name the file of labels with --labels, or call it {beside[0].name}."
         )
     require_file(labels)
     return labels
@@ -140,7 +137,7 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options
 
 
 def require_file(path: Path) -> None:
-    """Check that a file is there."""
+    """Raise unless there is a file at `path`; the message names the nearest ones."""
     if path.is_dir():
         raise InputError(f"{path} is a folder. Give the path of a file.")
     if path.is_file():
@@ -149,7 +146,7 @@ def require_file(path: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{path} does not exist: there is no folder {folder}.")
     siblings = sorted(entry.name for entry in folder.iterdir() if entry.suffix == path.suffix)[:10]
-    hint = nearest(path.name, siblings) if siblings else f"Folder '{folder}' holds no file of that type."
+    hint = nearest(path.name, siblings) if siblings else f"The folder {folder} holds no file of this type."
     raise InputError(f"{path} does not exist. {hint}")
 
 

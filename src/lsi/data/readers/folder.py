@@ -1,4 +1,4 @@
-"""A folder of images: every sub-folder is a class."""
+"""A folder of images in which every sub-folder is a class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 
 
 def read_image_folder(folder: Path) -> Samples:
-    """Find the images of a folder; none is opened."""
+    """Find the images in a folder without opening any."""
     names: list[str] = []
     labels: list[str] = []
     loose = other = 0
@@ -43,7 +43,7 @@ def read_image_folder(folder: Path) -> Samples:
     if loose:
         notes.append(f"{loose:,} images outside of any class folder were left out.")
     if other:
-        notes.append(f"{other:,} files that are no images were left out.")
+        notes.append(f"{other:,} files that are not images were left out.")
     return Samples(
         name=folder.resolve().name,
         ids=np.array([names[k] for k in order]),

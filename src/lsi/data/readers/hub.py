@@ -1,4 +1,4 @@
-"""``hf:owner/name``: a dataset of the Hugging Face hub, where the extra ``datasets`` is installed."""
+"""``hf:owner/name``: a dataset of the Hugging Face hub; needs the extra ``datasets``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_hub(text: str, options: SourceOptions) -> Samples:
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{text} (split {split}) could not be loaded: {reason} Check its name and the network, or give "
+            f"{text} (split {split}) could not be loaded: {reason} Check its name and the network, or pass "
             "the path of its Parquet files."
         ) from error
     table = Table([HubTable(loaded, name)], Path(), name)

@@ -1,4 +1,4 @@
-"""Table files (Parquet, Arrow, CSV, JSON Lines) read in batches of rows: no file is loaded whole."""
+"""Table files (Parquet, Arrow, CSV, JSON Lines), read in batches of rows and never as a whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from lsi.errors import InputError
 
 ROWS = 256
-"""Rows a batch: a few megabytes of images."""
+"""Rows in a batch: a few megabytes of images."""
 
 
 class TableFile(ABC):
@@ -33,7 +33,7 @@ class TableFile(ABC):
 
     @abstractmethod
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield `(first row, batch)` in order, with these columns; may skip what ends before `start`."""
+        """Yield `(first row, batch)` of these columns in order; what ends before `start` may be left out."""
 
 
 class ParquetFile(TableFile):
@@ -101,7 +101,7 @@ class ArrowFile(TableFile):
 class CsvFile(TableFile):
     """A CSV file with a header.
 
-    The types are those that its first rows suggest; a column that later breaks them is read as text.
+    Column types are those that the first rows suggest; a column with a later row that does not fit is text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +125,7 @@ class CsvFile(TableFile):
         )
 
     def _count(self) -> int:
-        """Read the file once, or once more for every column whose first rows misled about its type."""
+        """Count the rows; read the file again as text for every column with a row that does not fit."""
         while True:
             try:
                 return sum(len(batch) for batch in self._open(None))
@@ -171,9 +171,9 @@ class JsonLinesFile(TableFile):
                 try:
                     record = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise InputError(f"{self.path}, line {number}: no JSON ({error}).") from error
+                    raise InputError(f"{self.path}, line {number}: not JSON ({error}).") from error
                 if not isinstance(record, dict):
-                    raise InputError(f"{self.path}, line {number}: expected a JSON object, one a line.")
+                    raise InputError(f"{self.path}, line {number}: expected one JSON object on each line.")
                 yield record
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -201,7 +201,7 @@ class JsonLinesFile(TableFile):
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.path}: a column mixes types, or holds a number that is too large ({error}). Use one "
-                "type a column."
+                "type in each column."
             ) from error
 
 
@@ -225,11 +225,11 @@ def open_table_file(path: Path) -> TableFile:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = path.suffix.lower().lstrip(".")
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} is no readable {kind} file ({reason}). Write it again.") from error
+        raise InputError(f"{path} is not a readable {kind} file ({reason}). Write it again.") from error
 
 
 def _check_names(file: TableFile) -> None:
-    names = file.schema.names  # a name that is no UTF-8 fails here
+    names = file.schema.names  # raises where a name is not UTF-8
     inner = [field.type for field in file.schema]
     while inner:
         kind = inner.pop()

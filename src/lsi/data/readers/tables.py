@@ -1,4 +1,4 @@
-"""Tables → samples: labels and ids are read at once, images, texts and recordings when needed."""
+"""Tables → samples: labels and ids are read at once; images, texts and recordings when they are needed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ from lsi.data.samples import Samples, row_texts
 from lsi.errors import InputError, nearest
 
 LABEL_NAMES = ("label", "labels", "y", "target", "class", "category", "fine_label")
-"""Columns taken for the label where none is named, in this order."""
+"""Columns that are taken for the label where none is named; the first one present wins."""
 _GUESSED = {"image": ("image", "img", "picture"), "text": ("text", "sentence"), "audio": ("audio",)}
-_IN_MEMORY = 1 << 30
+IN_MEMORY = 1 << 30
+"""Bytes of features up to which they are held in memory; larger ones go to a temporary file."""
 
 
 class Table:
-    """Files of one table, one after another.
+    """Files with the same columns that make up one table, one after another.
 
-    Args:
-        files: At least one; every one has the first one's columns.
-        root: Folder that relative paths in the table start from.
-        name: How messages call it.
+    Relative paths in the table start from the folder `root`; `name` is what messages call the table.
     """
 
     def __init__(self, files: Sequence[TableFile], root: Path, name: str) -> None:
@@ -41,7 +39,7 @@ class Table:
         self.n_rows = sum(file.n_rows for file in files)
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield `(first row, batch)` in order, from the batch that holds row `start` on."""
+        """Yield `(first row, batch)` in order, beginning with the batch that holds row `start`."""
         offset = 0
         for file in self.files:
             if offset + file.n_rows > start:
@@ -63,31 +61,25 @@ class Table:
             raise InputError(f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}") from error
         if end != file.n_rows:
             raise InputError(
-                f"{file.path} does not have the {file.n_rows:,} rows that it states. Write it again."
+                f"{file.path} does not hold the {file.n_rows:,} rows that it states. Write it again."
             )
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return a whole column; for labels and ids."""
+        """Return a whole column, for labels and ids."""
         chunks = [batch.column(0) for _, batch in self.batches([name])]
         if len({chunk.type for chunk in chunks}) > 1:  # JSON Lines: types are found batch by batch
             return pa.chunked_array([pa.array([v for chunk in chunks for v in chunk.to_pylist()])])
         return pa.chunked_array(chunks) if chunks else pa.chunked_array([], type=pa.null())
 
     def require(self, name: str, flag: str) -> str:
-        """Return `name` if it is a column, else raise an error that names the nearest ones."""
+        """Return `name` if it is a column; else raise an error that names the nearest ones."""
         if name in self.schema.names:
             return name
         raise InputError(f"{self.name} has no column {name!r} ({flag}). {nearest(name, self.schema.names)}")
 
 
 class TableItems(Items):
-    """A column with images, texts or recordings.
-
-    Args:
-        kind: One of `lsi.data.items.KINDS`.
-        table: The table.
-        column: Text, bytes, paths relative to the table, or ``{bytes, path}``.
-    """
+    """A column of images, texts or recordings: text, bytes, paths, or ``{bytes, path}``."""
 
     def __init__(self, kind: str, table: Table, column: str) -> None:
         self.kind = kind
@@ -108,7 +100,7 @@ class TableItems(Items):
                 for position in positions[:inside]:
                     yield self._payload(values[int(position) - first].as_py())
                 positions = positions[inside:]
-                # A far position is cheaper to reach by a new start: row groups between are not read.
+                # A position far ahead is reached faster by starting anew: row groups in between are not read.
                 if not len(positions) or positions[0] - first > 64 * len(batch):
                     break
             else:
@@ -126,8 +118,8 @@ class TableItems(Items):
         return f"row {position} of {self._table.name}"
 
 
-def read_table(path: Path, options: SourceOptions) -> Samples:
-    """Read a table file, or a folder of table files that are parts of one."""
+def read_table(path: Path, options: SourceOptions, in_memory: int = IN_MEMORY) -> Samples:
+    """Read a table file, or a folder of table files that together are one table."""
     if path.is_dir():
         paths = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in FORMATS)
         table = Table([open_table_file(entry) for entry in paths], path, path.resolve().name)
@@ -136,10 +128,12 @@ def read_table(path: Path, options: SourceOptions) -> Samples:
     else:
         table = Table([open_table_file(path)], path.parent, path.name)
     source = {"kind": "file", "name": path.resolve().name, "path": str(path.absolute())}
-    return samples_of(table, options, {**source, "options": options.describe()})
+    return samples_of(table, options, {**source, "options": options.describe()}, in_memory)
 
 
-def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> Samples:
+def samples_of(
+    table: Table, options: SourceOptions, source: dict[str, Any], in_memory: int = IN_MEMORY
+) -> Samples:
     """Return the samples that a table holds."""
     if not table.n_rows:
         raise InputError(f"{table.name} has no rows.")
@@ -153,7 +147,7 @@ def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> 
     if column is not None and kind is not None:
         items = TableItems(kind, table, column)
     else:
-        features, names = _features(table, options, {label, *several, clean, id_column})
+        features, names = _features(table, options, {label, *several, clean, id_column}, in_memory)
     notes = []
     if items is None and not options.feature_columns:
         unused = [
@@ -162,7 +156,7 @@ def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> 
             if name not in {label, *several, clean, id_column, *(names or ())}
         ]
         if names and unused:
-            notes.append(f"columns left out, since they hold no numbers: {', '.join(map(repr, unused))}.")
+            notes.append(f"columns that hold no numbers were left out: {', '.join(map(repr, unused))}.")
     what = f"{kind}s from the column {column!r}" if items else f"{len(names or ())} feature columns"
     targets = _targets(table, several) if several else None
     return Samples(
@@ -184,7 +178,7 @@ def samples_of(table: Table, options: SourceOptions, source: dict[str, Any]) -> 
 
 
 def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column with every value kept as it is: missing ones are None, whole numbers stay whole."""
+    """Return a column with its values unchanged: missing ones become None, and whole numbers stay whole."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     simple = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
@@ -208,8 +202,8 @@ def _targets(table: Table, names: list[str]) -> np.ndarray:
         if not _is_number(table.schema.field(name).type):
             kind = table.schema.field(name).type
             raise InputError(
-                f"{table.name}: {name!r} holds {kind}, no numbers. Several columns of labels hold numbers "
-                "or zeros and ones."
+                f"{table.name}: {name!r} holds {kind} instead of numbers. The columns of --label-columns "
+                "must hold numbers, or zeros and ones."
             )
     columns = [table.column(name).cast(pa.float64(), safe=False).to_numpy() for name in names]
     return np.column_stack(columns)
@@ -227,7 +221,10 @@ def _label_column(table: Table, options: SourceOptions) -> str:
         if name in table.schema.names:
             return name
     held = ", ".join(map(repr, table.schema.names))
-    raise InputError(f"{table.name}: name the column of labels with --label-column. It has {held}.")
+    raise InputError(
+        f"{table.name}: it is not clear which column holds the labels. Name it with --label-column. It has "
+        f"{held}."
+    )
 
 
 def _item_column(table: Table, options: SourceOptions) -> tuple[str | None, str | None]:
@@ -248,9 +245,9 @@ def _item_column(table: Table, options: SourceOptions) -> tuple[str | None, str 
 
 
 def _features(
-    table: Table, options: SourceOptions, other: Iterable[str | None]
+    table: Table, options: SourceOptions, other: Iterable[str | None], in_memory: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read feature columns row by row; beyond a gigabyte they go to a memory-mapped temporary file."""
+    """Read feature columns batch by batch; what is too large for memory goes to a mapped temporary file."""
     names = [table.require(name, "--feature-columns") for name in options.feature_columns]
     if not names:
         taken = set(other)
@@ -266,7 +263,7 @@ def _features(
     for first, batch in table.batches(names):
         block = np.column_stack([_as_columns(batch.column(name), name, table.name) for name in names])
         if features is None:
-            features = _room(table.n_rows, block.shape[1])
+            features = _room(table.n_rows, block.shape[1], in_memory)
         if block.shape[1] != features.shape[1]:
             raise InputError(f"{table.name}: row {first} has vectors of another length. Make them equal.")
         features[first : first + len(block)] = block
@@ -274,10 +271,10 @@ def _features(
     return features, tuple(names)
 
 
-def _room(rows: int, columns: int) -> np.ndarray:
-    if rows * columns * 8 <= _IN_MEMORY:
+def _room(rows: int, columns: int, in_memory: int) -> np.ndarray:
+    if rows * columns * 8 <= in_memory:
         return np.empty((rows, columns))
-    # The map outlives its file, which has no name: gone with the process, whatever ends it.
+    # The file has no name: the map keeps it alive, and it is gone with the process, whatever ends that.
     with tempfile.TemporaryFile(prefix="lsi-table-") as file:
         return np.memmap(file, dtype=np.float32, mode="w+", shape=(rows, columns))
 
@@ -290,8 +287,8 @@ def _as_columns(column: pa.Array, name: str, table: str) -> np.ndarray:
             raise InputError(f"{table}: the vectors in {name!r} have different lengths, or are missing.")
         return np.asarray(rows, dtype=np.float64)
     if not _is_number(column.type) and not pa.types.is_null(column.type):
-        raise InputError(f"{table}: {name!r} holds {column.type}, no numbers. Leave it out, or encode it.")
-    # Integers beyond 2⁵³ lose their last digits, as they do in every matrix of numbers.
+        raise InputError(f"{table}: {name!r} holds {column.type}, not numbers. Leave it out, or encode it.")
+    # Integers beyond 2⁵³ lose their last digits, as they do in any matrix of floating-point numbers.
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
@@ -305,7 +302,7 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 
 def _class_names(schema: pa.Schema, label: str) -> dict[Any, str] | None:
-    """Return Hugging Face's class names from the schema, where they are there."""
+    """Return the class names that Hugging Face keeps in the schema; None where there are none."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         return dict(enumerate(map(str, features[label]["names"])))

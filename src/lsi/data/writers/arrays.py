@@ -1,4 +1,4 @@
-"""Cleaned arrays: .npz, .npy with a file of labels, .safetensors."""
+"""Cleaned arrays: .npz, .safetensors, and .npy with a file of labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lsi.system.npy import load_npy, npz_names, read_npz
 
 
 def relabelled(values: np.ndarray, labels: Mapping[int, Any]) -> np.ndarray:
-    """Return labels with some replaced, of the same kind; text may grow longer. Shapes: values `(N,)`."""
+    """Return `(N,)` labels with some of them replaced, of the same kind; texts may become longer."""
     if not labels:
         return values
     rows = np.fromiter(labels, dtype=np.int64, count=len(labels))
@@ -40,7 +40,7 @@ def relabelled(values: np.ndarray, labels: Mapping[int, Any]) -> np.ndarray:
 
 
 def _ids_move(names: Container[str], options: SourceOptions, keep: np.ndarray) -> bool:
-    """Return whether row numbers were the ids: they move now, so that they have to be written down."""
+    """Return whether row numbers are the ids and change now, so that the old ones must be written down."""
     return "ids" not in names and options.id_column is None and not keep.all()
 
 
@@ -52,14 +52,14 @@ def write_npz(
     labels: Mapping[int, Any],
     options: SourceOptions,
 ) -> None:
-    """Write a .npz: arrays with one row a sample lose rows, others stay. Shapes: keep `(N,)`."""
+    """Write a .npz in which arrays with a row for each sample lose rows, and others stay; keep: `(N,)`."""
     key = options.label_column or "y"
     arrays = read_npz(source, npz_names(source))
     if _ids_move(arrays, options, keep):
         arrays["ids"] = np.asarray(samples.ids)
     arrays[key] = relabelled(arrays[key], labels)
     parts = {name: _rows(array, keep) for name, array in arrays.items()}
-    # As numpy.savez does, but any name is fine for an array.
+    # Like numpy.savez, which does not take every name for an array.
     with new_file(output) as staging, zipfile.ZipFile(staging, "w") as out:
         for name, array in parts.items():
             with out.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -74,7 +74,7 @@ def write_safetensors(
     labels: Mapping[int, Any],
     options: SourceOptions,
 ) -> None:
-    """Write a .safetensors file, as `write_npz` does. Shapes: keep `(N,)`."""
+    """Write a .safetensors file, as `write_npz` does; keep: `(N,)`."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -102,7 +102,7 @@ def write_npy(
     labels: Mapping[int, Any],
     options: SourceOptions,
 ) -> None:
-    """Write features as .npy and labels beside them, as .npy or text. Shapes: keep `(N,)`."""
+    """Write features as .npy and labels next to them, as .npy or text; keep: `(N,)`."""
     given = find_labels(source, options)
     beside = output.with_name(f"{output.stem}_labels{given.suffix}")
     check_new(beside)

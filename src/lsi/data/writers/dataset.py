@@ -1,4 +1,4 @@
-"""A dataset without some samples and with some labels changed, written in the format that it came in."""
+"""A dataset written again without some samples and with other labels, in the format that it came in."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lsi.system.files import check_new, new_file, new_folder
 
 @dataclass(frozen=True)
 class Changes:
-    """What is done to a dataset, by row of the source.
+    """Changes to a dataset, by row of the source.
 
     Attributes:
-        keep: `(N,)` bool.
-        labels: New label of a row, for those that get one; rows that are not kept are left out.
+        keep: `(N,)` bool, whether a row is kept.
+        labels: New labels by row; those of rows that are not kept have no effect.
     """
 
     keep: np.ndarray
@@ -36,13 +36,13 @@ class Changes:
 def write_cleaned(
     samples: Samples, changes: Changes, output: Path, options: SourceOptions, link: bool = False
 ) -> None:
-    """Write what is left of a dataset; everything that is not changed stays as it is."""
+    """Write what is left of a dataset; whatever does not change stays as it is."""
     source = place_of(samples)
     check_target(samples, output)
     if not changes.keep.any():
         raise InputError("no sample would be left. Keep at least one.")
     if changes.labels and samples.targets is not None:
-        raise InputError("several targets a sample cannot be relabelled. Keep or remove samples only.")
+        raise InputError("samples with several targets cannot be relabelled. Only keep or remove them.")
     if source.is_dir():
         tables = sorted(entry for entry in source.iterdir() if entry.suffix.lower() in FORMATS)
         with new_folder(output) as staging:
@@ -71,21 +71,21 @@ def place_of(samples: Samples) -> Path:
     """Return the file or folder that samples came from."""
     if samples.source.get("kind") != "file":
         raise InputError(
-            f"{samples.name} is a dataset known by name, not a file or folder that could be written in its "
-            "own format. Use the kept positions: X[numpy.load('kept.npy')], from `lsi select -o kept.npy`."
+            f"{samples.name} is a dataset known by name, not a file or folder that could be written in the "
+            "same format. Use the kept positions: X[numpy.load('kept.npy')], from `lsi select -o kept.npy`."
         )
     return Path(samples.source["path"])
 
 
 def check_target(samples: Samples, output: Path) -> None:
-    """Refuse a place before any work."""
+    """Raise before any work if the dataset cannot be written to this place."""
     source = place_of(samples)
     if source.is_file() and output.suffix.lower() != source.suffix.lower():
         raise InputError(
             f"the cleaned dataset keeps its format: give {str(output)!r} the suffix {source.suffix!r}."
         )
     if source.is_dir() and source.resolve() in output.absolute().resolve().parents:
-        raise InputError(f"{str(output)!r} lies inside the dataset {str(source)!r}. Put it beside.")
+        raise InputError(f"{str(output)!r} lies inside the dataset {str(source)!r}. Choose a place outside.")
     check_new(output)
 
 

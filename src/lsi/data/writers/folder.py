@@ -1,4 +1,4 @@
-"""A cleaned folder of images: a sub-folder is a class."""
+"""A cleaned folder of images in which every sub-folder is a class."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ def write_image_folder(
     target: Path,
     link: bool,
 ) -> None:
-    """Copy the images that are kept; an image with a new label goes to that label's sub-folder.
-
-    Shapes: keep `(N,)`.
-    """
+    """Copy the images that are kept `(N,)`; one with a new label goes to the sub-folder of that label."""
     names = _names(source, samples)
     taken: dict[PurePosixPath, str] = {}
     for row in np.flatnonzero(keep).tolist():
@@ -46,7 +43,7 @@ def write_image_folder(
 
 
 def _names(source: Path, samples: Samples) -> list[str]:
-    """Return the files' names as the folder has them: ids may be escaped forms of them."""
+    """Return the names of the files as they are in the folder: ids may be escaped forms of them."""
     if samples.items is None:
         raise InputError(f"{source} holds no images.")
     return [

@@ -1,4 +1,4 @@
-"""Cleaned tables: Parquet, Arrow, CSV and JSON Lines, batch by batch."""
+"""Cleaned tables (Parquet, Arrow, CSV, JSON Lines), written batch by batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lsi.errors import InputError
 def write_table_file(
     source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
 ) -> None:
-    """Write the rows of a table file that are kept, in its own format. Shapes: keep `(n_rows,)`."""
+    """Write the rows of a table file that are kept `(n_rows,)`, in the file's own format."""
     suffix = source.suffix.lower()
     if suffix == ".csv":
         _write_csv(source, target, column, keep, labels)
@@ -44,7 +44,7 @@ def _changed_batches(
 
 
 def _check_batch(batch: pa.RecordBatch) -> None:
-    """Refuse a batch of a damaged Arrow file, whose lengths and offsets may point anywhere in memory."""
+    """Raise if a batch is damaged: its lengths and offsets may point anywhere in memory."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -104,7 +104,7 @@ def _write_arrow(
 def _write_csv(
     source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
 ) -> None:
-    """Copy rows cell by cell: what is not changed stays the text that it was."""
+    """Copy rows cell by cell, so that cells that do not change keep their exact text."""
     csv.field_size_limit(1 << 30)
     with (
         source.open(encoding="utf-8-sig", newline="") as given,
@@ -113,7 +113,7 @@ def _write_csv(
         rows = (row for row in csv.reader(given) if row)  # empty lines are no rows
         ending = "\r\n" if b"\r\n" in _beginning(source) else "\n"
         writer = csv.writer(file, lineterminator=ending)
-        # The writer does not quote a carriage return where lines end without one, and it would end a row.
+        # Where lines end without a carriage return, the writer does not quote one, and it would end a row.
         quoting = csv.writer(file, lineterminator=ending, quoting=csv.QUOTE_ALL)
         header = next(rows)
         place = None if column is None else header.index(column)
@@ -156,6 +156,6 @@ def _write_json_lines(
 def _check_rows(source: Path, found: int, expected: int) -> None:
     if found != expected:
         raise InputError(
-            f"{source} has {found:,} rows where {expected:,} were read before: it is changing, or its "
+            f"{source} has {found:,} rows, but {expected:,} were read before: either it is changing, or its "
             "quotes are broken. Write it again, for example as Parquet."
         )

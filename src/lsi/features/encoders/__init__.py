@@ -30,7 +30,7 @@ def build_encoder(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
 ) -> Encoder:
-    """Return the encoder that a name means.
+    """Return the encoder of this name.
 
     Args:
         kind: What it will encode: ``image``, ``text`` or ``audio``.
@@ -38,13 +38,13 @@ def build_encoder(
         pooling: One of `POOLINGS`.
         precision: One of `PRECISIONS`.
         device: Torch device; None: a GPU where there is one.
-        batch_size: Samples a forward pass; None: chosen by kind.
+        batch_size: Samples in each forward pass; None: 32, and 8 for recordings.
 
     Returns:
         The encoder.
 
     Raises:
-        InputError: If it cannot be had.
+        InputError: If it cannot be loaded.
     """
     if name == "raw":
         return RawEncoder(kind)

@@ -1,4 +1,4 @@
-"""What every encoder gives: raw items of one kind → rows of features."""
+"""The contract of every encoder: raw items of one kind → rows of features."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Batches = list[tuple[list[int], Any]]
 class Encoder(ABC):
     """A frozen map from items to features.
 
-    The contract: for any list of decoded items, ``forward(inputs)`` over ``prepare(items)`` gives row k
-    of each batch the features of item ``order[k]``, and every item stands in exactly one batch. The
-    features of an item depend on the encoder's `key` and on the item alone, up to rounding.
+    The contract: every item of a list is in exactly one batch ``(order, inputs)`` of ``prepare(items)``, and
+    row k of ``forward(inputs)`` holds the features of item ``order[k]``. The features of an item depend only
+    on the encoder's `key` and on the item itself, up to rounding.
 
     Attributes:
-        name: How the user called it.
-        chunk: How many items are prepared together.
+        name: The name that the user gave.
+        chunk: Number of items that are prepared together.
         device: Where `forward` computes.
     """
 
@@ -31,11 +31,11 @@ class Encoder(ABC):
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
-        """Return everything that determines the features, as JSON values: the cache's key."""
+        """Return everything that determines the features, as JSON values; it is part of the cache's key."""
 
     @abstractmethod
     def prepare(self, items: Sequence[Any]) -> Batches:
-        """Return `(order, inputs)` batches of decoded items; runs on the processor, in a thread."""
+        """Return batches `(order, inputs)` of decoded items; called in a thread, on the processor."""
 
     @abstractmethod
     def forward(self, inputs: Any) -> Tensor:

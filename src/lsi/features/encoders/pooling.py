@@ -1,4 +1,4 @@
-"""From what a network returns to one row of features a sample."""
+"""What a network returns → one row of features for each sample."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ POOLINGS = ("auto", "mean", "cls", "last", "max", "pooler")
 
 
 def pool(output: Any, how: str, mask: Tensor | None = None) -> Tensor:
-    r"""Return one vector a sample.
+    r"""Return one vector for each sample.
 
     With tokens :math:`h_t` and mask :math:`m_t \in \{0, 1\}`: ``mean`` is
     :math:`\sum_t m_t h_t / \sum_t m_t` (over positions for the maps of a convolutional network),
-    ``max`` the largest of each entry, ``cls`` the first token, ``last`` the last token with
-    :math:`m_t = 1`, ``pooler`` what the network itself offers as a summary.
+    ``max`` the maximum of each entry, ``cls`` the first token, ``last`` the last token with
+    :math:`m_t = 1`, ``pooler`` the summary that the network itself offers.
 
     Args:
         output: A tensor `(B, D)`, `(B, T, D)` or `(B, D, H, W)`, or an output of transformers.
         how: One of `POOLINGS`; ``auto`` is ``mean`` here.
-        mask: `(B, T)`, 1 where a token counts; None: all do.
+        mask: `(B, T)`, 1 where a token counts; None: all tokens count.
 
     Returns:
         Tensor `(B, D)`.
@@ -35,7 +35,7 @@ def pool(output: Any, how: str, mask: Tensor | None = None) -> Tensor:
     if how == "pooler":
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:
-            raise InputError("this encoder offers no pooler output. Use --pooling mean or --pooling cls.")
+            raise InputError("this encoder has no pooler output. Use --pooling mean or --pooling cls.")
         return pooled.flatten(1)
     hidden = output if isinstance(output, Tensor) else _hidden(output)
     if hidden.ndim == 2:
@@ -72,6 +72,6 @@ def _hidden(output: Any) -> Tensor:
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
         return output[0]
     raise InputError(
-        f"the network returns a {type(output).__name__}, in which no features were found. Wrap it in a "
+        f"the network returns a {type(output).__name__}, in which no features can be found. Wrap it in a "
         "module that returns a tensor (B, D)."
     )

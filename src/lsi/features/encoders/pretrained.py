@@ -1,4 +1,4 @@
-"""Frozen networks through transformers' Auto classes: images, texts and recordings, without torchvision."""
+"""Frozen networks for images, texts and recordings, loaded through transformers without torchvision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULTS = {
     "text": "sentence-transformers/all-MiniLM-L6-v2",
     "audio": "facebook/wav2vec2-base",
 }
-"""Taken where no encoder is named. For images: a ResNet-18 trained on ImageNet, as in the paper."""
+"""Encoders where none is named. For images: a ResNet-18 trained on ImageNet, as in the paper."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _BATCH = {"image": 32, "text": 32, "audio": 8}
 _LONGEST_TEXT = 512
@@ -44,10 +44,10 @@ class PretrainedEncoder(Encoder):
             mean over tokens or positions.
         precision: ``auto``: float16 on a GPU, float32 elsewhere.
         device: Torch device; None: a GPU where there is one.
-        batch_size: Samples a forward pass; None: 32, and 8 for recordings.
+        batch_size: Samples in each forward pass; None: 32, and 8 for recordings.
 
     Raises:
-        InputError: If the network or a package cannot be had, or a setting is unknown.
+        InputError: If the network cannot be loaded, a package is missing, or a setting is not known.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class PretrainedEncoder(Encoder):
         self.kind = kind
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.batch_size = batch_size or _BATCH[kind]
-        # Texts of like length go together: a larger chunk leaves less padding.
+        # Texts of similar length share a batch: in a larger chunk there is less padding.
         self.chunk = self.batch_size * (16 if kind == "text" else 1)
         self.model, self.processor = load_pretrained(kind, source)
         self.model = self.model.to(self.device)
@@ -90,7 +90,7 @@ class PretrainedEncoder(Encoder):
         return "cls" if self.kind == "image" and has_token else "mean"
 
     def _longest(self, source: str) -> int:
-        """Return the longest text in tokens: what the network was made for, at most 512."""
+        """Return the most tokens of a text: what the network was made for, at most 512."""
         config = getattr(self.model.config, "text_config", self.model.config)
         limits = [_LONGEST_TEXT, self.processor.model_max_length]
         limits.append(getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT)
@@ -114,14 +114,7 @@ class PretrainedEncoder(Encoder):
         }
 
     def prepare(self, items: Sequence[Any]) -> Batches:
-        """Turn decoded items into the network's inputs.
-
-        Args:
-            items: Pictures, texts or `Audio`.
-
-        Returns:
-            Batches of at most `batch_size` items.
-        """
+        """Turn decoded pictures, texts or `Audio` into inputs, in batches of at most `batch_size` items."""
         if self.kind == "image":
             return [
                 self._prepare_images(items, group) for group in _groups(range(len(items)), self.batch_size)
@@ -145,7 +138,7 @@ class PretrainedEncoder(Encoder):
     def _prepare_audio(self, recordings: Sequence[Audio]) -> Batches:
         rate = int(self.processor.sampling_rate)
         waves = [_resample(item, rate)[: rate * _LONGEST_SECONDS] for item in recordings]
-        # Only equal lengths share a batch: many audio networks see padding as silence.
+        # Only recordings of equal length share a batch: many audio networks take padding for silence.
         by_length: dict[int, list[int]] = {}
         for k, wave in enumerate(waves):
             by_length.setdefault(len(wave), []).append(k)
@@ -158,7 +151,7 @@ class PretrainedEncoder(Encoder):
         return batches
 
     def forward(self, inputs: Any) -> Tensor:
-        """Return the features of one batch, `(b, D)` float32 on the processor, in parts if need be."""
+        """Return the features of one batch, `(b, D)` float32 on the processor; in parts if memory is low."""
         count = len(next(iter(inputs.values())))
 
         def encode(part: np.ndarray) -> Tensor:
@@ -189,7 +182,7 @@ def load_pretrained(kind: str, source: str) -> tuple[Any, Any]:
     except ImportError as error:
         raise InputError(
             f"the encoder {source} needs transformers. Install it: "
-            "pip install 'laplace-sample-information[encoders]'. Without it there is --encoder raw."
+            "pip install 'laplace-sample-information[encoders]'. --encoder raw works without it."
         ) from error
     local = Path(source).expanduser()
     if local.exists():
@@ -228,7 +221,7 @@ def _not_loaded(kind: str, source: str, error: Exception) -> str:
         " (the default for images: a ResNet-18 trained on ImageNet)" if source == DEFAULTS["image"] else ""
     )
     return (
-        f"the {kind} encoder {source}{default} could not be loaded: {reason} Without network, name the "
+        f"the {kind} encoder {source}{default} could not be loaded: {reason} Without a network, name the "
         "folder of an encoder that was saved with save_pretrained: --encoder path/to/folder."
     )
 
@@ -250,7 +243,7 @@ def _resample(recording: Audio, rate: int) -> np.ndarray:
 
 
 def _settings(processor: Any) -> dict[str, Any]:
-    """Return what a processor does, without where it came from."""
+    """Return the settings of a processor, without the path that it came from."""
     if hasattr(processor, "backend_tokenizer"):
         return {"tokenizer": json.loads(processor.backend_tokenizer.to_str())}
     settings = processor.to_dict() if hasattr(processor, "to_dict") else dict(processor.init_kwargs)
@@ -264,7 +257,7 @@ def _digest(value: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' own bars and remarks off the terminal while a network is loaded."""
+    """Keep the progress bars and messages of the libraries off the terminal while a network is loaded."""
     from transformers.utils import logging
 
     hub = getLogger("huggingface_hub")

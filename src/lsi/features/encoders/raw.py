@@ -1,4 +1,4 @@
-"""``raw``: the pixels themselves, for small images."""
+"""The encoder ``raw``: the pixels themselves, for small images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ from lsi.errors import InputError
 from lsi.features.encoders.base import Batches, Encoder
 
 LARGEST = 16_384
-"""Most values of a raw image: larger ones make a poor probe and a heavy one."""
+"""Most values of a raw image: with more, the probe becomes slow and poor."""
 
 
 class RawEncoder(Encoder):
-    """Pixels in 0–1, row by row, all channels.
-
-    Args:
-        kind: What the items are; only images have pixels.
-
-    Raises:
-        InputError: If the items are no images.
-    """
+    """All channels of all pixels, row by row, scaled to 0–1."""
 
     def __init__(self, kind: str) -> None:
         if kind != "image":
@@ -38,29 +31,19 @@ class RawEncoder(Encoder):
         return {"encoder": "raw", "version": 1}
 
     def prepare(self, items: Sequence[Any]) -> Batches:
-        """Stack the pixels of images of one size.
-
-        Args:
-            items: Pictures.
-
-        Returns:
-            One batch.
-
-        Raises:
-            InputError: If sizes or modes differ, or the images are large.
-        """
+        """Stack the pixels of small images of one size as one batch."""
         arrays = [np.asarray(item) for item in items]
         for array in arrays:
             self._shape = self._shape or array.shape
             if array.shape != self._shape:
                 raise InputError(
                     f"--encoder raw needs images of one size, got {self._shape} and {array.shape}. Resize "
-                    "them, or name an encoder, which does."
+                    "them, or name an encoder that does so."
                 )
         if arrays and arrays[0].size > LARGEST:
             raise InputError(
-                f"--encoder raw would make {arrays[0].size:,} features of each image (at most {LARGEST:,}). "
-                "Name an encoder instead."
+                f"--encoder raw would make {arrays[0].size:,} features of each image, but at most "
+                f"{LARGEST:,} are allowed. Name an encoder instead."
             )
         return [(list(range(len(arrays))), np.stack(arrays))] if arrays else []
 

@@ -29,7 +29,7 @@ from lsi.loo.contrastive.fit import Preconditioner, minimise
 from lsi.loo.contrastive.model import PairModel
 from lsi.loo.contrastive.precision import Block, PairPrecision, add_terms
 from lsi.loo.contrastive.removal import gradient_change
-from lsi.loo.contrastive.result import MATCH_NUMBERS, empty, match_columns, term_columns
+from lsi.loo.contrastive.result import empty, match_columns, term_columns
 from lsi.loo.contrastive.state import Side, both_sides
 from lsi.loo.engine import Engine
 from lsi.loo.result import LooResult
@@ -68,26 +68,6 @@ def operations(batch: int, dim: int, n_weights: int, has_frozen: bool) -> tuple[
     """Return the operations of solving one pair to its optimum, and of building P₂ again for it."""
     solve = 12.0 * (12.0 * batch**2 * dim + 2.0 * n_weights**2)
     return solve, 6.0 * batch * float(n_weights) * (batch if has_frozen else n_weights)
-
-
-def newton_cost(
-    n_pairs: int, batch: int, dim: int, n_weights: int, n_scored: int, has_frozen: bool, refined: bool
-) -> tuple[float, int]:
-    """Return the operations and the bytes of a run, without those of the data and of a dense posterior."""
-    solve, rebuild = operations(batch, dim, n_weights, has_frozen)
-    item = 8 if n_weights <= DOUBLE_LIMIT and batch <= DOUBLE_PAIRS else 4
-    fit = 100 * 12.0 * n_pairs * batch * dim
-    factor = 4.0 * n_pairs * n_weights**2 + 2.0 * n_weights**3
-    leave = n_scored * 8.0 * batch * n_weights
-    if refined and n_scored * solve <= REFINE_OPERATIONS:
-        leave += n_scored * solve
-        if n_scored * rebuild <= REBUILD_OPERATIONS or not has_frozen:
-            leave += n_scored * rebuild
-    audit = 12 * (4 * solve + rebuild)
-    # Logits and softmaxes of a batch, gradients of its normalisers, Hessian with factor and inverse, matches.
-    numbers = 10 * batch**2 + 6 * batch * n_weights + 4 * n_weights**2
-    matches = 24 * min(MATCH_NUMBERS, TASK_PAIRS * batch * dim)
-    return fit + factor + leave + audit, item * numbers + matches + (64 << 20)
 
 
 class PairNewton(Engine):

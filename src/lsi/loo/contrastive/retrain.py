@@ -44,16 +44,6 @@ def copies_together(batch: int) -> int:
     return max(1, min(64, _CACHE_ELEMENTS // batch**2))
 
 
-def retrain_cost(
-    n_pairs: int, batch: int, dim: int, n_weights: int, n_scored: int, epochs: int
-) -> tuple[float, int]:
-    """Return the operations and the bytes of a run, without those of the data and of a dense posterior."""
-    copies = copies_together(batch)
-    step = 20.0 * n_pairs * (batch * dim + n_weights / dim)
-    numbers = copies * (4 * batch**2 + 6 * n_weights) + 10 * batch**2
-    return epochs * (n_scored + 10) * step, 8 * numbers + (64 << 20)
-
-
 class PairTrainer:
     """Trains B copies of both heads at a time.
 

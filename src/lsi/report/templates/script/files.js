@@ -19,7 +19,7 @@ function decisionsJson() {
 }
 
 // A spreadsheet runs text that starts like a formula: an apostrophe in front stops it. Texts that start with
-// an apostrophe get one too, so that taking one off gives back every text exactly.
+// an apostrophe get one too, so that removing one restores every text exactly.
 function csvCell(value) {
   let text = value === null || value === undefined ? "" : String(value);
   if (typeof value === "boolean") text = value ? "True" : "False"; // as Python spells labels

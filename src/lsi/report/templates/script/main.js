@@ -1,4 +1,4 @@
-// Start: parts whose section the page does not have are left out.
+// Start: parts whose section is not on the page are left out.
 
 startHistogram();
 startGallery();

@@ -1,0 +1,79 @@
+"""Counted operations and bytes of `Newton`, by solver.
+
+Symbols: N samples, D features, C classes, K = D·(C−1) parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lsi.loo.audit import REBUILD_LIMIT, default_count
+from lsi.loo.newton import block_engine
+from lsi.loo.newton.dense import BLOCK_BYTES, block_of
+from lsi.loo.newton.engine import PILOTS, samples_rows
+from lsi.loo.newton.sampled import SAMPLED_ROWS
+from lsi.probes.softmax.fit import DENSE_START
+from lsi.probes.softmax.model import ROWS
+from lsi.validation.problem import Shape
+
+TYPICAL_ENTRIES = 8  # classes with a noticeable probability in a row of a trained probe of many classes
+DOUBLE_LIMIT = 2e11  # N·K² up to which everything runs in float64: a few seconds at most
+
+
+def working_dtype(shape: Shape) -> torch.dtype:
+    """Return the type of the dense solver's large products: float64 while the whole problem is small."""
+    return torch.float64 if shape.n_samples * _rank(shape) ** 2 <= DOUBLE_LIMIT else torch.float32
+
+
+def _rank(shape: Shape) -> int:
+    """Return the parameters that the data determine: with N < D the probe lives in the span of the rows."""
+    return min(shape.n_samples, shape.n_features) * (shape.n_classes - 1)
+
+
+def dense_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, int]:
+    """Return operations and bytes of the dense solver."""
+    n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
+    dtype, k = working_dtype(shape), _rank(shape)
+    full, item = posterior == "full", dtype.itemsize
+    rebuilt = n * k**2 + 3.0 * k**3 if full else 0.0  # a full posterior without one sample
+    fit = 6 * (n * k**2 / 2 + k**3 / 3) if k < DENSE_START else 0.63 * n * k**2 + k**3 + 120 * 4 * n * k
+    block, holds_reach = block_of(c - 1, min(n, d), dtype, BLOCK_BYTES)
+    # Without reach, leverages take one more product, and some ten products and inverses of C × C in double.
+    step = 2.0 * k**2 if holds_reach else 3.0 * k**2 + 20.0 * c**3
+    leave = n_scored * (step + (1.2 * k**2 if full else 0.0))
+    swept = 3.0 * n_scored
+    if tol is None:
+        swept = 0.0
+    elif samples_rows(n, k, tol):
+        swept = PILOTS + (0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0)
+        leave += n_scored * (2.0 * k**2 + 6.0 * SAMPLED_ROWS * k)
+    refine = swept * (12.0 * n * k + rebuilt)  # a sweep spends about as long between its products as in them
+    audit = default_count(k, posterior) * (60 * 4.0 * n * k + rebuilt)
+
+    # A block of first-order steps, the rows of a Hessian's panels, and what the libraries need themselves.
+    tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
+    working = min(block, n) * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
+    matrices = (7 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2
+    return fit + leave + refine + audit, int(2 * n * d * item + matrices + working)
+
+
+def blocks_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, int]:
+    """Return operations and bytes of the solver by class blocks."""
+    n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
+    k, product = d * (c - 1), 4.0 * n * d * (c - 1)
+    entries = min(c, TYPICAL_ENTRIES) * n
+    blocks = 2.0 * entries * d**2
+    # Some 30 evaluations of descent; then two Newton steps of ten products each, which take the logits twice.
+    fit = 30 * product + 2 * (10 * 1.5 + 2) * product + 2 * blocks
+    leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
+    solved = block_engine.PASSES * product + 8.0 * block_engine.PRODUCTS * entries * d  # one sample's optimum
+    refine = 0.0
+    if tol is not None:
+        refine = block_engine.PILOTS * solved + min(n_scored * solved, block_engine.REFINE_WORK)
+    audit = default_count(k, posterior) * 3 * solved
+
+    resident = 4 * n * d + 20 * entries
+    working = (3 << 30) * min(1.0, c / 1000)
+    modes = 16 * 4 * c * c if posterior == "kron" else 0
+    memory = resident + 4 * c * d * d + 60 * 8 * k + working + modes + (512 << 20)
+    return fit + leave + refine + audit, int(memory)
