@@ -170,7 +170,7 @@ class Convolutional(nn.Module):
 def test_what_cannot_be_scored_says_why():
     model, dataset, *_ = tabular()
     load = DataLoader(dataset, batch_size=7)
-    with pytest.raises(InputError, match="no torch.nn.Linear ran"):
+    with pytest.raises(InputError, match="No torch.nn.Linear ran"):
         lsi.score_model(Convolutional(), load)
     with pytest.raises(InputError, match="Did you mean '3'|Known: '0', '3'"):
         lsi.score_model(model, load, layer="33")

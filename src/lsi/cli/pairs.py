@@ -101,7 +101,7 @@ def _settings(
         batch_size=pairs.pair_batch,
         seed=shared["seed"],
     )
-    return {"probe": heads, **shared, "cluster": machine.ray}
+    return {"probe": heads, **shared, "memory": machine.memory, "cluster": machine.ray}
 
 
 def _encoded(
