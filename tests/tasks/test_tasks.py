@@ -133,7 +133,7 @@ def test_targets_are_changed_as_it_says(task):
     [
         (np.where(np.arange(60) == 7, np.nan, NUMBER), "NaN or infinite in 1 of 60 rows.*7"),
         (np.where(np.arange(60) == 7, np.inf, NUMBER), "NaN or infinite"),
-        (WORDS, "no numbers"),
+        (WORDS, "not numbers"),
         (NUMBER + 1j, "complex"),
         (np.zeros((60, 2, 2)), "1-D or 2-D"),
         (None, "y is None"),
