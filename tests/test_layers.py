@@ -14,6 +14,7 @@ SOURCE = Path(lsi.__file__).parent
 ROOMS = """
     errors divergence system validation methods results execution data features probes posterior loo planning
     run tasks analysis decisions report scores merging label_noise pipeline network studies estimator lsi cli
+    __main__
 """.split()
 
 
