@@ -1,10 +1,11 @@
 """docs/architecture.md names every package and nothing that is not there; no page names what is gone."""
 
+import ast
+import inspect
 import re
 
 import pytest
-
-from tests.pages import DOTTED, PAGES, ROOT, resolve, spans
+from tests.pages import DOTTED, PAGES, ROOT, resolve, spans, tables
 
 SOURCE = ROOT / "src" / "lsi"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -75,6 +76,20 @@ def test_a_page_names_what_exists(page):
     for module in set(COMMAND.findall(text)):
         place = ROOT / module.replace(".", "/")
         assert place.is_dir() or place.with_suffix(".py").exists()
+
+
+def stable_calls():
+    """Return the calls on the page about stability, each with the defaults that it promises."""
+    page = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+    calls = [span for row in tables(page, "Call") for span in spans(row[0]) if "(" in span]
+    return [ast.parse(call, mode="eval").body for call in calls]
+
+
+@pytest.mark.parametrize("call", stable_calls(), ids=lambda call: ast.unparse(call.func))
+def test_a_stable_call_has_the_promised_defaults(call):
+    given = inspect.signature(resolve(ast.unparse(call.func))).parameters
+    promised = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert promised == {name: given[name].default for name in promised}
 
 
 def test_a_path_that_is_gone_is_noticed():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from tests.oracles import info_nce
+from tests.pages import DOTTED, PAGES, ROOT, TEST, functions_in, resolve, spans, tables
 
 import lsi
 from lsi.cli import main
 from lsi.label_noise.estimate import flip_gain
-from tests.oracles import info_nce
-from tests.pages import DOTTED, PAGES, ROOT, TEST, functions_in, resolve, spans, tables
 
 PAGE = (ROOT / "docs" / "formulas.md").read_text(encoding="utf-8")
 COLUMNS, ENGINES = tables(PAGE, "Column"), tables(PAGE, "Engine")
@@ -31,7 +31,9 @@ def documented(names):
     found = set()
     for row in COLUMNS:
         for column in spans(row[0]):
-            found |= {column.replace("<name>", str(name)) for name in names} if "<name>" in column else {column}
+            found |= (
+                {column.replace("<name>", str(name)) for name in names} if "<name>" in column else {column}
+            )
     return found
 
 
@@ -90,7 +92,9 @@ def test_a_row_names_functions_and_tests_that_exist(row):
     assert DOTTED.findall(function) and TEST.findall(test)
 
 
-@pytest.mark.parametrize("path", ["lsi.nothing", "lsi.divergence.nothing", "lsi.loo.result.LooResult.nothing"])
+@pytest.mark.parametrize(
+    "path", ["lsi.nothing", "lsi.divergence.nothing", "lsi.loo.result.LooResult.nothing"]
+)
 def test_a_name_that_is_gone_is_noticed(path):
     with pytest.raises(AttributeError, match="nothing"):
         resolve(path)
