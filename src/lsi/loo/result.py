@@ -23,7 +23,11 @@ class LooResult:
         loo_probability: Probability of the given label under the model without the sample.
         loo_prediction: Code of the most likely class under the model without the sample.
         leverage: `tr(S_i Q_i)`; NaN where the method gives none.
-        relative_error: Certificate: bound on `|lsi − exact| / exact`; NaN where the method gives none.
+        relative_error: The certificate, an upper estimate of `|lsi − exact| / exact`, where `exact` is the
+            sample's LSI at its true leave-one-out optimum. It is an estimate and not a bound: the audit
+            measures how often it holds. Infinite where the engine did not reach that optimum, so that nothing
+            is known; NaN where the method estimates no error: `Newton(tol=None)`, and `Retrain`, which stops
+            before any optimum.
         extra: Further columns of the table, by name.
         done: Which entries hold a result; in one shard of a run, only its own.
     """

@@ -1,1 +1,0 @@
-"""Left-out heads trained in strides of many epochs, exact in the momentum, around the full-data head."""
