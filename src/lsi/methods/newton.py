@@ -10,8 +10,6 @@ import numpy as np
 from lsi.errors import InputError, nearest
 
 SOLVERS = ("auto", "dense", "blocks")
-# The design planned a Kronecker solver for large problems; class blocks took its place (docs/method.md).
-OTHER_NAMES = {"kron": "blocks"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Newton:
             are flagged by a larger `relative_error`. None: no refinement.
         solver: ``"dense"``: one inverse of the whole Hessian, the most exact. ``"blocks"``: its class blocks,
             for problems whose Hessian does not fit in memory; only the highest scores are refined.
-            ``"auto"``: dense where it fits. ``"kron"`` is another name of blocks.
+            ``"auto"``: dense where it fits.
         max_passes: Limit of refinement passes a sample before the slow, safe solver takes over.
         added_weight_decay: Added to the probe's weight decay; see `from_early_stopping`.
 
@@ -43,7 +41,6 @@ class Newton:
     def __post_init__(self) -> None:
         if self.tol is not None and not (np.isfinite(self.tol) and 0 < self.tol < 1):
             raise InputError(f"tol must be between 0 and 1, or None for no refinement; got {self.tol!r}.")
-        object.__setattr__(self, "solver", OTHER_NAMES.get(self.solver, self.solver))
         if self.solver not in SOLVERS:
             raise InputError(f"Unknown solver {self.solver!r}. {nearest(self.solver, SOLVERS)}")
         if self.max_passes < 1:

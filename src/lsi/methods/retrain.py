@@ -35,9 +35,8 @@ class Retrain:
         batch_size: Samples a step, in the order of the data; None: all.
         record_every: Score after every so many epochs too, in columns `lsi_epoch_…`; None: at the end
             only.
-        tol: Relative error of LSI up to which heads may be followed in strides of many epochs, and by the
-            curvature of the full-data head instead of the data; None: every epoch of every head is computed.
-            Only linear probes go in strides, and only by plain SGD in full batches.
+        tol: Relative error of LSI that is accepted for following heads in strides of many epochs; None: every
+            epoch of every head is computed. Only linear probes trained by plain full-batch SGD go in strides.
 
     Raises:
         InputError: Settings outside their range.

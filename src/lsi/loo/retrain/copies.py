@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Scorer = Callable[[Tensor, Tensor], LooResult]
 """Called with positions `(B,)` and the weights of their copies `(B, …)`."""
 Record = Callable[[int, Tensor], None]
-TANGENTS = "tangents"
 _MEANS = ("mean_term", "covariance_term", "loo_probability")
 
 
@@ -34,14 +33,12 @@ _MEANS = ("mean_term", "covariance_term", "loo_probability")
 class SeedRun:
     """What one seed gave: the result at the end, and LSI after recorded epochs, `(n_scored,)` each.
 
-    `strides` says in how many the copies were trained, 0 where every epoch was computed; `tangents` whether
-    they followed the curvature of the model of all samples.
+    `strides` is the number of strides in which the copies were trained; 0 where every epoch was computed.
     """
 
     result: LooResult
     recorded: dict[int, np.ndarray] = field(default_factory=dict)
     strides: int = 0
-    tangents: bool = False
 
 
 class CopiesEngine(ABC):
@@ -62,10 +59,6 @@ class CopiesEngine(ABC):
     @abstractmethod
     def block_size(self) -> int:
         """Return how many copies are trained together."""
-
-    def task_size(self, task: CopiesTask) -> int:
-        """Return how many samples a worker scores at a time."""
-        return self.block_size()
 
     @abstractmethod
     def train(
@@ -106,13 +99,12 @@ class CopiesEngine(ABC):
         return mean
 
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
-        wholes = dict(work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress)))
-        tangents = wholes.pop(TANGENTS, None) is not None
-        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()}, tangents)
-        end, size = self.settings.epochs, self.task_size(task)
+        wholes = work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress))
+        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
+        end, size = self.settings.epochs, self.block_size()
         recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
         run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
-        run.strides, run.tangents = len(task.wholes) - 1 if 0 in task.wholes else 0, tangents
+        run.strides = len(task.wholes) - 1 if 0 in task.wholes else 0
         bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
         blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
         within = work.within(f"seed-{seed}")
@@ -129,18 +121,15 @@ class CopiesEngine(ABC):
         seed: int,
         tick: Tick,
         record: Record | None,
-        tangents: bool = False,
     ) -> Tensor:
-        """Return trained copies `(B, …)`, knowing how the model of all samples was trained.
+        """Return trained copies `(B, …)`, given the full-data weights by epoch.
 
         Shapes: index `(B,)`.
         """
         return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
 
     def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
-        """Return the weights of the model of all samples, by the epoch after which they are needed.
-
-        An array named `TANGENTS` among them says that copies follow its curvature instead of the data.
+        """Return the full-data weights, by the number of the epoch after which they are needed.
 
         Shapes: index `(n_scored,)`.
         """
@@ -160,7 +149,6 @@ class CopiesEngine(ABC):
         out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
         if any(run.strides for run in runs):
             out["strides"] = [run.strides for run in runs]
-            out["tangents"] = [run.tangents for run in runs]
         if len(runs) > 1:
             pairs = [spearman(a.result.lsi[done], b.result.lsi[done]) for a, b in combinations(runs, 2)]
             out["rank_correlation_between_seeds"] = float(np.mean(pairs))
@@ -181,15 +169,13 @@ class CopiesTask:
 
     Attributes:
         engine: Trains and scores.
-        seed: Of the initial weights, and of what the algorithm draws.
-        wholes: Weights of the model of all samples, by epoch.
-        tangents: Whether copies follow its curvature.
+        seed: Seed of the initial weights and of the algorithm's random draws.
+        wholes: Full-data weights, by epoch.
     """
 
     engine: CopiesEngine
     seed: int
     wholes: dict[int, np.ndarray]
-    tangents: bool = False
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result, and LSI after recorded epochs under their numbers.
@@ -207,7 +193,7 @@ class CopiesTask:
             if epoch < end:
                 recorded[str(epoch)] = self._scorers[epoch](index, copies).lsi
 
-        copies = engine.train_along(self.wholes, index, self.seed, tick, record, self.tangents)
+        copies = engine.train_along(self.wholes, index, self.seed, tick, record)
         result = self._scorers[end](index, copies)
         if engine.settings.records(end):
             recorded[str(end)] = result.lsi
@@ -224,5 +210,5 @@ class CopiesTask:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the scorers behind: workers build their own."""
-        names = ("engine", "seed", "wholes", "tangents")
+        names = ("engine", "seed", "wholes")
         return {name: getattr(self, name) for name in names}

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +20,10 @@ from lsi.execution.work import Arrays, Tick
 from lsi.loo.newton.engine import loo_prediction
 from lsi.loo.newton.sweep import row_blocks
 from lsi.loo.result import LooResult
-from lsi.loo.retrain.copies import TANGENTS, CopiesEngine, CopiesTask, Record, Scorer
+from lsi.loo.retrain.copies import CopiesEngine, Record, Scorer
 from lsi.loo.retrain.heads import HeadTrainer, initial_weights
 from lsi.loo.retrain.plain import train_plainly
-from lsi.loo.retrain.strides.choice import Choice, Strides, Wholes
+from lsi.loo.retrain.strides.choice import Strides, Wholes
 from lsi.methods.retrain import Retrain
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
@@ -46,7 +45,6 @@ class RetrainEngine(CopiesEngine):
             coordinates that it lives in, or None for the original ones.
         settings: The protocol.
         fit_intercept: Whether the last column of the design is the intercept.
-        memory: Bytes that the run may use; None: no limit.
     """
 
     def __init__(
@@ -55,11 +53,10 @@ class RetrainEngine(CopiesEngine):
         build: Callable[[SoftmaxModel], tuple[Posterior, Tensor | None]],
         settings: Retrain,
         fit_intercept: bool,
-        memory: int | None = None,
     ) -> None:
         super().__init__(settings, model.design.device)
         self.model, self.build, self.fit_intercept = model, build, fit_intercept
-        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings, memory)
+        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings)
 
     def start(self, seed: int) -> Tensor:
         """Return the initial head `(C, D)`."""
@@ -73,15 +70,8 @@ class RetrainEngine(CopiesEngine):
         """
         c, d = self.model.n_classes, self.model.design.n_features
         bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
-        return max(1, min(self._room(), max(FEWEST, bearable)))
-
-    def task_size(self, task: CopiesTask) -> int:
-        """Return how many samples a worker scores at a time: all that fit, where none looks at the data."""
-        return max(1, self._room()) if task.tangents else self.block_size()
-
-    def _room(self) -> int:
-        c, d = self.model.n_classes, self.model.design.n_features
-        return min(256, (256 << 20) // (4 * c * max(TENSORS * d, 1024)))
+        fitting = min(256, (256 << 20) // (4 * c * max(TENSORS * d, 1024)))
+        return max(1, min(fitting, max(FEWEST, bearable)))
 
     def train(
         self,
@@ -101,22 +91,18 @@ class RetrainEngine(CopiesEngine):
         seed: int,
         tick: Tick,
         record: Record | None,
-        tangents: bool = False,
     ) -> Tensor:
         """Return trained heads `(B, C, D)`: in strides where `train_whole` kept the initial weights."""
         if 0 not in wholes:
             return super().train_along(wholes, index, seed, tick, record)
-        heads, doubtful = self.strides.train(Choice(wholes, tangents), index, tick, record)
+        heads, doubtful = self.strides.train(wholes, index, tick, record)
         again = doubtful.nonzero()[:, 0]
         if not len(again):
             return heads
         if record is not None and self.settings.record_every is not None:
-            again = torch.arange(len(index), device=index.device)  # so that no epoch is recorded of two kinds
-        if tangents:
-            data = self.train_along(wholes, index[again], seed, lambda _: None, record)
-        else:
-            data = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
-        heads[again] = data.to(heads.dtype)
+            again = torch.arange(len(index), device=index.device)  # so that no epoch mixes two kinds of heads
+        every = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
+        heads[again] = every.to(heads.dtype)
         return heads
 
     def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
@@ -124,9 +110,8 @@ class RetrainEngine(CopiesEngine):
         if not self.strides.grids(len(index)):
             return super().train_whole(seed, index, progress)
         start = self.start(seed).to(self.device)
-        way = self.strides.choose(start, index, seed, self.trainer, self.scorer, progress)
-        found = {str(epoch): whole for epoch, whole in way.wholes.items()}
-        return {**found, TANGENTS: np.ones(1)} if way.tangents else found
+        wholes = self.strides.choose(start, index, seed, self.trainer, self.scorer, progress)
+        return {str(epoch): whole for epoch, whole in wholes.items()}
 
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
         """Return one head `(C, D)`."""
