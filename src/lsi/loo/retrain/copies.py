@@ -1,4 +1,4 @@
-"""Leave-one-out by training copies of one model, whatever the model: seeds, blocks, and time."""
+"""Leave-one-out by training copies of any model: seeds, blocks, and scores along the training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +17,14 @@ from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.result import LooResult
 from lsi.methods.algorithms import DPSGD
+from lsi.methods.retrain import Retrain
 from lsi.results.audit import spearman
 from lsi.system.progress import Progress, ticks
-
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
 
 Scorer = Callable[[Tensor, Tensor], LooResult]
 """Called with positions `(B,)` and the weights of their copies `(B, …)`."""
 Record = Callable[[int, Tensor], None]
+"""Called with the number of an epoch and the weights of the copies after it, `(B, …)`."""
 _MEANS = ("mean_term", "covariance_term", "loo_probability")
 
 
@@ -47,10 +46,11 @@ class CopiesEngine(ABC):
     Args:
         settings: The protocol.
         device: Where models are trained.
+        block: Copies to train together; None: as `block_size` says.
     """
 
-    def __init__(self, settings: Retrain, device: torch.device) -> None:
-        self.settings, self.device = settings, device
+    def __init__(self, settings: Retrain, device: torch.device, block: int | None = None) -> None:
+        self.settings, self.device, self.block = settings, device, block
 
     @abstractmethod
     def start(self, seed: int) -> Tensor:
@@ -58,7 +58,7 @@ class CopiesEngine(ABC):
 
     @abstractmethod
     def block_size(self) -> int:
-        """Return how many copies are trained together."""
+        """Return how many copies to train together."""
 
     @abstractmethod
     def train(
@@ -69,15 +69,15 @@ class CopiesEngine(ABC):
         tick: Callable[[], None] | None,
         record: Record | None,
     ) -> Tensor:
-        """Return trained copies `(B, …)`. Shapes: index `(B,)`."""
+        """Return trained copies `(B, …)`; an index of −1 leaves no sample out. Shapes: index `(B,)`."""
 
     @abstractmethod
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
-        """Return one copy trained by ``torch.optim`` on all samples but one, for the audit."""
+        """Return one copy trained by ``torch.optim`` on all samples but `left_out`, for the audit."""
 
     @abstractmethod
     def scorer(self, whole: Tensor) -> Scorer:
-        """Return what scores copies against the full-data weights `whole`."""
+        """Return the function that scores copies against the full-data weights `whole`."""
 
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the samples at `index`: means over the seeds, and their spread.
@@ -101,7 +101,7 @@ class CopiesEngine(ABC):
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
         wholes = work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress))
         task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
-        end, size = self.settings.epochs, self.block_size()
+        end, size = self.settings.epochs, self.block or self.block_size()
         recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
         run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
         run.strides = len(task.wholes) - 1 if 0 in task.wholes else 0
@@ -144,7 +144,7 @@ class CopiesEngine(ABC):
         return {**wholes, str(self.settings.epochs): last.cpu().numpy()}
 
     def _describe(self, runs: list[SeedRun], mean: LooResult) -> dict[str, Any]:
-        """Return what is worth knowing about the training, as JSON values."""
+        """Return the facts about the training that the manifest holds, as JSON values."""
         s, done = self.settings, mean.done
         out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
         if any(run.strides for run in runs):
@@ -165,7 +165,7 @@ class CopiesEngine(ABC):
 
 @dataclass
 class CopiesTask:
-    """What the blocks of one seed need.
+    """One seed's leave-one-out, as blocks of work.
 
     Attributes:
         engine: Trains and scores.
@@ -178,7 +178,7 @@ class CopiesTask:
     wholes: dict[int, np.ndarray]
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return the columns of a result, and LSI after recorded epochs under their numbers.
+        """Return the columns of a result, and LSI after each recorded epoch under its number.
 
         Shapes: positions `(n,)`.
         """
@@ -209,6 +209,6 @@ class CopiesTask:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the scorers behind: workers build their own."""
+        """Drop the scorers: workers build their own."""
         names = ("engine", "seed", "wholes")
         return {name: getattr(self, name) for name in names}

@@ -1,9 +1,8 @@
-r"""`Retrain`: leave-one-out by training again, and the published protocol for many heads at a time.
+r"""Leave-one-out of a linear probe by training again, by the published protocol.
 
-In the published protocol every head (full data and one a left-out sample) starts from the same
-initial weights and runs full-batch gradient descent on the mean cross-entropy of its own samples, exactly as
-``torch.optim.SGD`` would: with decay :math:`g \leftarrow g + \mathrm{wd}\,\theta`, momentum
-:math:`b \leftarrow \mu b + g`, and, for Nesterov, :math:`g \leftarrow g + \mu b`.
+Every head (one on all samples and one without each left-out sample) starts from the same initial weights and
+runs full-batch gradient descent on the mean cross-entropy of its own samples, exactly as ``torch.optim.SGD``
+would (`lsi.loo.retrain.heads` has the recursion).
 
 Source: Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025.
 """
@@ -29,22 +28,23 @@ from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
 from lsi.system.progress import Progress
 
-MOST_WORK = 1e14  # operations of a block
-FEWEST = 32  # heads of a block, whatever their work
-TENSORS = 20  # of the size of all heads, in strides
+MOST_WORK = 1e14  # operations of a block, at most
+FEWEST = 32  # heads of a block, at least, whatever their work
+TENSORS = 20  # tensors of the size of all heads that strides hold at once
 
 
 class RetrainEngine(CopiesEngine):
     """Leave-one-out scores of a linear probe by the published protocol.
 
-    Its gradients sum to zero over the classes, so that contrasts of classes say all about a change.
+    Gradients sum to zero over the classes, so that class contrasts describe a difference of heads completely.
 
     Args:
         model: Untrained model in original coordinates, in the type to train in.
-        build: Makes the posterior of a trained model: `build(model)` returns it and the basis of the
-            coordinates that it lives in, or None for the original ones.
+        build: `build(model)` returns the posterior of a trained model and the basis of its coordinates, None
+            for the original ones.
         settings: The protocol.
         fit_intercept: Whether the last column of the design is the intercept.
+        block: Heads to train together; None: as `block_size` says.
     """
 
     def __init__(
@@ -53,8 +53,9 @@ class RetrainEngine(CopiesEngine):
         build: Callable[[SoftmaxModel], tuple[Posterior, Tensor | None]],
         settings: Retrain,
         fit_intercept: bool,
+        block: int | None = None,
     ) -> None:
-        super().__init__(settings, model.design.device)
+        super().__init__(settings, model.design.device, block)
         self.model, self.build, self.fit_intercept = model, build, fit_intercept
         self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings)
 
@@ -64,9 +65,9 @@ class RetrainEngine(CopiesEngine):
         return initial_weights(seed, d, self.model.n_classes, self.fit_intercept)
 
     def block_size(self) -> int:
-        """Return how many heads are trained together: enough to fill the products.
+        """Return how many heads to train together.
 
-        Bounded in memory, and in the work that an interruption would lose.
+        Enough to fill the matrix products, within bounds on memory and on the work lost by an interruption.
         """
         c, d = self.model.n_classes, self.model.design.n_features
         bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
@@ -92,7 +93,7 @@ class RetrainEngine(CopiesEngine):
         tick: Tick,
         record: Record | None,
     ) -> Tensor:
-        """Return trained heads `(B, C, D)`: in strides where `train_whole` kept the initial weights."""
+        """Return trained heads `(B, C, D)`: in strides if `train_whole` returned the initial weights too."""
         if 0 not in wholes:
             return super().train_along(wholes, index, seed, tick, record)
         heads, doubtful = self.strides.train(wholes, index, tick, record)
@@ -100,13 +101,14 @@ class RetrainEngine(CopiesEngine):
         if not len(again):
             return heads
         if record is not None and self.settings.record_every is not None:
-            again = torch.arange(len(index), device=index.device)  # so that no epoch mixes two kinds of heads
+            # The scores of a recorded epoch must not mix both kinds of heads.
+            again = torch.arange(len(index), device=index.device)
         every = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
         heads[again] = every.to(heads.dtype)
         return heads
 
     def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
-        """Return the weights of the full-data head by epoch, at every node where strides will do."""
+        """Return the weights of the full-data head by epoch, at all nodes if heads may go in strides."""
         if not self.strides.grids(len(index)):
             return super().train_whole(seed, index, progress)
         start = self.start(seed).to(self.device)
@@ -125,7 +127,7 @@ class RetrainEngine(CopiesEngine):
         return layer.weight.detach()
 
     def scorer(self, whole: Tensor) -> Scorer:
-        """Return what scores heads against the full-data head `whole`, `(C, D)`."""
+        """Return the function that scores heads against the full-data head `whole`, `(C, D)`."""
         contrasts = self.model.contrasts
         trained = replace(self.model, theta=contrasts.T @ whole.to(torch.float64))
         posterior, basis = self.build(trained)

@@ -172,5 +172,5 @@ class Strides:
         return index[torch.from_numpy(drawn).to(index.device)]
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave behind what a worker computes itself."""
+        """Drop what a worker computes itself."""
         return {**self.__dict__, "_path": None}

@@ -139,57 +139,61 @@ class StrideTrainer:
         return self._unfold(modes.back(heads.weights.clone())), heads.doubt
 
     def _stride(self, heads: Heads, modes: Modes, path: Path, index: Tensor, there: int) -> None:
-        """Go on to the next node: predict from the past, look at the data there, and correct."""
+        """Go on to the next node: predict from the past, compute the gradient there, and correct."""
         here = heads.past[-1].epoch
         epochs, rate = there - here, modes.rate.to(heads.weights.dtype)[:, None]
+        # Forcing f = g − λ δ at the past nodes. A stride of one epoch needs the present one only.
         past = heads.past[-MEMORY:] if epochs > 1 else heads.past[-1:]
         offsets = [node.epoch - here for node in past]
-        forces = [torch.addcmul(node.gradient, rate, node.weights, value=-1.0) for node in past]
+        forcing = [torch.addcmul(node.gradient, rate, node.weights, value=-1.0) for node in past]
+        # Predict δ with the polynomial through these.
         responses = Responses.of(modes.rate, epochs, len(past), self.settings)
-        ahead = responses.at(offsets)
-        weights = _combine(ahead.weights, heads, forces)
-        gradient = modes.into(self._gradient(path, there, index, modes.back(weights.clone())))
+        stride = responses.at(offsets)
+        delta = _combine(stride.weights, heads, forcing)
+        gradient = modes.into(self._gradient(path, there, index, modes.back(delta.clone())))
         if epochs > 1:
-            forces.append(torch.addcmul(gradient, rate, weights, value=-1.0))
-            ahead = responses.at([*offsets, epochs])
-            correction = _combine(ahead.weights, heads, forces).sub_(weights)
-            weights.add_(correction)
-            gradient.addcmul_(rate, correction)
-            size = weights.norm(dim=0).clamp(min=torch.finfo(weights.dtype).tiny)
+            # Correct δ with the polynomial that also goes through the forcing at the prediction.
+            forcing.append(torch.addcmul(gradient, rate, delta, value=-1.0))
+            stride = responses.at([*offsets, epochs])
+            correction = _combine(stride.weights, heads, forcing).sub_(delta)
+            delta.add_(correction)
+            gradient.addcmul_(rate, correction)  # to first order
+            size = delta.norm(dim=0).clamp(min=torch.finfo(delta.dtype).tiny)
             heads.doubt = torch.maximum(heads.doubt, correction.norm(dim=0) / size)
-        heads.velocity = _combine(ahead.velocity, heads, forces)
-        heads.weights = weights
-        heads.past = [*heads.past[1 - MEMORY :], Node(there, gradient, weights)]
+        heads.velocity = _combine(stride.velocity, heads, forcing)
+        heads.weights = delta
+        heads.past = [*heads.past[1 - MEMORY :], Node(there, gradient, delta)]
 
-    def _gradient(self, path: Path, epoch: int, index: Tensor, change: Tensor) -> Tensor:
-        """Return the difference of the gradients of the mean loss, `(K, B)`.
+    def _gradient(self, path: Path, epoch: int, index: Tensor, delta: Tensor) -> Tensor:
+        """Return the difference of the gradients of the mean losses at θ + δ and θ, `(K, B)`, in weights.
 
-        Shapes: index `(B,)`, change `(K, B)`.
+        Shapes: index `(B,)`, delta `(K, B)`.
         """
-        model, whole, b = self._model, path.weights[epoch], len(index)
+        model, theta, b = self._model, path.weights[epoch], len(index)
         n, c, r = model.n_samples, model.n_classes, model.design.n_features
-        contrasts = model.contrasts.to(change.dtype)
-        step = (contrasts @ change.view(r, c - 1, b)).view(r, c * b)
-        total, mean = torch.zeros_like(step), torch.zeros_like(whole)
+        contrasts = model.contrasts.to(delta.dtype)
+        all_delta = (contrasts @ delta.view(r, c - 1, b)).view(r, c * b)
+        total, sum_r = torch.zeros_like(all_delta), torch.zeros_like(theta)
         for rows, x in model.design.blocks(max(64, ELEMENTS // (c * b))):
-            p = torch.softmax(x @ whole, 1)
-            moved = probability_shift(p, (x @ step).view(len(x), c, b))
+            # Δp_j of all samples, but −r_i of the left-out one.
+            p = torch.softmax(x @ theta, 1)
+            dp = probability_shift(p, (x @ all_delta).view(len(x), c, b))
             residual = p.clone()
             residual[torch.arange(len(x), device=x.device), model.target[rows]] -= 1.0
             own = own_entries(index, rows)
-            # Without the sample its probabilities do not move, they and its label go.
-            moved[own] = -residual[own[0]]
+            dp[own] = -residual[own[0]]
             if not model.unweighted:
                 weight = model.weight[rows].to(x.dtype)
-                moved.mul_(weight[:, None, None])
+                dp.mul_(weight[:, None, None])
                 residual.mul_(weight[:, None])
-            total.addmm_(x.T, moved.view(len(x), c * b))
-            mean.addmm_(x.T, residual)
-        total = total.view(r, c, b).add_(mean[:, :, None], alpha=1.0 / n).mul_(1.0 / (n - 1))
-        return (contrasts.T @ total).view(-1, b).add_(change, alpha=model.weight_decay)
+            total.addmm_(x.T, dp.view(len(x), c * b))
+            sum_r.addmm_(x.T, residual)
+        # [total + Σ_j w_j r_j ⊗ x_j / n] / (n − 1) + wd δ.
+        total = total.view(r, c, b).add_(sum_r[:, :, None], alpha=1.0 / n).mul_(1.0 / (n - 1))
+        return (contrasts.T @ total).view(-1, b).add_(delta, alpha=model.weight_decay)
 
     def _unfold(self, change: Tensor) -> Tensor:
-        """Return differences of the weights `(K, B)` as `(B, C, D)`."""
+        """Return differences of weights `(K, B)` in original coordinates, `(B, C, D)`."""
         model = self._model
         change = change.view(model.design.n_features, -1, change.shape[1])
         axes = self._axes.to(change.dtype)
@@ -205,13 +209,13 @@ class StrideTrainer:
         return replace(self.model, design=self.model.design.rotated(self._axes))
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave behind what a worker computes itself."""
+        """Drop what a worker computes itself."""
         return {"model": self.model, "settings": self.settings}
 
 
-def _combine(coefficients: Tensor, heads: Heads, forces: list[Tensor]) -> Tensor:
-    """Return the sum of θ, v and forces by the columns of a filter, `(K, B)`."""
+def _combine(coefficients: Tensor, heads: Heads, forcing: list[Tensor]) -> Tensor:
+    """Return the sum of δ, its velocity and the forcings, weighted by the columns of a filter, `(K, B)`."""
     out = coefficients[:, :1] * heads.weights
-    for column, part in enumerate([heads.velocity, *forces], start=1):
+    for column, part in enumerate([heads.velocity, *forcing], start=1):
         out.addcmul_(coefficients[:, column, None], part)
     return out
