@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from tests.build import untrained
+from tests.build import retrain_engine, untrained
 from tests.cases import CASES, POSTERIORS, Case, clusters
 from tests.oracles import plain_sgd
 
@@ -39,8 +39,8 @@ def medium(**settings):
     return Case("medium", *clusters(20, (30, 25, 25), 6, distance=1.0), **settings)
 
 
-def plain(case, settings, left_out=None, epochs=None):
-    """Return one head trained plainly in float64, `(C, D)`."""
+def plain(case, settings, left_out=None, along=None):
+    """Return one head trained plainly in float64, `(C, D)`, or its weights by epoch."""
     names = ("lr", "momentum", "nesterov", "seed")
     return plain_sgd.train(
         case.features,
@@ -51,17 +51,16 @@ def plain(case, settings, left_out=None, epochs=None):
         left_out=left_out,
         fit_intercept=case.fit_intercept,
         dtype=torch.float64,
-        epochs=settings.epochs if epochs is None else epochs,
+        epochs=settings.epochs,
+        along=along,
         **{name: getattr(settings, name) for name in names},
     )
 
 
-def strides(case, settings, grid, left_out):
-    """Return differences from the full-data head at the end, `(B, C, D)`, along its path in float64."""
-    nodes = grid.nodes(settings.epochs)
-    path = {node: plain(case, settings, epochs=node) for node in nodes}
+def strides(case, settings, wholes, left_out):
+    """Return differences from the full-data head at the end, `(B, C, D)`, along its path."""
     trainer = StrideTrainer(untrained(case, torch.float32), settings)
-    change, _ = trainer.train(trainer.path(path), torch.tensor(left_out), None, None)
+    change, _ = trainer.train(trainer.path(wholes), torch.tensor(left_out), None, None)
     return change.numpy()
 
 
@@ -71,17 +70,19 @@ def strides(case, settings, grid, left_out):
 )
 def test_differences(name, settings):
     case, left_out = CASES[name], [0, 5, 11]
-    whole = plain(case, settings)
-    exact = np.stack([plain(case, settings, i) - whole for i in left_out])
-    found = strides(case, settings, GRIDS[0], left_out)
+    wholes = plain(case, settings, along=GRIDS[0].nodes(settings.epochs))
+    exact = np.stack([plain(case, settings, i) - wholes[settings.epochs] for i in left_out])
+    found = strides(case, settings, wholes, left_out)
     error = np.linalg.norm((found - exact).reshape(3, -1), axis=1)
     assert_array_equal(error <= 5e-4 * np.linalg.norm(exact.reshape(3, -1), axis=1), True)
 
 
 def test_finer_grids_come_nearer():
     case, left_out = medium(), [3, 40]
-    exact = np.stack([plain(case, LONG, i) for i in left_out]) - plain(case, LONG)
-    error = [np.abs(strides(case, LONG, grid, left_out) - exact).max() for grid in (Grid(0.4, 200), *GRIDS)]
+    every = plain(case, LONG, along=range(LONG.epochs + 1))
+    exact = np.stack([plain(case, LONG, i) for i in left_out]) - every[LONG.epochs]
+    wholes = [{node: every[node] for node in grid.nodes(LONG.epochs)} for grid in (Grid(0.4, 200), *GRIDS)]
+    error = [np.abs(strides(case, LONG, each, left_out) - exact).max() for each in wholes]
     assert error[0] > 10 * error[1] > 10 * error[2]
 
 
@@ -168,18 +169,20 @@ def test_recorded_epochs_and_seeds():
     assert_allclose(fast["lsi_epoch_500"], fast["lsi"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("size", [1, 7])
-def test_block_size(size, monkeypatch):
+def test_block_size():
     case = medium()
-    whole = case.score("diag", LONG)
-    monkeypatch.setattr("lsi.loo.retrain.engine.RetrainEngine.block_size", lambda self: size)
-    assert_allclose(case.score("diag", LONG).lsi, whole.lsi, rtol=1e-5)
+    # Few samples where every head is a block of its own.
+    for size, index in ((1, torch.arange(20)), (7, torch.arange(len(case.target)))):
+        whole, parts = (
+            retrain_engine(case, "diag", LONG, block=block).run(index).lsi for block in (None, size)
+        )
+        assert_allclose(parts, whole, rtol=1e-5)
 
 
 def test_a_copy_elsewhere_trains_to_the_same_bits():
     case = medium()
-    nodes = GRIDS[0].nodes(LONG.epochs)
-    wholes = {node: plain(case, LONG, epochs=node).astype(np.float32) for node in nodes}
+    path = plain(case, LONG, along=GRIDS[0].nodes(LONG.epochs))
+    wholes = {node: whole.astype(np.float32) for node, whole in path.items()}
     here = choice.Strides(untrained(case, torch.float32), LONG)
     index, ticks = torch.tensor([2, 30, 31]), []
     first, _ = here.train(wholes, index, ticks.append, None)
