@@ -91,8 +91,6 @@ def main():
         difference = float(np.abs(scores.lsi[: given.plain] / values - 1).max())
         training = scores.manifest["training"]
         strides = f"{training.get('strides', [settings.epochs])[0]}"
-        if any(training.get("tangents", [])):
-            strides += " by the curvature"
         row = [n, len(scored), strides, batched[0], plain[0], *(plain / batched), difference]
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     write("Retrain", rows, COLUMNS, {"data": source, "threads": given.threads}, given.output)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from lsi.features.design import Design
+from lsi.loo.retrain.engine import RetrainEngine
 from lsi.posterior import POSTERIORS
 from lsi.probes.softmax.model import SoftmaxModel
 
@@ -24,3 +25,14 @@ def posterior_at(case, kind, head):
     if basis is not None:
         model, theta = replace(model, design=model.design.rotated(basis)), theta @ basis
     return POSTERIORS[kind](replace(model, theta=theta), case.prior_precision, basis)
+
+
+def retrain_engine(case, kind, settings, **options):
+    """Return the engine that trains heads of a case again."""
+
+    def build(trained):
+        head = (trained.contrasts @ trained.theta).numpy()
+        posterior = posterior_at(case, kind, head)
+        return posterior, posterior.basis
+
+    return RetrainEngine(untrained(case, torch.float32), build, settings, case.fit_intercept, **options)

@@ -1,13 +1,18 @@
-r"""KL divergence between two Gaussian weight posteriors, one function a structure, in nats.
+r"""KL divergence between two Gaussian weight posteriors in nats, one function for each structure.
 
-With precisions :math:`P_1, P_2`, difference of means :math:`\delta` and :math:`u_k` the eigenvalues
-of :math:`P_1^{-1/2}(P_2 - P_1)P_1^{-1/2}`,
+.. math:: \mathrm{KL}\bigl(N(\theta, P_1^{-1}) \,\|\, N(\theta + \delta, P_2^{-1})\bigr)
+          = \underbrace{\tfrac12 \delta^\top P_2\, \delta}_{\text{mean term}}
+          + \underbrace{\tfrac12 \sum_k \phi(u_k)}_{\text{covariance term}},
+          \qquad \phi(u) = u - \log(1 + u)
 
-.. math:: \mathrm{KL}(N_1 \| N_2) = \underbrace{\tfrac12 \delta^\top P_2 \delta}_{\text{mean term}}
-          + \underbrace{\tfrac12 \sum_k [u_k - \log(1 + u_k)]}_{\text{covariance term}} .
+where:
 
-Every function takes the *difference* of the precisions and never subtracts two log-determinants of
-full size, whose rounding would exceed the result. Both terms are non-negative.
+* :math:`P_1, P_2` are the precisions with all samples and without one,
+* :math:`\delta` is the difference of the means,
+* :math:`u_k > -1` are the eigenvalues of :math:`P_1^{-1/2}(P_2 - P_1)P_1^{-1/2}`.
+
+Every function takes the *difference* :math:`P_2 - P_1` and never subtracts two log-determinants of full size,
+whose rounding errors would exceed the result. Both terms are non-negative.
 
 Source: Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025, for the
 quantity; the split and its stable form are this library's.
@@ -20,6 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# The u_k are above −1. Rounding may push them below where one sample held nearly all of P₁.
+LOWEST = -1 + 1e-15
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -30,17 +38,27 @@ class Terms:
 
     @property
     def total(self) -> Tensor:
-        """The divergence itself."""
+        """The divergence itself, `(B,)`."""
         return self.mean + self.covariance
 
 
 def excess(u: Tensor) -> Tensor:
-    r"""Return :math:`u - \log(1 + u) \ge 0`, to full relative precision also where u is small.
+    r"""Return :math:`\phi(u) = u - \log(1 + u) \ge 0`, to full relative precision also where u is small.
 
-    >>> float(excess(torch.tensor(1e-8, dtype=torch.float64)))
-    4.99999996...e-17
+    Near zero the two parts cancel; there the series :math:`\sum_{k \ge 2} (-1)^k u^k / k` takes their place.
+
+    Args:
+        u: Any shape, above −1.
+
+    Returns:
+        φ(u), in the shape of u.
+
+    Examples:
+        >>> float(excess(torch.tensor(1e-8, dtype=torch.float64)))
+        4.99999996...e-17
     """
     small = u.abs() < 1e-2
+    # Horner's scheme for Σ_{k=2}^{9} (−1)^k u^{k−1} / k, then once more times u.
     v = torch.where(small, u, torch.zeros_like(u))
     series = torch.zeros_like(v)
     for k in range(9, 1, -1):
@@ -49,90 +67,110 @@ def excess(u: Tensor) -> Tensor:
 
 
 def separable_excess(variance: Tensor, squares: Tensor, inverse: Tensor) -> Tensor | None:
-    r"""Return `Σ_cd excess(−s_bc q_bd r_cd)` by matrix products, or None where the series is too slow.
+    r"""Return :math:`\sum_{cd} \phi(-s_{bc}\, q_{bd}\, r_{cd})` by matrix products.
 
-    .. math:: \sum_{c,d} [u - \log(1 + u)] = \sum_{k \ge 2} \frac1k \sum_c s_{bc}^k \sum_d q_{bd}^k r_{cd}^k,
-              \qquad u = -s\,q\,r
+    .. math:: \sum_{c,d} \phi(-s_{bc}\, q_{bd}\, r_{cd})
+              = \sum_{k \ge 2} \frac1k \sum_c s_{bc}^k \sum_d q_{bd}^k r_{cd}^k
 
     Args:
         variance: s ≥ 0, `(B, C)`.
         squares: q ≥ 0, `(B, D)`.
         inverse: r > 0, `(C, D)`.
+
+    Returns:
+        The sums, `(B,)` float64; None where a product s q r may exceed 0.1 and the series is too slow.
     """
-    unit = inverse.amax(0)
-    base, ratio = squares.to(torch.float64) * unit, (inverse / unit).T
-    largest = float(variance.amax() * base.amax())
+    # Powers of q r as (q r_max)^k (r / r_max)^k, so that neither factor overflows.
+    r_max = inverse.amax(0)
+    q, r = squares.to(torch.float64) * r_max, (inverse / r_max).T
+    largest = float(variance.amax() * q.amax())
     if not largest < 0.1:
         return None
     total = torch.zeros(len(squares), dtype=torch.float64, device=squares.device)
-    scale, power, weights = variance.to(torch.float64), base, ratio
+    s, q_k, r_k = variance.to(torch.float64), q, r
     for k in range(2, 13):  # 0.1¹² / 12 is below the rounding of the first term
-        power, weights = power * base, weights * ratio
-        total += (scale**k * (power @ weights)).sum(1) / k
+        q_k, r_k = q_k * q, r_k * r
+        total += (s**k * (q_k @ r_k)).sum(1) / k
         if largest ** (k - 1) < 1e-14:
             break
     return total
 
 
 def diag_divergence(precision: Tensor, change: Tensor, delta: Tensor) -> Terms:
-    """Return the divergence of two Gaussians with diagonal precisions.
+    r"""Return the divergence of two Gaussians with diagonal precisions.
+
+    .. math:: \tfrac12 \sum_k \delta_k^2\, (P_1 + \Delta)_{kk},
+              \qquad \tfrac12 \sum_k \phi(u_k), \quad u_k = \Delta_{kk} / (P_1)_{kk},
+              \qquad \Delta = P_2 - P_1
 
     Args:
         precision: Diagonal of P₁, `(K,)`.
-        change: Diagonal of P₂ − P₁, `(B, K)`.
-        delta: Difference of the means, `(B, K)`.
+        change: Diagonal of Δ = P₂ − P₁, `(B, K)`.
+        delta: δ, `(B, K)`.
+
+    Returns:
+        Both terms, in nats.
     """
     mean = 0.5 * (delta.square() * (precision + change)).sum(-1, dtype=torch.float64)
-    # Where hardly anything of P₁ is left, rounding may make it negative.
-    covariance = 0.5 * excess((change / precision).clamp_min(-1 + 1e-15)).sum(-1, dtype=torch.float64)
-    return Terms(mean, covariance)
+    u = (change / precision).clamp_min(LOWEST)
+    return Terms(mean, 0.5 * excess(u).sum(-1, dtype=torch.float64))
 
 
 def full_divergence(factor: Tensor, change: Tensor, delta: Tensor) -> Terms:
-    """Return the divergence of two Gaussians with dense precisions.
+    r"""Return the divergence of two Gaussians with dense precisions.
+
+    .. math:: \tfrac12 \bigl(\|L^\top \delta\|^2 + \delta^\top \Delta\, \delta\bigr),
+              \qquad \tfrac12 \bigl[\mathrm{tr}\, M - \ln\det(I + M)\bigr], \quad M = L^{-1} \Delta L^{-\top},
+              \qquad P_1 = L L^\top, \quad \Delta = P_2 - P_1
 
     Args:
-        factor: Lower Cholesky factor of P₁, `(K, K)`.
-        change: P₂ − P₁, `(B, K, K)`.
-        delta: Difference of the means, `(B, K)`.
+        factor: L, the lower Cholesky factor of P₁, `(K, K)`.
+        change: Δ = P₂ − P₁, `(B, K, K)`.
+        delta: δ, `(B, K)`.
+
+    Returns:
+        Both terms, in nats.
     """
-    inner = torch.linalg.solve_triangular(factor, change, upper=False)
-    inner = torch.linalg.solve_triangular(factor, inner.mT.contiguous(), upper=False)
-    inner = 0.5 * (inner + inner.mT)
-    covariance = torch.stack([_matrix_excess(matrix) for matrix in inner])
+    # M = L⁻¹ Δ L⁻ᵀ by two triangular solves, made symmetric again.
+    m = torch.linalg.solve_triangular(factor, change, upper=False)
+    m = torch.linalg.solve_triangular(factor, m.mT.contiguous(), upper=False)
+    m = 0.5 * (m + m.mT)
+    covariance = torch.stack([_matrix_excess(one) for one in m])
+    # δᵀ P₂ δ = ‖Lᵀδ‖² + δᵀ Δ δ.
     white = delta @ factor
     mean = 0.5 * (white.square().sum(-1) + torch.einsum("bi,bij,bj->b", delta, change, delta))
     return Terms(mean.clamp_min(0), 0.5 * covariance)
 
 
-def _matrix_excess(matrix: Tensor) -> Tensor:
+def _matrix_excess(m: Tensor) -> Tensor:
     r"""Return :math:`\mathrm{tr}\, M - \ln\det(I + M) \ge 0`, to full relative precision also for a small M.
 
-    Args:
-        matrix: M, symmetric `(K, K)`, eigenvalues above −1; overwritten.
+    Shapes: m symmetric `(K, K)`, eigenvalues above −1; overwritten.
     """
-    size, trace = float(torch.linalg.matrix_norm(matrix)), matrix.diagonal().sum()
+    size, trace = float(torch.linalg.matrix_norm(m)), m.diagonal().sum()
     if size < 1e-2:
-        # Trace and log-determinant would cancel: Σ_k (−1)^k tr(Mᵏ)/k, up to k = 6, or 4 where that will do.
-        square = matrix @ matrix
-        products = [matrix * matrix, matrix * square, square * square]
+        # Trace and log-determinant would cancel: Σ_k (−1)^k tr(Mᵏ)/k up to k = 6, or 4 where that is enough.
+        m2 = m @ m
+        powers = [m * m, m * m2, m2 * m2]  # their entries add up to tr M², tr M³, tr M⁴
         if size > 1e-3:
-            cube = square @ matrix
-            products += [square * cube, cube * cube]
-        return torch.stack([(-1) ** k / k * product.sum() for k, product in enumerate(products, 2)]).sum()
-    matrix.diagonal().add_(1.0)
-    factor, failed = torch.linalg.cholesky_ex(matrix)
+            m3 = m2 @ m
+            powers += [m2 * m3, m3 * m3]
+        return torch.stack([(-1) ** k / k * power.sum() for k, power in enumerate(powers, 2)]).sum()
+    m.diagonal().add_(1.0)
+    factor, failed = torch.linalg.cholesky_ex(m)
     if int(failed):
-        # Hardly anything of P₁ is left in some direction, and rounding made that negative.
-        return excess((torch.linalg.eigvalsh(matrix) - 1.0).clamp_min(-1 + 1e-15)).sum()
+        # Rounding made an eigenvalue of I + M negative: take the eigenvalues, and limit them.
+        return excess((torch.linalg.eigvalsh(m) - 1.0).clamp_min(LOWEST)).sum()
     return trace - 2.0 * factor.diagonal().log().sum()
 
 
 def low_rank_covariance(curvature: Tensor, gram: Tensor) -> Tensor:
-    r"""Return the covariance term where `P₂ − P₁ = −E S Eᵀ`, by the matrix determinant lemma.
+    r"""Return the covariance term where :math:`P_2 - P_1 = -E S E^\top`, by the matrix determinant lemma.
 
-    The non-zero eigenvalues of :math:`P_1^{-1/2} E S E^\top P_1^{-1/2}` are those of
-    :math:`S^{1/2} G S^{1/2}`, :math:`G = E^\top P_1^{-1} E`.
+    .. math:: \tfrac12 \sum_k \phi(u_k), \qquad
+              u = -\mathrm{eig}\bigl(S^{1/2} G S^{1/2}\bigr), \quad G = E^\top P_1^{-1} E
+
+    These are the non-zero eigenvalues of :math:`-P_1^{-1/2} E S E^\top P_1^{-1/2}`.
 
     Args:
         curvature: S, positive semi-definite, `(B, C', C')`.
@@ -141,10 +179,12 @@ def low_rank_covariance(curvature: Tensor, gram: Tensor) -> Tensor:
     Returns:
         `(B,)` in nats.
     """
+    # A root of S from its eigenvectors: R Rᵀ = S.
     values, vectors = torch.linalg.eigh(curvature.to(torch.float64))
     root = vectors * values.clamp_min(0).sqrt()[:, None, :]
+    # RᵀGR has the eigenvalues of S^{1/2} G S^{1/2}.
     u = -torch.linalg.eigvalsh(root.mT @ gram.to(torch.float64) @ root)
-    return 0.5 * excess(u.clamp(-1 + 1e-15, 0.0)).sum(-1)
+    return 0.5 * excess(u.clamp(LOWEST, 0.0)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -162,7 +202,7 @@ class KronPrecision:
     prior_precision: float
 
     def spectrum(self, class_values: Tensor | None = None) -> Tensor:
-        """Return the eigenvalues `β_c α_d + τ`, `(…, C', D)`."""
+        """Return the eigenvalues `f_cd = β_c α_d + τ`, `(…, C', D)`; for other β where they are given."""
         beta = self.class_values if class_values is None else class_values
         return beta[..., None] * self.feature_values + self.prior_precision
 
@@ -171,67 +211,83 @@ def kron_divergence(precision: KronPrecision, class_change: Tensor, removed: Ten
     r"""Return the divergence of two Kronecker-factored Gaussians, the second without one sample.
 
     The precisions are :math:`P_1 = B \otimes A + \tau I` and
-    :math:`P_2 = B_2 \otimes (A - x x^\top) + \tau I`. With eigenvalues :math:`\beta'_e` of :math:`B_2`,
-    squares :math:`q_{ce}` of the entries of its eigenvectors, :math:`h_{ce} = \beta'_e - \beta_c`,
-    :math:`f_{cd} = \beta_c\alpha_d + \tau` and
-    :math:`s_e = \beta'_e\, x^\top(\beta'_e A + \tau I)^{-1}x`, the covariance term is half of
+    :math:`P_2 = B_2 \otimes (A - x x^\top) + \tau I`. The mean term is
 
-    .. math:: \sum_{c,e} q_{ce} \sum_d \phi\Bigl(\frac{h_{ce}\alpha_d}{f_{cd}}\Bigr) + \sum_e \phi(-s_e)
-              - \sum_{c,e} q_{ce} \beta'_e h_{ce} \sum_d \frac{x_d^2 \alpha_d}{f'_{ed} f_{cd}},
-              \qquad \phi(u) = u - \log(1 + u),
+    .. math:: \tfrac12 \bigl[\mathrm{tr}(\delta^\top B_2\, \delta A) + \tau \|\delta\|^2
+              - (\delta x)^\top B_2\, (\delta x)\bigr]
 
-    which holds since rows and columns of q add up to one: no trace is left to cancel a log-determinant.
+    and the covariance term
+
+    .. math:: \tfrac12 \Bigl[\sum_{c,e} q_{ce} \sum_d \phi\Bigl(\frac{h_{ce}\alpha_d}{f_{cd}}\Bigr)
+              + \sum_e \phi(-s_e)
+              - \sum_{c,e} q_{ce} \beta'_e h_{ce} \sum_d \frac{x_d^2 \alpha_d}{f'_{ed} f_{cd}}\Bigr],
+              \qquad \phi(u) = u - \log(1 + u)
+
+    where:
+
+    * :math:`\alpha_d, \beta_c, \beta'_e` are the eigenvalues of :math:`A, B, B_2`,
+    * :math:`q_{ce}` is the squared entry c of eigenvector e of :math:`B_2` (in the eigenbasis of B),
+    * :math:`h_{ce} = \beta'_e - \beta_c`,
+    * :math:`f_{cd} = \beta_c\alpha_d + \tau` and :math:`f'_{ed} = \beta'_e\alpha_d + \tau`,
+    * :math:`s_e = \beta'_e \sum_d x_d^2 / f'_{ed}`.
+
+    Rows and columns of q add up to one, so that no trace is left to cancel a log-determinant.
 
     Args:
         precision: P₁ in the eigenbasis of its factors.
         class_change: B₂ − B in the eigenbasis of B, `(N_b, C', C')`.
         removed: x in the eigenbasis of A, `(N_b, D)`.
-        delta: Difference of the means in both eigenbases, `(N_b, C', D)`.
+        delta: δ in both eigenbases, `(N_b, C', D)`.
+
+    Returns:
+        Both terms of the N_b divergences, in nats.
     """
-    beta, alpha = precision.class_values, precision.feature_values
-    new_class = torch.diag(beta) + class_change
-    vectors = torch.linalg.eigh(new_class)[1]
-    shares = vectors.square()
-    # β'_e − β_e as a Rayleigh quotient of the change: the eigenvalues' own difference has lost its digits.
-    apart = beta - beta[:, None]
-    moved = (vectors * (class_change @ vectors)).sum(1) - (shares * apart).sum(1)
-    gaps = moved[:, None, :] + apart
-    new_beta = (beta + moved).clamp_min(0)
-    pull = removed.square()[:, None, :] / precision.spectrum(new_beta)
-    leverage = (new_beta * pull.sum(-1)).clamp_max(1 - 1e-15)
-    cross = ((pull @ (alpha / precision.spectrum()).T).mT * gaps * shares).sum(1) * new_beta
-    covariance = (shares * _class_excess(precision, moved, gaps)).sum((1, 2))
-    covariance = covariance + (excess(-leverage) - cross).sum(-1)
-    product = new_class @ delta
-    along = torch.einsum("bcd,bd->bc", delta, removed)
-    mean = (delta * (product * alpha + precision.prior_precision * delta)).sum((1, 2))
-    mean = mean - torch.einsum("bc,bce,be->b", along, new_class, along)
+    beta, alpha, tau = precision.class_values, precision.feature_values, precision.prior_precision
+    # B₂ and q from its eigenvectors V.
+    b2 = torch.diag(beta) + class_change
+    v = torch.linalg.eigh(b2)[1]
+    q = v.square()
+    # β'_e − β_e as a Rayleigh quotient of the change: the difference of the eigenvalues has lost its digits.
+    beta_gaps = beta - beta[:, None]  # β_e − β_c
+    beta_shift = (v * (class_change @ v)).sum(1) - (q * beta_gaps).sum(1)
+    h = beta_shift[:, None, :] + beta_gaps
+    new_beta = (beta + beta_shift).clamp_min(0)
+    # s_e, from x_d² / f'_ed.
+    x2_over_f = removed.square()[:, None, :] / precision.spectrum(new_beta)
+    s = (new_beta * x2_over_f.sum(-1)).clamp_max(-LOWEST)
+    # Σ_c q_ce β'_e h_ce Σ_d x_d² α_d / (f'_ed f_cd).
+    mixed = ((x2_over_f @ (alpha / precision.spectrum()).T).mT * h * q).sum(1) * new_beta
+    covariance = (q * _class_excess(precision, beta_shift, h)).sum((1, 2))
+    covariance = covariance + (excess(-s) - mixed).sum(-1)
+    # δᵀ P₂ δ.
+    delta_x = torch.einsum("bcd,bd->bc", delta, removed)
+    mean = (delta * (b2 @ delta * alpha + tau * delta)).sum((1, 2))
+    mean = mean - torch.einsum("bc,bce,be->b", delta_x, b2, delta_x)
     return Terms((0.5 * mean).clamp_min(0), (0.5 * covariance).clamp_min(0))
 
 
-def _class_excess(precision: KronPrecision, moved: Tensor, gaps: Tensor) -> Tensor:
+def _class_excess(precision: KronPrecision, beta_shift: Tensor, h: Tensor) -> Tensor:
     r"""Return :math:`\sum_d \phi(h_{ce} \alpha_d / f_{cd})` for all pairs of old and new class eigenvalues.
 
-    Args:
-        precision: P₁.
-        moved: `β'_e − β_e`, `(B, C')`.
-        gaps: `h_ce = β'_e − β_c`, `(B, C', C')`.
+    Shapes: beta_shift `β'_e − β_e` `(B, C')`, h `β'_e − β_c` `(B, C', C')`.
     """
-    spectrum = precision.spectrum()
-    weighted = precision.feature_values / spectrum  # (C', D)
-    total, logarithm = weighted.sum(-1), spectrum.log().sum(-1)
-    # Where h α/f is small for every d, the sum over d of its powers is all that is needed of it.
-    small = gaps.abs() * weighted.amax(-1)[:, None] < 1e-2
-    h = torch.where(small, gaps, torch.zeros_like(gaps))
-    series = torch.zeros_like(gaps)
+    f = precision.spectrum()
+    ratio = precision.feature_values / f  # α_d / f_cd, (C', D)
+    sum_ratio, sum_log_f = ratio.sum(-1), f.log().sum(-1)
+    # Where h α/f is small for every d: the series of φ needs the sums over d of the powers of α/f only.
+    small = h.abs() * ratio.amax(-1)[:, None] < 1e-2
+    small_h = torch.where(small, h, torch.zeros_like(h))
+    series = torch.zeros_like(h)
     for k in range(9, 1, -1):
-        series = h * ((-1) ** k / k * weighted.pow(k).sum(-1)[:, None] + series)
-    series *= h
+        series = small_h * ((-1) ** k / k * ratio.pow(k).sum(-1)[:, None] + series)
+    series *= small_h
+    # The diagonal c = e, where h = β'_e − β_e is exact: the series, or φ entry by entry.
     own = series.diagonal(dim1=1, dim2=2)
     if not bool(small.diagonal(dim1=1, dim2=2).all()):
-        own = excess((moved[:, :, None] * weighted).clamp_min(-1 + 1e-15)).sum(-1)
-    new_logarithm = logarithm + moved * total - own
-    plain = gaps * total[:, None] - (new_logarithm[:, None, :] - logarithm[:, None])
+        own = excess((beta_shift[:, :, None] * ratio).clamp_min(LOWEST)).sum(-1)
+    # All other pairs: Σ_d φ = h Σ_d α_d/f_cd − (Σ_d ln f'_ed − Σ_d ln f_cd); the diagonal gives Σ_d ln f'_ed.
+    sum_log_new_f = sum_log_f + beta_shift * sum_ratio - own
+    plain = h * sum_ratio[:, None] - (sum_log_new_f[:, None, :] - sum_log_f[:, None])
     pairs = torch.where(small, series, plain.clamp_min(0))
     pairs.diagonal(dim1=1, dim2=2).copy_(own)
     return pairs

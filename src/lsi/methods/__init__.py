@@ -1,4 +1,4 @@
-"""Settings of the ways to leave a sample out: `Newton` and `Retrain`."""
+"""Settings of the methods of leaving a sample out: `Newton` and `Retrain`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from lsi.validation.settings import check_choice
 __all__ = ["METHODS", "Method", "Newton", "Retrain", "as_method"]
 
 Method = Newton | Retrain
-
-
 METHODS: dict[str, type[Newton] | type[Retrain]] = {"newton": Newton, "retrain": Retrain}
 
 
@@ -24,7 +22,7 @@ def as_method(method: Any) -> Method:
         method: A name, or a method with settings.
 
     Returns:
-        The method; defaults where only its name was given.
+        The method, with default settings if only its name was given.
 
     Raises:
         InputError: It is neither.

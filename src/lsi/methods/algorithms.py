@@ -1,7 +1,7 @@
 """Settings of training algorithms: how `Retrain` turns gradients into weights.
 
-The algorithm is part of what is measured: another optimizer ends elsewhere, and so does its
-leave-one-out counterpart. Names of settings are those of ``torch.optim`` and of Opacus.
+The algorithm is part of what is measured: another optimizer ends at other weights, with all samples and
+without one. Settings have the names that ``torch.optim`` and Opacus give them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ from lsi.validation.settings import check_choice, check_positive
 
 @dataclass(frozen=True)
 class SGD:
-    """Gradient descent with the momentum of `Retrain`, as ``torch.optim.SGD``."""
+    """Gradient descent with the momentum of `Retrain`, as in ``torch.optim.SGD``."""
 
     kind: ClassVar[str] = "sgd"
 
 
 @dataclass(frozen=True)
 class Adam:
-    r"""Adam, as ``torch.optim.Adam``; the momentum of `Retrain` is not used.
+    r"""Adam, as in ``torch.optim.Adam``; the momentum of `Retrain` is not used.
+
+    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2,
+              \quad \theta \leftarrow \theta
+              - \mathrm{lr}\, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \mathrm{eps}}
+
+    where g is the gradient of step t, weight decay included.
 
     Args:
-        betas: Decay of the running means of gradients and of their squares.
+        betas: :math:`\beta_1, \beta_2`, decay of the running means of the gradient and of its square.
         eps: Added to the root of the second mean.
-        decoupled: Whether the weight decay acts on the weights themselves, as ``torch.optim.AdamW``.
+        decoupled: Whether the weight decay acts on the weights directly, as in ``torch.optim.AdamW``.
 
     Raises:
         InputError: Settings outside their range.
@@ -53,12 +59,12 @@ class Adam:
 
 @dataclass(frozen=True)
 class SAM:
-    r"""Sharpness-aware minimisation: the gradient is that at perturbed weights.
+    r"""Sharpness-aware minimisation: SGD with the gradient at perturbed weights.
 
     .. math:: g = \nabla L\left(\theta + \rho \frac{\nabla L(\theta)}{\|\nabla L(\theta)\|}\right)
 
-    goes to the momentum and weight decay of SGD. This second gradient is computed anew; the weight decay is
-    no part of the perturbation.
+    takes the place of :math:`\nabla L(\theta)` in SGD with momentum and weight decay. The perturbation does
+    not include the weight decay. Each step computes two gradients.
 
     Args:
         rho: Length ρ > 0 of the perturbation.
@@ -85,11 +91,11 @@ class DPSGD:
               + \sigma c\, z \Bigr), \qquad z \sim N(0, I)
 
     with c = `max_grad_norm` and σ = `noise_multiplier`, both as in Opacus. Every copy sees the same
-    noise z, drawn from the seed of the run, so that scores measure the sample and not the noise. With the
-    weights of a class, it is the weighted gradient that is clipped.
+    noise z, drawn from the seed of the run, so that scores measure the sample and not the noise. If the probe
+    has class weights, the weighted gradient is clipped.
 
     Args:
-        noise_multiplier: σ ≥ 0; 0: clipping alone.
+        noise_multiplier: σ ≥ 0; 0: clipping only.
         max_grad_norm: c > 0.
 
     Raises:
@@ -166,7 +172,7 @@ class Schedule:
 
     Args:
         kind: One of these.
-        step_size: Epochs between two steps; None: a third of all.
+        step_size: Epochs between two steps; None: a third of all epochs.
         gamma: Factor of a step; None: 0.1 for "step", 0.99 for "exponential".
 
     Raises:
@@ -185,7 +191,7 @@ class Schedule:
             check_positive("gamma", self.gamma)
 
     def factor(self, epoch: int, epochs: int) -> float:
-        """Return what the learning rate is multiplied by in epoch `epoch` (from 0) of `epochs`.
+        """Return the factor of the learning rate in epoch `epoch` (from 0) of `epochs`.
 
         >>> [Schedule("step", step_size=2, gamma=0.5).factor(t, 6) for t in range(6)]
         [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
@@ -227,7 +233,7 @@ def as_schedule(schedule: Any) -> Schedule:
 
 
 def describe_settings(settings: Algorithm | Schedule) -> str | dict[str, Any]:
-    """Return settings as JSON values: the name alone where all are the default ones."""
+    """Return settings as JSON values: the name alone if all settings are the defaults."""
     if settings == (Schedule(settings.kind) if isinstance(settings, Schedule) else type(settings)()):
         return settings.kind
     given = {key: value for key, value in asdict(settings).items() if value is not None}

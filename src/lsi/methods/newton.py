@@ -1,4 +1,4 @@
-"""Settings of the `Newton` engine."""
+"""Settings of `Newton`: leave-one-out by the optimum itself."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 from lsi.errors import InputError, nearest
 
 SOLVERS = ("auto", "dense", "blocks")
-# The design planned a Kronecker solver for large problems; class blocks took its place (docs/method.md).
-OTHER_NAMES = {"kron": "blocks"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,12 @@ class Newton:
     downdate of one factorisation); further steps refine it until the certificate is within `tol`.
 
     Args:
-        tol: Relative error of the LSI that every sample is certified to; samples that cannot be
-            are flagged by a larger `relative_error`. None: no refinement.
-        solver: ``"dense"``: one inverse of the whole Hessian, the most exact. ``"blocks"``: its class blocks,
-            for problems whose Hessian does not fit in memory; only the highest scores are refined.
-            ``"auto"``: dense where it fits. ``"kron"`` is another name of blocks.
-        max_passes: Limit of refinement passes a sample before the slow, safe solver takes over.
+        tol: Relative error of LSI that every sample is certified to. A sample that cannot be certified has a
+            larger `relative_error`. None: no refinement.
+        solver: ``"dense"``: one inverse of the whole Hessian, the most accurate. ``"blocks"``: its class
+            blocks, for problems whose Hessian does not fit in memory; only the highest scores are refined.
+            ``"auto"``: dense if it fits.
+        max_passes: Maximum number of refinement passes a sample before the slow, safe solver takes over.
         added_weight_decay: Added to the probe's weight decay; see `from_early_stopping`.
 
     Raises:
@@ -43,12 +41,10 @@ class Newton:
     def __post_init__(self) -> None:
         if self.tol is not None and not (np.isfinite(self.tol) and 0 < self.tol < 1):
             raise InputError(f"tol must be between 0 and 1, or None for no refinement; got {self.tol!r}.")
-        object.__setattr__(self, "solver", OTHER_NAMES.get(self.solver, self.solver))
         if self.solver not in SOLVERS:
             raise InputError(f"Unknown solver {self.solver!r}. {nearest(self.solver, SOLVERS)}")
         if self.max_passes < 1:
             raise InputError(f"max_passes must be at least 1, got {self.max_passes!r}.")
-
         if not (np.isfinite(self.added_weight_decay) and self.added_weight_decay >= 0):
             raise InputError(f"added_weight_decay must be finite and ≥ 0, got {self.added_weight_decay!r}.")
 
@@ -58,12 +54,12 @@ class Newton:
     ) -> Newton:
         r"""Return settings whose optimum ranks samples as stopped gradient descent does.
 
-        Stopping early acts as a ridge: gradient descent with momentum has, after `epochs` full-batch
-        steps, filtered out about what an additional weight decay of
+        Stopping early acts like a ridge: gradient descent with momentum, stopped after `epochs` full-batch
+        steps, ends near the optimum with an additional weight decay of
 
         .. math:: \frac{1 - \mathrm{momentum}}{\mathrm{lr} \cdot \mathrm{epochs}}
 
-        on the scale of the mean loss would have. Values differ; ranks agree closely.
+        on the scale of the mean loss. Values differ; ranks agree closely.
 
         Args:
             lr: Learning rate of the stopped training.

@@ -16,28 +16,27 @@ from lsi.validation.settings import check_positive
 class Retrain:
     """Leave-one-out by training again, stopped after a number of epochs as in the paper.
 
-    The training algorithm is part of what is measured. Every copy, with all samples and without each
-    one, starts from the same weights, sees the same batches in the same order (its left-out sample's
-    batch is one shorter), and has the same random draws.
+    The training algorithm is part of what is measured. All copies, with all samples and without each
+    one, start from the same weights, see the same batches in the same order (the left-out sample's batch is
+    one shorter), and share all random draws.
 
     Args:
         epochs: Passes over the data.
         lr: Learning rate.
         momentum: Momentum in [0, 1), of every optimizer but Adam.
-        nesterov: Whether the momentum is Nesterov's.
-        seed: Initial weights are those of ``torch.manual_seed(seed)``, then ``torch.nn.Linear(D, C)``
-            (of a network: its layers in order). Also the seed of DP-SGD's noise.
+        nesterov: Whether to use Nesterov's momentum.
+        seed: Seed of the initial weights, which are those of ``torch.manual_seed(seed)``, then
+            ``torch.nn.Linear(D, C)`` (of a network: its layers in order), and of DP-SGD's noise.
         n_seeds: Repetitions with seeds ``seed, seed + 1, …``; scores are their mean, and the column
             `lsi_std` holds their standard deviation.
         optimizer: ``"sgd"``, ``"adam"``, ``"sam"``, ``"dp-sgd"``, or `lsi.Adam`, `lsi.SAM`, `lsi.DPSGD`
             with settings.
         schedule: ``"constant"``, ``"cosine"``, ``"step"``, ``"exponential"``, or `lsi.Schedule`.
         batch_size: Samples a step, in the order of the data; None: all.
-        record_every: Score after every so many epochs too, in columns `lsi_epoch_…`; None: at the end
-            only.
-        tol: Relative error of LSI up to which heads may be followed in strides of many epochs, and by the
-            curvature of the full-data head instead of the data; None: every epoch of every head is computed.
-            Only linear probes go in strides, and only by plain SGD in full batches.
+        record_every: Score also after every multiple of this number of epochs, in columns `lsi_epoch_…`;
+            None: only at the end.
+        tol: Relative error of LSI that is accepted for following heads in strides of many epochs; None: every
+            epoch of every head is computed. Only linear probes trained by plain full-batch SGD go in strides.
 
     Raises:
         InputError: Settings outside their range.

@@ -1,13 +1,16 @@
-r"""The contract of a posterior: a precision, how leaving a sample out changes it, the divergence.
+r"""The contract of a posterior: a precision, how leaving a sample out changes it, and the divergence.
 
-Every structure approximates the same dense matrix
-:math:`P = \sum_j w_j S_j \otimes x_j x_j^\top + \tau I` (Gauss-Newton curvature of the summed loss plus prior
-precision), and fulfils, for a removal evaluated at weights :math:`\theta + \delta`:
+Every structure approximates the same dense matrix, the Gauss-Newton curvature of the summed loss plus the
+prior precision,
+
+.. math:: P = \sum_j w_j S_j \otimes x_j x_j^\top + \tau I, \qquad S_j = \mathrm{diag}(p_j) - p_j p_j^\top,
+
+and fulfils, for a removal that moves the weights from :math:`\theta` to :math:`\theta + \delta`:
 
 * ``posterior.to_dense()`` is P in that structure, ``(K, K)``, rows class-major;
-* ``posterior.divergence(removal)`` is ``KL(N(θ, P⁻¹) ‖ N(θ + δ, P₂⁻¹))`` of the structures
-  with and without the sample, to rounding error. :math:`P_2` is taken at :math:`\theta + \delta` where the
-  removal carries a shift, else at :math:`\theta`.
+* ``posterior.divergence(removal)`` is ``KL(N(θ, P⁻¹) ‖ N(θ + δ, P₂⁻¹))``, to rounding error, where P₂ is the
+  same structure without the sample: at :math:`\theta + \delta` where the removal carries a shift, else at
+  :math:`\theta`.
 """
 
 from __future__ import annotations
@@ -32,12 +35,12 @@ class Removal:
         index: Positions of the left-out samples, `(B,)`.
         x: Their rows, `(B, D)`.
         curvature: Their weighted curvature `w S'` at the full-data weights, `(B, C', C')`, or what
-            `Posterior.own_curvature` gives.
-        delta: Change of the weights, `(B, C', D)`.
-        shift: What the posterior accumulated of the other samples' change of curvature, or None
-            for the approximation that keeps their curvature.
-        residual: Their weighted residuals `w g'`, `(B, C')`, where `delta` is the first-order step, so
-            that `H₋ᵢ δ = g ⊗ x + wd θ` is known without a product; else None.
+            `Posterior.own_curvature` returns.
+        delta: δ, the change of the weights, `(B, C', D)`.
+        shift: Change of the other samples' curvature, accumulated by `Posterior.add_shift`; None keeps their
+            curvature as it was, which is an approximation.
+        residual: Their weighted residuals `w g'`, `(B, C')`, if `delta` is the first-order step, for which
+            `H₋ᵢ δ = g ⊗ x + wd θ` holds without a product; else None.
     """
 
     index: Tensor
@@ -53,11 +56,11 @@ class Sensitivity:
     """First-order sensitivity of B divergences to weights and curvature.
 
     Attributes:
-        pull: Gradient of the divergence by δ, `P₂ δ`, `(B, C', D)`.
-        curvature: What the structure needs to price a changed curvature of a row.
+        gradient: `∂KL/∂δ = P₂ δ`, `(B, C', D)`.
+        curvature: `∂KL/∂P₂` in the form that `Posterior.price` takes.
     """
 
-    pull: Tensor
+    gradient: Tensor
     curvature: Tensor
 
 
@@ -67,14 +70,15 @@ class Posterior(ABC):
     Args:
         model: The trained probe.
         prior_precision: τ > 0, precision of the isotropic Gaussian prior.
-        basis: Where the model lives in reduced coordinates: orthonormal `(D₀, D)` that leads back.
+        basis: Orthonormal basis `(D₀, D)` of the model's coordinates in the original D₀ features; None: the
+            model is in the original coordinates.
     """
 
     name: ClassVar[str]
-    # Whether `divergence` rebuilds the shifted curvature at the removal's own weights (dear, exact)
-    # rather than taking what the last sweep accumulated.
+    # Whether `divergence` computes the shifted curvature itself, at the removal's own weights (expensive and
+    # exact), instead of taking what the last sweep accumulated.
     shift_is_current: ClassVar[bool] = False
-    # Relative error that products in float32 leave in the divergence.
+    # Relative error that float32 products leave in the divergence.
     float32_floor: ClassVar[float] = 1e-5
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
@@ -93,7 +97,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def add_shift(self, shift: Any, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> None:
-        """Add what a block of rows contributes to the change of the others' curvature.
+        """Add what a block of rows contributes to the change of the other samples' curvature.
 
         Args:
             shift: The accumulator.
@@ -105,7 +109,7 @@ class Posterior(ABC):
         """
 
     def own_curvature(self, index: Tensor) -> Tensor:
-        """Return as much of the weighted curvature of the samples at `index` as `divergence` needs."""
+        """Return the part of the weighted curvature of the samples at `index` that `divergence` needs."""
         return self.model.curvature_at(index)[2]
 
     @abstractmethod
@@ -114,25 +118,24 @@ class Posterior(ABC):
 
     @abstractmethod
     def sensitivity(self, removal: Removal) -> Sensitivity:
-        """Return how the divergence responds to small changes, with the others' curvature kept."""
+        """Return the derivatives of the divergence, with the other samples' curvature kept."""
 
     @abstractmethod
     def price(self, sensitivity: Sensitivity) -> Tensor:
-        """Return the sensitivity to curvature as `row_price` wants it, once for all rows."""
+        """Return the sensitivity to curvature in the form that `row_price` takes, once for all rows."""
 
     @abstractmethod
     def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         r"""Return what a changed probability of each class adds to each divergence, `(n, C, B)`.
 
-        A row whose probabilities change by :math:`\Delta p` adds
-        :math:`\sum_c \Delta p_c\, \mathrm{price}_c` to the divergence, to first
-        order, through the curvature of the second posterior.
+        To first order, a row whose probabilities change by :math:`\Delta p` adds
+        :math:`\sum_c \Delta p_c\, \mathrm{price}_c` to the divergence through its curvature in :math:`P_2`.
 
         Args:
             price: From `price`.
             x: Rows, `(n, D)`.
             probabilities: At the full-data weights, `(n, C)`.
-            z: Change of the logits less its mean under `probabilities`, `(n, C, B)`.
+            z: Change of the logits minus its mean under `probabilities`, `(n, C, B)`.
         """
 
     @abstractmethod
@@ -148,7 +151,7 @@ class Posterior(ABC):
         return rows if self.basis is None else rows @ self.basis.to(rows.dtype)
 
     def _classes(self, matrix: Tensor) -> Tensor:
-        """Return a matrix over `(C', D)` pairs in all C classes and original features."""
+        """Return a `(C'·D, C'·D)` matrix in all C classes and the original features, `(C·D₀, C·D₀)`."""
         contrasts = self.model.contrasts.to(matrix.dtype)
         k, d = self.model.theta.shape
         blocks = self.lift(matrix.view(k, d, k, d))

@@ -15,8 +15,13 @@ from lsi.probes.softmax.model import ROWS, SoftmaxModel
 class DiagPosterior(Posterior):
     r"""Precision :math:`\mathrm{diag}(P)_{cd} = \sum_j w_j p_{jc}(1 - p_{jc}) x_{jd}^2 + \tau`.
 
-    A diagonal depends on the coordinates: it is always that of the original features and of the weights that
-    the probe has (one row a class, or a single one for a sigmoid head: ``model.outputs``).
+    Without sample i, and with the other samples' curvature moved by :math:`\Delta_{cd}`,
+
+    .. math:: \mathrm{diag}(P_2)_{cd} = \mathrm{diag}(P)_{cd} - s_{ic}\, x_{id}^2 + \Delta_{cd},
+              \qquad s_{ic} = w_i p_{ic}(1 - p_{ic}).
+
+    A diagonal depends on the coordinates. It is always taken in the original features and in the probe's own
+    weights: one row for each class, or a single row for a sigmoid head (``model.outputs``).
     """
 
     name = "diag"
@@ -29,8 +34,8 @@ class DiagPosterior(Posterior):
         )
         for rows, x in model.design.blocks(ROWS):
             p = model.probabilities(x.to(torch.float64))
-            variance = model.weight[rows, None] * variances(p)[:, model.observed]
-            self.precision += variance.T @ self.lift(x.to(torch.float64)).square()
+            s = model.weight[rows, None] * variances(p)[:, model.observed]
+            self.precision += s.T @ self.lift(x.to(torch.float64)).square()
 
     @classmethod
     def coordinates(cls, design: Design) -> Tensor | None:
@@ -48,44 +53,46 @@ class DiagPosterior(Posterior):
     ) -> None:
         """Add `Σ_j w_j [p'(1 − p') − p(1 − p)] x_jd²`, written as `Δp (1 − 2p − Δp)`."""
         observed = self.model.observed
-        change = change[:, observed]
-        variance = ((1.0 - 2.0 * probabilities[:, observed])[:, :, None] - change).mul_(change)
+        dp = change[:, observed]
+        ds = ((1.0 - 2.0 * probabilities[:, observed])[:, :, None] - dp).mul_(dp)
         if not self.model.unweighted:
-            variance *= weight[:, None, None]
-        shift.transpose(0, 1).flatten(0, 1).addmm_(variance.flatten(1).T, self.lift(x).square())
+            ds *= weight[:, None, None]
+        shift.transpose(0, 1).flatten(0, 1).addmm_(ds.flatten(1).T, self.lift(x).square())
 
     def own_curvature(self, index: Tensor) -> Tensor:
-        """Return `w p (1 − p)` of each output, `(B, O)`: the whole would be `(B, C', C')`."""
+        """Return `s = w p (1 − p)` of each output, `(B, O)`, instead of the whole `(B, C', C')`."""
         x, _, p = self.model.residual_at(index)
         return (self.model.weight[index][:, None] * variances(p)[:, self.model.observed]).to(x.dtype)
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the diagonals."""
-        x, outputs, variance = self.lift(removal.x), self.model.outputs.to(removal.x.dtype), removal.curvature
-        if variance.dim() == 3:
-            variance = torch.einsum("cr,brs,cs->bc", outputs, variance, outputs)
+        x, outputs, s = self.lift(removal.x), self.model.outputs.to(removal.x.dtype), removal.curvature
+        if s.dim() == 3:
+            s = torch.einsum("cr,brs,cs->bc", outputs, s, outputs)
         delta = outputs @ self.lift(removal.delta)
         if removal.shift is None:
-            covariance = separable_excess(variance, x.square(), self.precision.reciprocal())
+            # P₂ − P₁ = −s x² is a product: both terms come without the B·C·D numbers of the change.
+            covariance = separable_excess(s, x.square(), self.precision.reciprocal())
             if covariance is not None:
-                squares = delta.square_()
-                mean = torch.einsum("bcd,cd->b", squares, self.precision.to(x.dtype))
-                mean -= (variance * (squares @ x.square()[:, :, None])[:, :, 0]).sum(1)
+                delta2 = delta.square_()
+                mean = torch.einsum("bcd,cd->b", delta2, self.precision.to(x.dtype))
+                mean -= (s * (delta2 @ x.square()[:, :, None])[:, :, 0]).sum(1)
                 return Terms(0.5 * mean.to(torch.float64), 0.5 * covariance)
-        change = -variance[:, :, None] * x.square()[:, None, :]
+        change = -s[:, :, None] * x.square()[:, None, :]
         if removal.shift is not None:
             change = change + removal.shift.to(x.dtype)
         return diag_divergence(self.precision.to(x.dtype).view(-1), change.flatten(1), delta.flatten(1))
 
     def sensitivity(self, removal: Removal) -> Sensitivity:
-        r"""Return `P₂ δ` and `∂KL/∂P₂ = ½ (δ² + 1/P₁ − 1/P₂)`, the latter `(B, C, D₀)`."""
+        """Return `P₂ δ` and `∂KL/∂P₂ = ½ (δ² + 1/P₁ − 1/P₂)`, the latter `(B, C, D₀)`."""
         x, outputs = self.lift(removal.x), self.model.outputs.to(removal.x.dtype)
-        variance = torch.einsum("cr,brs,cs->bc", outputs, removal.curvature, outputs)
-        first = self.precision.to(x.dtype)
-        second = first - variance[:, :, None] * x.square()[:, None, :]
+        s = torch.einsum("cr,brs,cs->bc", outputs, removal.curvature, outputs)
+        p1 = self.precision.to(x.dtype)
+        p2 = p1 - s[:, :, None] * x.square()[:, None, :]
         delta = outputs @ self.lift(removal.delta)
-        pull = outputs.T @ self.project(second * delta)
-        return Sensitivity(pull, 0.5 * (delta.square() + (second - first) / (first * second)))
+        gradient = outputs.T @ self.project(p2 * delta)
+        # 1/P₁ − 1/P₂ = (P₂ − P₁) / (P₁ P₂) does not cancel.
+        return Sensitivity(gradient, 0.5 * (delta.square() + (p2 - p1) / (p1 * p2)))
 
     def price(self, sensitivity: Sensitivity) -> Tensor:
         """Return `∂KL/∂P₂` classes first, `(C·B, D₀)`."""

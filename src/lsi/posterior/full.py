@@ -12,21 +12,27 @@ from lsi.features.design import Design, row_space
 from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
 
-# Where the penalty exceeds the prior by more, `δᵀH₋δ − λ‖δ‖²` would lose its digits in float32.
+# If the penalty exceeds the prior by more than this, `δᵀH₋δ − λ‖δ‖²` loses its digits in float32.
 RIDGE_LIMIT = 100.0
 
 
 class FullPosterior(Posterior):
     r"""Precision :math:`\sum_j w_j S_j \otimes x_j x_j^\top + \tau I`, dense.
 
-    In the directions that no sample touches (all classes alike, or outside the span of the
-    samples) both precisions equal τ and contribute nothing, so that the class-contrast coordinates
-    of the model suffice.
+    Without sample i it loses a matrix of rank C − 1:
+
+    .. math:: P_2 = P_1 - E_i S_i E_i^\top + \sum_{j \ne i} w_j\, \Delta S_j \otimes x_j x_j^\top,
+              \qquad E_i = I \otimes x_i,
+
+    where :math:`\Delta S_j` is the change of the other samples' curvature at :math:`\theta + \delta`.
+
+    In directions that no sample touches (all classes alike, or outside the span of the samples) both
+    precisions equal τ and contribute nothing, so that the model's class-contrast coordinates are enough.
     """
 
     name = "full"
     shift_is_current = True
-    # Its precision is itself a sum in float32, in which rows of large scale cost the others digits.
+    # The precision is itself a float32 sum, in which rows of a large scale cost the others digits.
     float32_floor = 6e-4
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
@@ -44,7 +50,7 @@ class FullPosterior(Posterior):
         return row_space(design) if design.n_samples < design.n_features else None
 
     def new_shift(self, n_removed: int) -> Tensor:
-        """Return marks `(B,)`: the shifted curvature is rebuilt at the final weights, not accumulated."""
+        """Return a placeholder `(B,)`: `divergence` itself computes the shifted curvature."""
         return torch.ones(n_removed, dtype=torch.bool)
 
     def add_shift(
@@ -57,25 +63,25 @@ class FullPosterior(Posterior):
         return self._frozen(removal) if removal.shift is None else self._shifted(removal)
 
     def _frozen(self, removal: Removal) -> Terms:
-        """Return the divergence where the others' curvature stays: a change of rank C − 1."""
-        quadratic = self._quadratic(removal)
-        return Terms(
-            (0.5 * quadratic).clamp_min(0), low_rank_covariance(removal.curvature, self._gram(removal.x))
-        )
+        """Return the divergence with the other samples' curvature kept: a change of rank C − 1."""
+        mean = (0.5 * self._quadratic(removal)).clamp_min(0)
+        return Terms(mean, low_rank_covariance(removal.curvature, self._gram(removal.x)))
 
     def _quadratic(self, removal: Removal) -> Tensor:
-        """Return `δᵀ P₂ δ` at the others' frozen curvature, `(B,)`."""
-        model, delta = self.model, removal.delta
-        own = torch.einsum("bkd,bd->bk", delta, removal.x)
-        norm = delta.flatten(1).square().sum(1, dtype=torch.float64)
-        if removal.residual is not None and model.loo_ridge <= RIDGE_LIMIT * self.prior_precision:
-            decay = (delta.flatten(1) @ model.theta.reshape(-1).to(delta.dtype)).to(torch.float64)
-            force = (own * removal.residual).sum(1, dtype=torch.float64) + model.weight_decay * decay
-            return force + (self.prior_precision - model.loo_ridge) * norm
+        """Return `δᵀ P₂ δ` with the other samples' curvature kept, `(B,)`."""
+        model, tau, delta = self.model, self.prior_precision, removal.delta
+        delta_x = torch.einsum("bkd,bd->bk", delta, removal.x)
         flat = delta.flatten(1)
+        norm = flat.square().sum(1, dtype=torch.float64)
+        if removal.residual is not None and model.loo_ridge <= RIDGE_LIMIT * tau:
+            # P₂ = H₋ − λ₋I + τI, and H₋ δ = g ⊗ x + wd θ for the first-order step.
+            theta_delta = (flat @ model.theta.reshape(-1).to(delta.dtype)).to(torch.float64)
+            g_delta = (delta_x * removal.residual).sum(1, dtype=torch.float64)
+            return g_delta + model.weight_decay * theta_delta + (tau - model.loo_ridge) * norm
+        # P₂ = Σ_j w_j S_j ⊗ x_j x_jᵀ − S_i ⊗ x_i x_iᵀ + τI.
         quadratic = ((flat @ self._data_curvature) * flat).sum(-1, dtype=torch.float64)
-        quadratic -= torch.einsum("bk,bkl,bl->b", own, removal.curvature, own)
-        return quadratic + self.prior_precision * norm
+        quadratic -= torch.einsum("bk,bkl,bl->b", delta_x, removal.curvature, delta_x)
+        return quadratic + tau * norm
 
     def _gram(self, x: Tensor) -> Tensor:
         """Return `E_iᵀ P₁⁻¹ E_i`, `(B, C', C')`, from the lower class blocks of the inverse."""
@@ -88,7 +94,7 @@ class FullPosterior(Posterior):
         return gram
 
     def _shifted(self, removal: Removal) -> Terms:
-        """Return the divergence with every other sample's curvature at the left-out weights."""
+        """Return the divergence with the other samples' curvature at `θ + δ`."""
         terms = []
         for index, delta in zip(removal.index, removal.delta.to(torch.float64), strict=True):
             moved = replace(self.model, theta=self.model.theta + delta)
@@ -98,21 +104,21 @@ class FullPosterior(Posterior):
         return Terms(torch.cat([t.mean for t in terms]), torch.cat([t.covariance for t in terms]))
 
     def sensitivity(self, removal: Removal) -> Sensitivity:
-        """Return `P₂ δ`; the price of curvature is the mean term's own, `½ zᵀ ΔS z`."""
+        """Return `P₂ δ`; the price of curvature, `½ zᵀ ΔS z`, needs the rows' logits only."""
         delta, x = removal.delta, removal.x
         b, k, d = delta.shape
-        pull = (delta.reshape(b, -1) @ self._data_curvature).view(b, k, d) + self.prior_precision * delta
-        own = (removal.curvature @ (delta @ x[:, :, None])) * x[:, None, :]
-        return Sensitivity(pull - own, delta.new_empty(0))
+        p1_delta = (delta.reshape(b, -1) @ self._data_curvature).view(b, k, d) + self.prior_precision * delta
+        lost = (removal.curvature @ (delta @ x[:, :, None])) * x[:, None, :]  # (S_i ⊗ x xᵀ) δ
+        return Sensitivity(p1_delta - lost, delta.new_empty(0))
 
     def price(self, sensitivity: Sensitivity) -> Tensor:
-        """Return nothing: the mean term's own price is a function of the rows' logits."""
+        """Return an empty tensor: `row_price` needs the rows' logits only."""
         return sensitivity.curvature
 
     def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `½ z_c²`, z centred: `Σ_c Δp_c ½ z_c² = ½ zᵀ ΔS z` to first order.
 
-        What a changed curvature does to the covariance term is of second order and left out.
+        The effect of a changed curvature on the covariance term is of second order and left out.
         """
         return z.square().mul_(0.5)
 

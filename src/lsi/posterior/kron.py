@@ -15,12 +15,18 @@ from lsi.probes.softmax.model import ROWS, SoftmaxModel
 class KronPosterior(Posterior):
     r"""Precision :math:`B \otimes A + \tau I` with the factors of K-FAC.
 
-    :math:`B = \frac1N \sum_j w_j S_j` and :math:`A = \sum_j x_j x_j^\top`. Without sample i both lose it:
-    :math:`B_2 = \frac{1}{N-1}\sum_{j \ne i} w_j S_j`, :math:`A_2 = A - x_i x_i^\top`. The prior is part of
-    the precision and is never factored.
+    .. math:: B = \frac1N \sum_j w_j S_j, \qquad A = \sum_j x_j x_j^\top
 
-    The model must live in the eigenbasis of A, which `coordinates` gives; a linear probe with an
-    isotropic penalty does not notice a rotation of its features.
+    Without sample i both factors lose it:
+
+    .. math:: B_2 = \frac{1}{N-1}\sum_{j \ne i} w_j S_j
+              = B + \frac{B - w_i S_i + \sum_{j \ne i} w_j \Delta S_j}{N - 1}, \qquad A_2 = A - x_i x_i^\top,
+
+    with :math:`\Delta S_j` the change of the other samples' curvature. The prior is part of the precision and
+    is never factored.
+
+    The model must be in the eigenbasis of A, which `coordinates` returns. A linear probe with an isotropic
+    penalty is not affected by a rotation of its features.
     """
 
     name = "kron"
@@ -28,18 +34,19 @@ class KronPosterior(Posterior):
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         super().__init__(model, prior_precision, basis)
         c, d, device = model.n_classes, model.theta.shape[1], model.design.device
-        across = torch.zeros((c, c), dtype=torch.float64, device=device)
-        own, spread = across.new_zeros(c), across.new_zeros(d)
+        # N B = Σ_j w_j S_j, its diagonal apart: where p rounds to one, p − p² has lost its digits.
+        sum_s = torch.zeros((c, c), dtype=torch.float64, device=device)
+        diagonal, alpha = sum_s.new_zeros(c), sum_s.new_zeros(d)
         for rows, x in model.design.blocks(ROWS):
             p, w = model.probabilities(x.to(torch.float64)), model.weight[rows]
-            across.addmm_((p * w[:, None]).T, p, alpha=-1.0)
-            # Apart: where p rounds to one, p − p² has lost its digits.
-            own += w @ variances(p)
-            spread += x.to(torch.float64).square().sum(0)
-        across.diagonal().copy_(own)
-        mean_curvature = model.contrasts.T @ across @ model.contrasts
-        values, self.class_basis = torch.linalg.eigh(mean_curvature / model.n_samples)
-        self.precision = KronPrecision(values.clamp_min(0), spread, prior_precision)
+            sum_s.addmm_((p * w[:, None]).T, p, alpha=-1.0)
+            diagonal += w @ variances(p)
+            alpha += x.to(torch.float64).square().sum(0)
+        sum_s.diagonal().copy_(diagonal)
+        # B = V diag(β) Vᵀ in class contrasts; A = diag(α) in the model's coordinates.
+        b = model.contrasts.T @ sum_s @ model.contrasts / model.n_samples
+        beta, self.class_basis = torch.linalg.eigh(b)
+        self.precision = KronPrecision(beta.clamp_min(0), alpha, prior_precision)
 
     @classmethod
     def coordinates(cls, design: Design) -> Tensor | None:
@@ -61,16 +68,19 @@ class KronPosterior(Posterior):
     ) -> None:
         """Add `Σ_j w_j ΔS'_j`, with `Δ(p pᵀ) = Δp pᵀ + p Δpᵀ + Δp Δpᵀ`."""
         contrasts = self.model.contrasts.to(change.dtype)
-        weighted = change * weight[:, None, None]
-        total = weighted.sum(0, dtype=torch.float64).T.to(change.dtype)
-        shift += torch.einsum("cr,bc,cs->brs", contrasts, total, contrasts)
-        moved = contrasts.T @ weighted.permute(2, 1, 0)
-        cross = moved @ (probabilities @ contrasts)
-        shift -= cross + cross.mT + moved @ (change.permute(2, 0, 1) @ contrasts)
+        w_dp = change * weight[:, None, None]
+        # diag(Σ_j w_j Δp_j), in contrasts.
+        sum_dp = w_dp.sum(0, dtype=torch.float64).T.to(change.dtype)
+        shift += torch.einsum("cr,bc,cs->brs", contrasts, sum_dp, contrasts)
+        # Σ_j w_j (Δp_j p_jᵀ + p_j Δp_jᵀ + Δp_j Δp_jᵀ), in contrasts.
+        w_dp = contrasts.T @ w_dp.permute(2, 1, 0)
+        dp_p = w_dp @ (probabilities @ contrasts)
+        shift -= dp_p + dp_p.mT + w_dp @ (change.permute(2, 0, 1) @ contrasts)
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the factored precisions."""
         n, basis = self.model.n_samples, self.class_basis
+        # B₂ − B = (B − w_i S_i + Σ_{j≠i} w_j ΔS_j) / (N − 1), in the eigenbasis of B.
         change = -removal.curvature.to(torch.float64)
         if removal.shift is not None:
             change = change + removal.shift
@@ -82,28 +92,31 @@ class KronPosterior(Posterior):
     def sensitivity(self, removal: Removal) -> Sensitivity:
         """Return `P₂ δ` and `∂KL/∂B₂ / (N − 1) = ½ δ A₂ δᵀ / (N − 1)` in all classes, `(B, C, C)`.
 
-        What a changed B does to the covariance term is of second order and left out.
+        The effect of a changed B on the covariance term is of second order and left out.
         """
         dtype, contrasts, n = removal.x.dtype, self.model.contrasts, self.model.n_samples
-        whole = (self.class_basis * self.precision.class_values) @ self.class_basis.T
-        factor = (whole * (n / (n - 1.0))).to(dtype) - removal.curvature / (n - 1.0)
+        # B₂ = (N B − w_i S_i) / (N − 1), in contrasts.
+        b = (self.class_basis * self.precision.class_values) @ self.class_basis.T
+        b2 = (b * (n / (n - 1.0))).to(dtype) - removal.curvature / (n - 1.0)
+        # δ A₂ = δ A − (δ x) xᵀ.
         delta, x = removal.delta, removal.x
-        spread = delta * self.precision.feature_values.to(dtype)
-        spread -= (delta @ x[:, :, None]) * x[:, None, :]
-        price = (0.5 / (n - 1.0)) * (spread @ delta.mT)
+        delta_a2 = delta * self.precision.feature_values.to(dtype)
+        delta_a2 -= (delta @ x[:, :, None]) * x[:, None, :]
+        # ∂KL/∂B₂ = ½ δ A₂ δᵀ.
+        price = (0.5 / (n - 1.0)) * (delta_a2 @ delta.mT)
         contrasts = contrasts.to(dtype)
-        return Sensitivity(factor @ spread + self.prior_precision * delta, contrasts @ price @ contrasts.T)
+        return Sensitivity(b2 @ delta_a2 + self.prior_precision * delta, contrasts @ price @ contrasts.T)
 
     def price(self, sensitivity: Sensitivity) -> Tensor:
-        """Return the diagonal `(1, C, B)` above the whole `∂KL/∂B₂`, `(C, C, B)`, stacked."""
-        whole = sensitivity.curvature.permute(1, 2, 0)
-        return torch.cat([torch.einsum("ccb->cb", whole)[None], whole]).contiguous()
+        """Return `W = ∂KL/∂B₂` with its diagonal on top, `(1 + C, C, B)`."""
+        w = sensitivity.curvature.permute(1, 2, 0)
+        return torch.cat([torch.einsum("ccb->cb", w)[None], w]).contiguous()
 
     def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `W_cc − 2 (W p)_c` with `W = ∂KL/∂B₂`."""
         c, b = z.shape[1:]
-        across = (probabilities @ price[1:].reshape(c, c * b)).view(z.shape)
-        return across.mul_(-2.0).add_(price[0])
+        w_p = (probabilities @ price[1:].reshape(c, c * b)).view(z.shape)
+        return w_p.mul_(-2.0).add_(price[0])
 
     def to_dense(self) -> Tensor:
         """Return the Kronecker product plus the prior; for tests only."""

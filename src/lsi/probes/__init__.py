@@ -1,4 +1,4 @@
-"""What is trained on the features: settings, mathematics and fit of the probes."""
+"""Probes, the models trained on the features: settings, mathematics and fit."""
 
 from lsi.probes.linear import LinearProbe
 from lsi.probes.networks import MLPProbe, ModuleProbe

@@ -1,4 +1,4 @@
-"""Settings of the contrastive probe: two linear heads that bring the partners of a pair together."""
+"""Settings of the contrastive probe: two linear heads that map the partners of a pair close together."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class ContrastiveProbe:
 
     * :math:`\hat x = \sqrt{D}\, x / \|x\|`: the length of a row of features does not matter;
     * :math:`\epsilon^2 = \mathrm{norm\_floor}^2\, d / 3`, with d / 3 the expected square length of a fresh
-      embedding. Without a floor the direction of an embedding jumps where it passes through zero, which
-      training drives mismatched pairs to, and no optimum exists there;
+      embedding. Without a floor the direction of an embedding jumps where it passes through zero. Training
+      drives mismatched pairs there, and no optimum exists;
     * :math:`W_0, V_0` are the initial weights. Normalised embeddings hardly depend on the scale of a head,
       and never on a rotation of both heads, so that decay towards zero would leave the optimum undefined.
 
-    The loss is not convex: results belong to the local optimum that training from :math:`W_0, V_0` finds.
+    The loss is not convex: results belong to the local optimum that training from :math:`W_0, V_0` reaches.
 
     Args:
         dim: Dimension d of the common space.
         temperature: T.
         weight_decay: Strength of the pull to the initial weights, on the scale of the mean loss.
-        norm_floor: See above; 0 is strict normalisation.
-        batch_size: Every pair is compared with those of its batch. None: with all. Batches are fixed: blocks
-            of a permutation drawn from `seed`, equal in size up to one pair.
-        seed: Of the initial weights (``torch.manual_seed(seed)``, then a ``torch.nn.Linear`` without bias for
-            each head, left first) and of the batches.
+        norm_floor: See above; 0 means strict normalisation.
+        batch_size: Every pair is compared with the pairs of its batch; None: with all. Batches are fixed:
+            blocks of a permutation drawn from `seed`, equal in size up to one pair.
+        seed: Seed of the initial weights (``torch.manual_seed(seed)``, then a ``torch.nn.Linear`` without
+            bias for each head, left first) and of the batches.
 
     Raises:
         InputError: Settings outside their range.

@@ -1,4 +1,4 @@
-"""Networks as probes: settings of `MLPProbe` and `ModuleProbe`."""
+"""Settings of networks as probes: `MLPProbe` and `ModuleProbe`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lsi.errors import InputError, nearest
+from lsi.methods.retrain import Retrain
 from lsi.validation.settings import check_choice, check_positive
-
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
-
 
 LAYERS = ("all", "last")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +31,18 @@ class NetworkProbe:
 
     .. math:: \frac{1}{n} \sum_i \ell_i(\theta) + \tfrac12\, \mathrm{weight\_decay}\, \|\theta\|^2
 
+    where :math:`\ell_i(\theta)` is the loss of sample i at the weights :math:`\theta`.
+
     Args:
-        weight_decay: On the scale of the mean loss, for all weights, as in ``torch.optim.SGD``.
-        posterior_layers: Which weights the posterior is over: ``"all"``, or those of the ``"last"`` layer.
-        dtype: Type to train in. Rectified networks amplify rounding: in ``"float32"`` scores of the same data
-            differ by several per cent from machine to machine, in ``"float64"`` they do not.
+        weight_decay: Strength of the penalty on the scale of the mean loss, for all weights, as in
+            ``torch.optim.SGD``.
+        posterior_layers: Weights that the posterior is over: ``"all"``, or those of the ``"last"`` layer.
+        dtype: Type to train in. ReLU networks amplify rounding errors: in ``"float32"`` scores of the same
+            data differ by several per cent between machines, in ``"float64"`` they do not.
         training: With ``method="newton"``: how the network is trained, once, before the leave-one-out
             optima of its last layer are found; None: ``Retrain()``.
-        compare_whole: With ``method="newton"``: how many whole networks are trained again, to measure how
-            well the last layer ranks; none with ``audit=False``.
+        compare_whole: With ``method="newton"``: number of whole networks to train again, to measure how
+            well the last layer ranks samples; none with ``audit=False``.
 
     Raises:
         InputError: Settings outside their range.
@@ -72,30 +78,15 @@ class NetworkProbe:
         }
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "sigmoid": nn.Sigmoid,
-}
-
-
-def mlp_module(widths: Sequence[int], activation: str, bias: bool = True) -> nn.Sequential:
-    """Return a fresh perceptron; its layers draw their weights in order."""
-    layers: list[nn.Module] = []
-    for wide, narrow in pairwise(widths):
-        layers += [nn.Linear(wide, narrow, bias=bias), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
-
-
 @dataclass(frozen=True, eq=False)
 class MLPProbe(NetworkProbe):
     """A perceptron with cross-entropy loss.
 
     Its initial weights are those of ``torch.manual_seed(seed)``, then its `torch.nn.Linear` layers in order.
+    The settings of `NetworkProbe` are keyword arguments here, too.
 
     Args:
-        hidden: Widths of the hidden layers; a number is one layer, `()` none.
+        hidden: Widths of the hidden layers; a number means one layer, `()` none.
         activation: ``"relu"``, ``"tanh"``, ``"gelu"`` or ``"sigmoid"``.
         fit_intercept: Whether the layers have a bias.
 
@@ -111,7 +102,7 @@ class MLPProbe(NetworkProbe):
         super().__post_init__()
         check_choice("activation", self.activation, ACTIVATIONS)
         if not all(width >= 1 for width in self.widths):
-            raise InputError(f"hidden must be widths of at least 1, as (64, 32), got {self.hidden!r}.")
+            raise InputError(f"hidden must be widths of at least 1, such as (64, 32), got {self.hidden!r}.")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -124,21 +115,30 @@ class MLPProbe(NetworkProbe):
         return {"kind": "mlp", **own, "fit_intercept": bool(self.fit_intercept), **super().describe()}
 
 
+def mlp_module(widths: Sequence[int], activation: str, bias: bool = True) -> nn.Sequential:
+    """Return a fresh perceptron; its layers draw their weights in order."""
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(widths):
+        layers += [nn.Linear(wide, narrow, bias=bias), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
 @dataclass(frozen=True, eq=False)
 class ModuleProbe(NetworkProbe):
     """Any torch module that maps features `(n, D)` to logits `(n, C)`, row by row.
 
-    It runs in evaluation mode. Parameters that need no gradient stay as they are. Layers that mix
-    rows (batch normalisation) or draw at random (dropout) are refused: a sample has no loss of its own there.
+    The module runs in evaluation mode. Parameters that need no gradient are not trained. Layers that mix
+    rows (batch normalisation) or draw at random (dropout) are refused, because a sample has no loss of its
+    own there. The settings of `NetworkProbe` are keyword arguments here, too.
 
     Args:
-        module: A module, whose weights every copy starts from; or a function without arguments that makes
-            one, called after ``torch.manual_seed(seed)``, which `n_seeds` above 1 needs.
+        module: A module, whose weights every copy starts from; or a function without arguments that returns
+            one. The function is called after ``torch.manual_seed(seed)``; `n_seeds` above 1 needs it.
         loss: ``"cross_entropy"``, or a function of logits `(n, C)` and class codes `(n,)` that returns the
             losses `(n,)`, twice differentiable and convex in the logits.
 
     Raises:
-        InputError: No module, no known loss, or settings outside their range.
+        InputError: No module, an unknown loss, or settings outside their range.
     """
 
     module: nn.Module | Callable[[], nn.Module]
@@ -148,21 +148,21 @@ class ModuleProbe(NetworkProbe):
         super().__post_init__()
         if not (isinstance(self.module, nn.Module) or callable(self.module)):
             raise InputError(
-                f"module must be a torch.nn.Module or a function that makes one, got {self.module!r}."
+                f"module must be a torch.nn.Module or a function that returns one, got {self.module!r}."
             )
         if not callable(self.loss) and self.loss != "cross_entropy":
             raise InputError(f"loss={self.loss!r} is not known. {nearest(self.loss, ['cross_entropy'])}")
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the start does not depend on a seed."""
+        """Whether the initial weights are the same for every seed."""
         return isinstance(self.module, nn.Module)
 
     def make(self) -> nn.Module:
         """Return a fresh module in evaluation mode.
 
         Raises:
-            InputError: What the function made is no module.
+            InputError: The function returned something else.
         """
         if isinstance(self.module, nn.Module):
             return deepcopy(self.module).cpu().eval()

@@ -1,4 +1,4 @@
-"""Settings of the ridge regression probe."""
+"""Ridge regression: settings of the probe, and its exact solution for every penalty."""
 
 from __future__ import annotations
 
@@ -13,31 +13,37 @@ from torch import Tensor
 from lsi.errors import InputError, nearest
 from lsi.features.design import Design
 
-ESTIMATE = "estimate"
+ESTIMATE = "estimate"  # the noise precision that is estimated from the data
+ROWS = 4096  # rows factorised at a time, at least: enough that the triangle on top of them costs little
+SINGULAR = 1e-13  # relative singular value below which weights without a penalty are undetermined
+LARGE = 3e9  # N·D² above which XᵀX is tried first: its products are ten times as fast
+CONDITION = 1e6  # of XᵀX, up to which squaring costs no more digits than the rounding of the data
+Solution = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Singular values s, basis V, image UᵀY and residual of a `RidgeModel`."""
 
 
 @dataclass(frozen=True)
 class RidgeProbe:
-    r"""A linear head for numbers: least squares with a penalty, for one target or several.
+    r"""A linear head for numeric targets: least squares with a penalty, for one target or several.
 
     .. math:: \min_\theta \frac{1}{n} \sum_i \tfrac12 \|y_i - \theta x_i\|^2
               + \tfrac12\, \mathrm{weight\_decay}\, \|\theta\|^2
 
-    The noise precision :math:`\beta_t` (one over the variance of target t around its prediction) is the
-    scale of the likelihood, and so of the posterior: sample j's curvature is
-    :math:`h_j = \mathrm{diag}(\beta) \otimes x_j x_j^\top`. It does not move the optimum, which
-    `weight_decay` alone decides.
+    The noise precision :math:`\beta_t` (one over the variance of target t around its prediction) scales the
+    likelihood and with it the posterior: sample j's curvature is
+    :math:`h_j = \mathrm{diag}(\beta) \otimes x_j x_j^\top`. It does not move the optimum, which depends on
+    `weight_decay` alone.
 
-    The intercept belongs to :math:`\theta`: it decays too, as in ``torch.optim.SGD``. Targets far from
-    zero are better centred first.
+    The intercept belongs to :math:`\theta`: it decays too, as in ``torch.optim.SGD``. Centre targets that are
+    far from zero.
 
     Args:
         weight_decay: Strength of the penalty on the scale of the mean loss; 0 needs more samples than
             features.
         fit_intercept: Whether a column of ones is appended to the features.
-        noise_precision: β > 0, one for all targets or one a target; or ``"estimate"``:
+        noise_precision: β > 0, one for all targets or one for each; or ``"estimate"``:
             :math:`\beta_t = (n - \mathrm{df}) / \mathrm{RSS}_t` with the effective degrees of freedom of
-            the fit, estimated once from all samples and held when one is left out.
+            the fit, estimated once from all samples and kept when one is left out.
 
     Raises:
         InputError: A negative or non-finite weight decay, or a noise precision that is not positive.
@@ -67,10 +73,10 @@ class RidgeProbe:
             )
 
     def noise(self, n_targets: int) -> np.ndarray | None:
-        """Return the noise precisions that were given, `(T,)`, or None where they are to be estimated.
+        """Return the noise precisions that were given, `(T,)`, or None if they are to be estimated.
 
         Raises:
-            InputError: The number of precisions is not that of the targets.
+            InputError: There are not as many precisions as targets.
         """
         if isinstance(self.noise_precision, str):
             return None
@@ -92,28 +98,25 @@ class RidgeProbe:
         }
 
 
-ROWS = 4096  # rows factorised at a time, at least; enough that the triangle on top of them costs little
-SINGULAR = 1e-13
-LARGE = 3e9  # N·D² from which XᵀX is tried first: its products are ten times as fast
-CONDITION = 1e6  # of XᵀX, up to which that costs no more digits than the data's own rounding
-
-
 @dataclass(frozen=True, eq=False)
 class RidgeModel:
     r"""Data and exact solutions of a ridge regression, in the right singular vectors of X.
 
-    With :math:`X = U\,\mathrm{diag}(s)\,V^\top` everything that a penalty
-    :math:`\lambda` does is :math:`s_k \mapsto s_k^2 + \lambda`. The product :math:`X^\top X`, which squares
-    the condition number, is formed only for large data whose condition allows it.
+    With :math:`X = U\,\mathrm{diag}(s)\,V^\top` the optimum under a penalty :math:`\lambda` is
+
+    .. math:: \theta^\top = V\, \mathrm{diag}\Bigl(\frac{s_k}{s_k^2 + \lambda}\Bigr) U^\top Y .
+
+    The product :math:`X^\top X`, which squares the condition number, is formed only for large data whose
+    condition allows it.
 
     Attributes:
-        design: `(N, D)` design matrix, float64.
-        target: `(N, T)` float64.
+        design: X, `(N, D)` float64.
+        target: Y, `(N, T)` float64.
         weight_decay: `wd`, on the scale of the mean loss.
         singular: s, `(R,)`, R ≤ min(N, D).
         basis: V, `(D, R)`.
         image: `Uᵀ Y`, `(R, T)`.
-        beyond: What no weights can fit, `‖Y − U Uᵀ Y‖²` by target, `(T,)`.
+        beyond: `‖Y − U Uᵀ Y‖²` of each target, which no weights can fit, `(T,)`.
     """
 
     design: Design
@@ -154,16 +157,16 @@ class RidgeModel:
         return (self.n_samples - 1) * self.weight_decay
 
     def weights(self, ridge: float) -> Tensor:
-        """Return the optimum under a penalty, in the basis, `(R, T)`."""
+        """Return `θᵀ` under a penalty λ, in the basis V, `(R, T)`."""
         return (self.singular / (self.singular.square() + ridge))[:, None] * self.image
 
     def degrees_of_freedom(self) -> float:
-        """Return `tr X (XᵀX + λI)⁻¹ Xᵀ`."""
+        """Return `df = tr X (XᵀX + λI)⁻¹ Xᵀ = Σ_k s_k² / (s_k² + λ)`."""
         squares = self.singular.square()
         return float((squares / (squares + self.ridge)).sum())
 
     def squared_residuals(self) -> Tensor:
-        """Return the residual sum of squares of each target, `(T,)`."""
+        """Return `RSS`, the residual sum of squares of each target, `(T,)`."""
         shrunk = self.ridge / (self.singular.square() + self.ridge) if self.ridge else 0.0 * self.singular
         return self.beyond + (shrunk[:, None] * self.image).square().sum(0)
 
@@ -172,11 +175,8 @@ class RidgeModel:
         return (self.n_samples - self.degrees_of_freedom()) / self.squared_residuals()
 
 
-_Parts = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def _from_triangle(design: Design, target: Tensor) -> _Parts:
-    """Return s, V, `Uᵀ Y` and what is beyond them, from R of `[X Y] = QR`: it knows all of the problem."""
+def _from_triangle(design: Design, target: Tensor) -> Solution:
+    """Return s, V, `Uᵀ Y` and what is beyond them from R of `[X Y] = QR`, which holds the whole problem."""
     d, width = design.n_features, design.n_features + target.shape[1]
     triangle = target.new_empty((0, width))
     for rows, x in design.blocks(max(ROWS, 4 * width)):
@@ -188,20 +188,21 @@ def _from_triangle(design: Design, target: Tensor) -> _Parts:
     return singular, right.T.contiguous(), image, beyond
 
 
-def _from_gram(design: Design, target: Tensor) -> _Parts | None:
-    """Return the same from `XᵀX`, or None where its condition would cost digits."""
+def _from_gram(design: Design, target: Tensor) -> Solution | None:
+    """Return the same from `XᵀX = V diag(s²) Vᵀ`, or None if its condition would cost digits."""
     d = design.n_features
     gram, moment = target.new_zeros((d, d)), target.new_zeros((d, target.shape[1]))
     for rows, x in design.blocks(ROWS):
         gram.addmm_(x.T, x)
         moment.addmm_(x.T, target[rows])
-    values, basis = torch.linalg.eigh(gram)
-    values, basis = values.flip(0), basis.flip(1).contiguous()
-    if not float(values[-1]) * CONDITION > float(values[0]):
+    s2, v = torch.linalg.eigh(gram)
+    s2, v = s2.flip(0), v.flip(1).contiguous()
+    if not float(s2[-1]) * CONDITION > float(s2[0]):
         return None
-    singular = values.sqrt()
-    image = (basis.T @ moment) / singular[:, None]
-    plain, beyond = basis @ (image / singular[:, None]), torch.zeros_like(image[0])
+    # UᵀY = diag(1/s) Vᵀ XᵀY; the weights without a penalty leave what is beyond.
+    s = s2.sqrt()
+    image = (v.T @ moment) / s[:, None]
+    plain, beyond = v @ (image / s[:, None]), torch.zeros_like(image[0])
     for rows, x in design.blocks(ROWS):
         beyond += (target[rows] - x @ plain).square().sum(0)
-    return singular, basis, image, beyond
+    return s, v, image, beyond

@@ -1,4 +1,4 @@
-"""The sigmoid probe: settings, and its model, which the Newton engine takes as it takes a softmax."""
+"""The sigmoid probe: settings, and a model that the engines use like a softmax model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lsi.probes.softmax.model import SoftmaxModel
 
 @dataclass(frozen=True)
 class SigmoidProbe:
-    r"""Sigmoid heads, one logit a label: logistic regression for two classes or for several labels a sample.
+    r"""Sigmoid heads, one logit for each label: logistic regression for two classes or for several labels.
 
     .. math:: \min_\theta \frac{1}{n} \sum_i \sum_l \bigl[\log(1 + e^{z_{il}}) - y_{il} z_{il}\bigr]
               + \tfrac12\, \mathrm{weight\_decay}\, \|\theta\|^2, \qquad z_{il} = \theta_l x_i
 
     With one label a sample (y is `(N,)` with two classes) there is one head, for the second of the classes
     in sorted order. With several (y is `(N, L)` of zeros and ones, or a list of labels a sample) there are L
-    heads, which share nothing: LSI is the sum over them.
+    independent heads, and LSI is the sum over them.
 
     For two classes a `LinearProbe` has two rows of weights whose difference is this head's row. The models
-    are the same where the softmax has twice the weight decay; the posteriors are not, since the same prior on
+    are the same if the softmax has twice the weight decay. The posteriors differ, because the same prior on
     each row allows the difference twice the variance.
 
     Args:
@@ -59,10 +59,10 @@ class SigmoidProbe:
 class SigmoidModel(SoftmaxModel):
     r"""One sigmoid head, written as a softmax over "no" and "yes".
 
-    The logits are :math:`(-\tfrac12 z, \tfrac12 z)`: the basis :math:`V = (-\tfrac12, \tfrac12)^\top` in
-    place of an orthonormal one. Then :math:`V^\top (p - e_y) = \sigma(z) - y`,
+    The logits are :math:`(-\tfrac12 z, \tfrac12 z)`: the basis :math:`V = (-\tfrac12, \tfrac12)^\top`
+    replaces an orthonormal one. Then :math:`V^\top (p - e_y) = \sigma(z) - y`,
     :math:`V^\top S V = \sigma(z)(1 - \sigma(z))`, and θ is the head's own row of weights, so that penalty and
-    prior act on it as they should. Whatever is written in class contrasts holds unchanged.
+    prior act on it as they should. All that is written in class contrasts holds unchanged.
     """
 
     @classmethod
@@ -79,7 +79,7 @@ class SigmoidModel(SoftmaxModel):
 
     @property
     def outputs(self) -> Tensor:
-        """One: the head has a single row of weights."""
+        """The number one: the head has a single row of weights."""
         return torch.ones_like(self.contrasts[:1])
 
     @property

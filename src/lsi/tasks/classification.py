@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lsi.errors import InputError
-from lsi.execution.work import Here
 from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.networks.trainer import check_batches
@@ -18,7 +17,7 @@ from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
-from lsi.planning.plan import choose_solver, refuse_oversize, room_on
+from lsi.planning.plan import choose_solver, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.fit import Curvature
@@ -104,11 +103,7 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
         return kind(trained, run.prior_precision, basis), basis
 
     model = _untrained(run, run.design(torch.float32))
-    # Every worker of a cluster would need the curvatures at all nodes, and all shards must make the same
-    # choice.
-    alone = isinstance(run.work.executor, Here) and run.work.shard is None
-    room = room_on(run.machine.device, run.machine.memory) if alone else 0
-    engine = RetrainEngine(model, build, settings, run.probe.fit_intercept, room)
+    engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training

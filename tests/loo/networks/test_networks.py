@@ -10,6 +10,11 @@ from tests.oracles import network as oracle
 from torch import nn
 
 import lsi
+from lsi.loo.networks.curvature import DiagNetwork
+from lsi.loo.networks.engine import NetworkEngine
+from lsi.loo.networks.mlp_stack import MLPStack
+from lsi.loo.networks.module_stack import ModuleStack
+from lsi.loo.networks.trainer import Data
 
 X, Y = clusters(2, (8, 7, 6), 4)
 EPOCHS, LR, DECAY = 30, 0.05, 1e-3
@@ -137,17 +142,25 @@ def deepcopy_of(module):
     return copy
 
 
-@pytest.mark.parametrize("copies", [1, 2, 64])
+def engine(kind, rows=None, posterior_rows=None, block=None):
+    """Return an engine whose stack and posterior take so many rows at a time, and so many copies together."""
+    data = Data(torch.tensor(X), torch.tensor(Y), None)
+    if kind == "mlp":
+        stack = MLPStack((4, 5, 3), rows=rows)
+    else:
+        stack = ModuleStack(lambda: oracle.perceptron((4, 5, 3)), "cross_entropy", 4, 3, rows=rows)
+    return NetworkEngine(
+        stack, data, SHORT, DECAY, DiagNetwork(stack, data, 1.0, False, posterior_rows), block
+    )
+
+
 @pytest.mark.parametrize("kind", ["mlp", "module"])
-def test_blocks_do_not_matter(monkeypatch, copies, kind):
-    probe = lsi.ModuleProbe(lambda: oracle.perceptron((4, 5, 3))) if kind == "module" else None
-    probe = probe or lsi.MLPProbe(hidden=(5,))
-    together = score(probe)
-    monkeypatch.setattr("lsi.loo.networks.engine.NetworkEngine.block_size", lambda self: copies)
-    monkeypatch.setattr("lsi.loo.networks.mlp_stack.MLPStack._rows", lambda self, flat, n: 4)
-    monkeypatch.setattr("lsi.loo.networks.module_stack.ModuleStack._rows", lambda self, batch: 4)
-    monkeypatch.setattr("lsi.loo.networks.curvature.NetworkPosterior.rows_at_once", lambda self, n: 5)
-    assert_allclose(score(probe).lsi, together.lsi, rtol=1e-9)
+def test_blocks_do_not_matter(kind):
+    together = engine(kind).run(torch.tensor(PICKS)).lsi
+    assert_allclose(together, score().lsi, rtol=RELATIVE)
+    for copies in (1, 2, 64):
+        apart = engine(kind, rows=4, posterior_rows=5, block=copies).run(torch.tensor(PICKS)).lsi
+        assert_allclose(apart, together, rtol=1e-9)
 
 
 def test_prediction_without_the_sample():

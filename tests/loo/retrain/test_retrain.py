@@ -18,10 +18,14 @@ SHORT = lsi.Retrain(epochs=120, lr=0.05)
 every_posterior = pytest.mark.parametrize("posterior", POSTERIORS)
 
 
+HEADS = {}  # trained once for all posteriors
+
+
 def plainly(case, settings, seed, left_out):
     """Return the leave-one-out oracle whose heads are those of stopped training."""
     training = {"epochs": settings.epochs, "lr": settings.lr, "momentum": settings.momentum}
-    heads = {
+    key = case.name, settings, seed, tuple(left_out)
+    heads = HEADS[key] = HEADS.get(key) or {
         i: plain_sgd.train(
             case.features,
             case.target,

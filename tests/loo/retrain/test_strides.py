@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from tests.build import untrained
+from tests.build import retrain_engine, untrained
 from tests.cases import CASES, POSTERIORS, Case, clusters
 from tests.oracles import plain_sgd
 
@@ -17,8 +17,8 @@ from lsi.cli.inputs.settings import build_method
 from lsi.features.design import Design
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.loo.retrain.strides import choice
+from lsi.loo.retrain.strides.choice import GRIDS, Grid, worthwhile
 from lsi.loo.retrain.strides.filters import Responses
-from lsi.loo.retrain.strides.grid import GRIDS, Grid, worthwhile
 from lsi.loo.retrain.strides.modes import TOP, curvature_modes, principal_axes
 from lsi.loo.retrain.strides.trainer import StrideTrainer
 from lsi.probes.softmax.model import SoftmaxModel
@@ -39,8 +39,8 @@ def medium(**settings):
     return Case("medium", *clusters(20, (30, 25, 25), 6, distance=1.0), **settings)
 
 
-def plain(case, settings, left_out=None, epochs=None):
-    """Return one head trained plainly in float64, `(C, D)`."""
+def plain(case, settings, left_out=None, along=None):
+    """Return one head trained plainly in float64, `(C, D)`, or its weights by epoch."""
     names = ("lr", "momentum", "nesterov", "seed")
     return plain_sgd.train(
         case.features,
@@ -51,17 +51,16 @@ def plain(case, settings, left_out=None, epochs=None):
         left_out=left_out,
         fit_intercept=case.fit_intercept,
         dtype=torch.float64,
-        epochs=settings.epochs if epochs is None else epochs,
+        epochs=settings.epochs,
+        along=along,
         **{name: getattr(settings, name) for name in names},
     )
 
 
-def strides(case, settings, grid, left_out):
-    """Return differences from the full-data head at the end, `(B, C, D)`, along its path in float64."""
-    nodes = grid.nodes(settings.epochs)
-    path = {node: plain(case, settings, epochs=node) for node in nodes}
+def strides(case, settings, wholes, left_out):
+    """Return differences from the full-data head at the end, `(B, C, D)`, along its path."""
     trainer = StrideTrainer(untrained(case, torch.float32), settings)
-    change, _ = trainer.train(trainer.path(path), torch.tensor(left_out), None, None)
+    change, _ = trainer.train(trainer.path(wholes), torch.tensor(left_out), None, None)
     return change.numpy()
 
 
@@ -71,17 +70,19 @@ def strides(case, settings, grid, left_out):
 )
 def test_differences(name, settings):
     case, left_out = CASES[name], [0, 5, 11]
-    whole = plain(case, settings)
-    exact = np.stack([plain(case, settings, i) - whole for i in left_out])
-    found = strides(case, settings, GRIDS[0], left_out)
+    wholes = plain(case, settings, along=GRIDS[0].nodes(settings.epochs))
+    exact = np.stack([plain(case, settings, i) - wholes[settings.epochs] for i in left_out])
+    found = strides(case, settings, wholes, left_out)
     error = np.linalg.norm((found - exact).reshape(3, -1), axis=1)
     assert_array_equal(error <= 5e-4 * np.linalg.norm(exact.reshape(3, -1), axis=1), True)
 
 
 def test_finer_grids_come_nearer():
     case, left_out = medium(), [3, 40]
-    exact = np.stack([plain(case, LONG, i) for i in left_out]) - plain(case, LONG)
-    error = [np.abs(strides(case, LONG, grid, left_out) - exact).max() for grid in (Grid(0.4, 200), *GRIDS)]
+    every = plain(case, LONG, along=range(LONG.epochs + 1))
+    exact = np.stack([plain(case, LONG, i) for i in left_out]) - every[LONG.epochs]
+    wholes = [{node: every[node] for node in grid.nodes(LONG.epochs)} for grid in (Grid(0.4, 200), *GRIDS)]
+    error = [np.abs(strides(case, LONG, each, left_out) - exact).max() for each in wholes]
     assert error[0] > 10 * error[1] > 10 * error[2]
 
 
@@ -168,133 +169,39 @@ def test_recorded_epochs_and_seeds():
     assert_allclose(fast["lsi_epoch_500"], fast["lsi"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("size", [1, 7])
-def test_block_size(size, monkeypatch):
+def test_block_size():
     case = medium()
-    whole = case.score("diag", LONG)
-    monkeypatch.setattr("lsi.loo.retrain.engine.RetrainEngine.block_size", lambda self: size)
-    assert_allclose(case.score("diag", LONG).lsi, whole.lsi, rtol=1e-5)
+    # Few samples where every head is a block of its own.
+    for size, index in ((1, torch.arange(20)), (7, torch.arange(len(case.target)))):
+        whole, parts = (
+            retrain_engine(case, "diag", LONG, block=block).run(index).lsi for block in (None, size)
+        )
+        assert_allclose(parts, whole, rtol=1e-5)
 
 
-@pytest.mark.parametrize("tangents", [False, True])
-def test_a_copy_elsewhere_trains_to_the_same_bits(tangents):
+def test_a_copy_elsewhere_trains_to_the_same_bits():
     case = medium()
-    nodes = GRIDS[0].nodes(LONG.epochs)
-    wholes = {node: plain(case, LONG, epochs=node).astype(np.float32) for node in nodes}
+    path = plain(case, LONG, along=GRIDS[0].nodes(LONG.epochs))
+    wholes = {node: whole.astype(np.float32) for node, whole in path.items()}
     here = choice.Strides(untrained(case, torch.float32), LONG)
-    index, ticks, way = torch.tensor([2, 30, 31]), [], choice.Choice(wholes, tangents)
-    first, _ = here.train(way, index, ticks.append, None)
+    index, ticks = torch.tensor([2, 30, 31]), []
+    first, _ = here.train(wholes, index, ticks.append, None)
     assert sum(ticks) == LONG.epochs
-    elsewhere, _ = copy.deepcopy(here).train(copy.deepcopy(way), index, None, None)
+    elsewhere, _ = copy.deepcopy(here).train(copy.deepcopy(wholes), index, None, None)
     assert_array_equal(elsewhere, first)
-    other, _ = here.train(choice.Choice(wholes, not tangents), index, None, None)
+    # A path that was kept of other weights is not taken for this one.
+    other, _ = here.train({node: 1.01 * whole for node, whole in wholes.items()}, index, None, None)
     assert float((other - first).abs().max()) > 0
-    assert_array_equal(here.train(way, index, None, None)[0], first)
+    assert_array_equal(here.train(wholes, index, None, None)[0], first)
     assert first.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", ["multiclass", "binary", "N < D", "class weights", "no intercept"])
-def test_a_tangent_is_right_to_first_order(name):
-    case, index = CASES[name], torch.tensor([0, 5, 11])
-    trainer = StrideTrainer(untrained(case, torch.float64), LONG)
-    path = trainer.path({epoch: plain(case, LONG, epochs=epoch) for epoch in (0, 40)}, tangents=True)
-    torch.manual_seed(0)
-    k = path.model.design.n_features * (case.n_classes - 1)
-    change = torch.randn(k, 3, dtype=torch.float64)
-    data = replace(path, tangents=None)
-
-    def gradients(size):
-        return [trainer._gradient(each, 40, index, size * change) for each in (path, data)]
-
-    # Without a change what is left is the sample's own removal, which is exact.
-    assert_allclose(*gradients(0.0), rtol=1e-12, atol=1e-15)
-    error = [(tangent - exact).norm() for tangent, exact in map(gradients, (1e-2, 5e-3))]
-    assert 3.5 < error[0] / error[1] < 4.5
-
-
-@pytest.mark.parametrize("name", ["multiclass", "class weights"])
-def test_what_a_tangent_neglects(name):
-    case, left_out, epoch = CASES[name], [3, 8], 60
-    trainer = StrideTrainer(untrained(case, torch.float64), LONG)
-    whole = plain(case, LONG, epochs=epoch)
-    path = trainer.path({0: plain(case, LONG, epochs=0), epoch: whole}, tangents=True)
-    change = 0.3 * np.random.default_rng(1).normal(size=(2, case.n_classes, case.design.shape[1]))
-    change -= change.mean(1, keepdims=True)
-    inside = torch.einsum("bcd,cr,dk->krb", torch.tensor(change), path.model.contrasts, trainer._axes)
-    found = path.tangents.neglected(epoch, torch.tensor(left_out), inside.reshape(-1, 2))
-    weight = np.ones(len(case.target)) if case.weight is None else case.weight
-    for i, delta, rho in zip(left_out, change, found.tolist(), strict=True):
-        kept, logits = np.arange(len(weight)) != i, case.design @ whole.T
-        z = case.design @ delta.T
-        p, after = (np.exp(s) / np.exp(s).sum(1, keepdims=True) for s in (logits, logits + z))
-        linear = p * (z - (p * z).sum(1, keepdims=True))
-        beyond, along = (((z * each).sum(1) * weight)[kept].sum() for each in (after - p - linear, linear))
-        assert_allclose(rho, abs(beyond) / along, rtol=1e-5)
-
-
-@pytest.mark.parametrize("posterior", POSTERIORS)
-@pytest.mark.parametrize("tol", [1e-3, 1e-2, 1e-1])
-def test_scores_by_tangents(posterior, tol, monkeypatch):
-    # Most heads are too far off for the tangent at a thousandth, and few at a tenth.
-    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
-    case, data = Case("larger", *clusters(20, (150, 125, 125), 6, distance=1.0)), []
-    train = choice.Strides.train
-
-    def remember(self, way, index, tick, record):
-        if not way.tangents:
-            data.append(len(index))
-        return train(self, way, index, tick, record)
-
-    monkeypatch.setattr(choice.Strides, "train", remember)
-    fast, every = (case.score(posterior, replace(LONG, tol=each)) for each in (tol, None))
-    # Every epoch in float32 leaves errors of its own in the smallest scores, which are below 1e-5 nats.
-    assert_allclose(fast.lsi, every.lsi, rtol=tol, atol=2e-8)
-    if tol == 1e-1:
-        assert fast.manifest["training"]["tangents"] == [True]
-        assert 0 < sum(data) < len(case.target) / 4
-
-
-def test_recorded_epochs_by_tangents(monkeypatch):
-    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
-    case = Case("larger", *clusters(20, (150, 125, 125), 6, distance=1.0))
-    settings = replace(LONG, record_every=250)
-    fast, every = (case.score("diag", replace(settings, tol=tol)) for tol in (0.05, None))
-    assert fast.manifest["training"]["tangents"] == [True]
-    for column in ("lsi_epoch_250", "lsi_epoch_500"):
-        assert_allclose(fast.to_frame()[column], every.to_frame()[column], rtol=0.05)
-
-
-def test_progress_before_the_first_block(monkeypatch):
-    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: True)
+def test_progress_before_the_first_block():
     case, seen = medium(), []
     lsi.score(case.features, case.target, method=LONG, audit=False, progress=lambda *what: seen.append(what))
-    nodes = len(GRIDS[0].nodes(LONG.epochs))
-    assert [what for what in seen if what[0] == "fit"] == [("fit", n, 500) for n in range(1, 501)]
-    assert [what for what in seen if what[0] == "curvature"] == [
-        ("curvature", n, nodes) for n in range(1, nodes + 1)
-    ]
-
-
-@pytest.mark.parametrize(("alone", "memory", "room"), [(True, 1 << 30, 1 << 30), (False, 1 << 30, 0)])
-def test_tangents_have_the_room_of_the_run(alone, memory, room, monkeypatch):
-    asked = []
-    monkeypatch.setattr(choice, "tangents_pay", lambda *sizes: asked.append(sizes[-1]) or False)
-    if not alone:
-        monkeypatch.setattr("lsi.tasks.classification.Here", type(None))
-    case = medium()
-    lsi.score(case.features, case.target, method=LONG, audit=False, memory=memory)
-    assert asked == [room]
-
-
-def test_when_tangents_pay():
-    everything = 50_000, 513, 10, 50_000, 67
-    assert choice.tangents_pay(*everything)
-    assert choice.tangent_bytes(50_000, 513, 10, 67) == 67 * 4 * 4617**2
-    assert not choice.tangents_pay(*everything, 8 << 30)  # half of it is for other things
-    assert choice.tangents_pay(*everything, 12 << 30)
-    assert not choice.tangents_pay(50_000, 513, 10, 256, 67)  # not worth the curvatures
-    assert not choice.tangents_pay(2000, 513, 10, 2000, 67)
-    assert not choice.tangents_pay(50_000, 513, 60, 50_000, 67)
+    first = next(place for place, what in enumerate(seen) if what[0] != "fit")
+    assert seen[:first] == [("fit", n, 500) for n in range(1, 501)]
+    assert all(what[0] == "leave-one-out" for what in seen[first:])
 
 
 def test_pilots_can_refuse(monkeypatch):
@@ -312,8 +219,8 @@ def test_doubtful_heads_are_trained_epoch_by_epoch(record_every, monkeypatch):
     case, settings = medium(), replace(LONG, record_every=record_every)
     chosen, train = [], choice.Strides.train
 
-    def doubting(self, way, index, tick, record):
-        heads, doubtful = train(self, way, index, tick, record)
+    def doubting(self, wholes, index, tick, record):
+        heads, doubtful = train(self, wholes, index, tick, record)
         if len(index) == len(case.target):  # not the pilots
             heads[::3], doubtful[::3] = float("nan"), True
             chosen.append(index[doubtful])

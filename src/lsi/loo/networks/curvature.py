@@ -1,8 +1,8 @@
 r"""Posteriors of networks by the generalised Gauss-Newton matrix, and their divergences.
 
-Every copy has its own weights, so that both precisions are computed from all of its samples, in
-float64, at its own weights, and only then subtracted. A change of 1e-8 of the precision keeps half of
-its digits so, and one of that size adds 1e-16 nats.
+Every copy has its own weights, so that both precisions are computed in float64 from all of their samples, at
+their own weights, and only then subtracted. A relative change of 1e-8 keeps half of its digits this way, and
+adds 1e-16 nats.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lsi.divergence import Terms, diag_divergence, full_divergence
 from lsi.loo.networks.stack import Batch, LayerRoots, Stack
 from lsi.loo.networks.trainer import Data
 
-_ENTRIES = 1 << 24  # of one block of roots: 128 MiB
+_ENTRIES = 1 << 24  # entries of one block of roots: 128 MiB
 
 
 class NetworkPosterior(ABC):
@@ -27,13 +27,17 @@ class NetworkPosterior(ABC):
         stack: The network.
         data: The samples, in float64.
         prior_precision: τ > 0.
-        last_only: Whether only the weights of the last layer count.
+        last_only: Whether the posterior is over the weights of the last layer only.
+        rows: Rows whose roots are computed together; None: as many as fit in memory.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, stack: Stack, data: Data, prior_precision: float, last_only: bool) -> None:
+    def __init__(
+        self, stack: Stack, data: Data, prior_precision: float, last_only: bool, rows: int | None = None
+    ) -> None:
         self.stack, self.data, self.prior_precision, self.last_only = stack, data, prior_precision, last_only
+        self.rows = rows
         parameters = stack.last if last_only else range(len(stack.shapes))
         self.columns = stack.columns_of(parameters).to(data.x.device)
 
@@ -47,7 +51,7 @@ class NetworkPosterior(ABC):
 
     @abstractmethod
     def copies_at_once(self) -> int:
-        """Return how many copies' precisions fit in memory together."""
+        """Return how many copies' precisions to compute together, as memory allows."""
 
     def score(self, whole: Tensor, copies: Tensor, index: Tensor, first: Any) -> Terms:
         """Return the divergence of copies from the full-data weights, by blocks of copies."""
@@ -64,7 +68,9 @@ class NetworkPosterior(ABC):
         return Batch.of(data.x, data.y, data.weight, where, index)
 
     def rows_at_once(self, n_copies: int) -> int:
-        """Return how many rows' roots fit in memory together for some copies."""
+        """Return how many rows' roots to compute together for some copies."""
+        if self.rows is not None:
+            return self.rows
         widest = max(shape[0] for shape in self.stack.shapes) + self.data.x.shape[1]
         return max(16, _ENTRIES // (n_copies * self.stack.n_outputs * widest))
 
@@ -132,8 +138,9 @@ class KronNetwork(NetworkPosterior):
 
     .. math:: B = \frac1n \sum_j \Delta_j \Delta_j^\top, \qquad A = \sum_j a_j a_j^\top
 
-    These are the factors of K-FAC; weights of different layers are independent. For a network without hidden
-    layers it is the `KronPosterior` of the linear probe.
+    These are the factors of K-FAC, with inputs :math:`a_j` of the layer and backpropagated columns
+    :math:`\Delta_j` of the root of the loss's curvature (`LayerRoots`); weights of different layers are
+    independent. Without hidden layers this is the `KronPosterior` of the linear probe.
     """
 
     name = "kron"
@@ -168,7 +175,7 @@ class Factors:
     Args:
         outputs: B, `(B, o, o)`.
         inputs: A, `(B, d, d)`.
-        columns: Where the layer's weights lie in a copy, and its bias, `(o·d₀ (+ o),)`.
+        columns: Positions of the layer's weights and bias in a copy, `(o·d₀ (+ o),)`.
         has_bias: Whether the last of the d inputs is the bias.
     """
 
@@ -192,7 +199,7 @@ class Factors:
         return Factors(self.outputs + other.outputs, self.inputs + other.inputs, self.columns, self.has_bias)
 
     def averaged(self, count: Tensor) -> Factors:
-        """Return the factors with the outputs' mean over the samples that each copy sees."""
+        """Return the factors with B divided by the number of samples that each copy sees."""
         return Factors(self.outputs / count[:, None, None], self.inputs, self.columns, self.has_bias)
 
     def matrix(self, delta: Tensor) -> Tensor:
@@ -204,34 +211,45 @@ class Factors:
 
 
 def kron_layer_divergence(first: Factors, second: Factors, delta: Tensor, prior_precision: float) -> Terms:
-    r"""Return the divergence of two Gaussians with precisions `B ⊗ A + τI`, all factors different.
+    r"""Return the divergence of two Gaussians with precisions `B ⊗ A + τI`, where all factors differ.
 
-    With :math:`f_{cd} = \beta_c \alpha_d + \tau` in the eigenbasis of the first, the covariance term is
-    half
-    of :math:`\mathrm{tr}(P_1^{-1}(P_2 - P_1)) - \sum_{cd} \log(f'_{cd}/f_{cd})`, eigenvalues paired in
-    ascending order; the trace is taken from the factors' differences. The two first-order parts cancel:
-    what is left is good to about 1e-16 of their size, which is K/N for one sample of N.
+    .. math:: \tfrac12 \bigl[\mathrm{tr}(\delta^\top B_2\, \delta A_2) + \tau \|\delta\|^2\bigr],
+              \qquad \tfrac12 \sum_{cd} \Bigl[\frac{b_c \alpha_d + (B_2)_{cc}\, a_d}{f_{cd}}
+              - \log\Bigl(1 + \frac{\beta'_c \alpha'_d - \beta_c \alpha_d}{f_{cd}}\Bigr)\Bigr]
+
+    in the eigenbases of the first factors, where:
+
+    * :math:`\beta, \alpha` and :math:`\beta', \alpha'` are the eigenvalues of both factors, ascending,
+    * :math:`f_{cd} = \beta_c \alpha_d + \tau`,
+    * b and a are the diagonals of :math:`B_2 - B_1` and :math:`A_2 - A_1`.
+
+    The first part is :math:`\mathrm{tr}(P_1^{-1}(P_2 - P_1))`. To first order both parts cancel: the rest is
+    good to about 1e-16 of their size, which is K/N for one sample of N.
 
     Shapes: delta `(B, o, d)`.
     """
     tau = prior_precision
-    beta, class_basis = torch.linalg.eigh(first.outputs[0])
-    alpha, input_basis = torch.linalg.eigh(first.inputs[0])
+    # Eigenbases U, V of B₁ and A₁.
+    beta, u = torch.linalg.eigh(first.outputs[0])
+    alpha, v = torch.linalg.eigh(first.inputs[0])
     beta, alpha = beta.clamp_min(0), alpha.clamp_min(0)
-    spectrum = beta[:, None] * alpha + tau
-    outputs = class_basis.T @ second.outputs @ class_basis
-    change_out = _diagonals(class_basis.T @ (second.outputs - first.outputs) @ class_basis)
-    change_in = _diagonals(input_basis.T @ (second.inputs - first.inputs) @ input_basis)
-    changed = change_out[:, :, None] * alpha + _diagonals(outputs)[:, :, None] * change_in[:, None, :]
+    f = beta[:, None] * alpha + tau
+    # Diagonal of P₂ − P₁ = (B₂ − B₁) ⊗ A₁ + B₂ ⊗ (A₂ − A₁).
+    b2 = _diagonals(u.T @ second.outputs @ u)
+    b = _diagonals(u.T @ (second.outputs - first.outputs) @ u)
+    a = _diagonals(v.T @ (second.inputs - first.inputs) @ v)
+    change = b[:, :, None] * alpha + b2[:, :, None] * a[:, None, :]
+    # Differences of the eigenvalues β'α' − βα.
     new_beta = torch.linalg.eigvalsh(second.outputs).clamp_min(0)
     new_alpha = torch.linalg.eigvalsh(second.inputs).clamp_min(0)
-    moved = new_beta[:, :, None] * new_alpha[:, None, :] - beta[:, None] * alpha
-    covariance = (changed / spectrum - torch.log1p(moved / spectrum)).sum((1, 2))
+    shift = new_beta[:, :, None] * new_alpha[:, None, :] - beta[:, None] * alpha
+    covariance = (change / f - torch.log1p(shift / f)).sum((1, 2))
     mean = (delta * (second.outputs @ delta @ second.inputs + tau * delta)).sum((1, 2))
     return Terms(0.5 * mean.clamp_min(0), 0.5 * covariance.clamp_min(0))
 
 
 def _diagonals(matrices: Tensor) -> Tensor:
+    """Return the diagonals `(B, k)` of matrices `(B, k, k)`."""
     return matrices.diagonal(dim1=1, dim2=2)
 
 

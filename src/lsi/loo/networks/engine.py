@@ -1,4 +1,4 @@
-"""Leave-one-out of a network: copies, their posteriors, and the divergence between them."""
+"""Leave-one-out of a network: trained copies, their posteriors, and the divergence between them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lsi.loo.networks.trainer import Data, StackTrainer
 from lsi.loo.result import LooResult
 from lsi.loo.retrain.copies import CopiesEngine, Record, Scorer
 from lsi.loo.retrain.plain import train_plainly
-from lsi.methods import Retrain
+from lsi.methods.retrain import Retrain
 
-_BYTES = 256 << 20  # of the weights of one block of copies, with all that an optimizer keeps
-_ARRAYS = 6  # weights, gradient, two states, two temporaries
+_BYTES = 256 << 20  # bytes of one block of copies, with all that an optimizer keeps
+_ARRAYS = 6  # arrays of a copy's size: weights, gradient, two states, two temporaries
 
 
 class NetworkEngine(CopiesEngine):
@@ -28,6 +28,7 @@ class NetworkEngine(CopiesEngine):
         settings: The protocol.
         weight_decay: On the scale of the mean loss.
         posterior: The structure of the posterior.
+        block: Copies to train together; None: as `block_size` says.
 
     Raises:
         InputError: A batch size that leaves a batch of a single sample.
@@ -40,8 +41,9 @@ class NetworkEngine(CopiesEngine):
         settings: Retrain,
         weight_decay: float,
         posterior: NetworkPosterior,
+        block: int | None = None,
     ) -> None:
-        super().__init__(settings, data.x.device)
+        super().__init__(settings, data.x.device, block)
         self.stack, self.data, self.weight_decay = stack, data, weight_decay
         self.posterior = posterior
         self.trainer = StackTrainer(stack, data, settings, weight_decay)
@@ -51,7 +53,7 @@ class NetworkEngine(CopiesEngine):
         return self.stack.start(seed)
 
     def block_size(self) -> int:
-        """Return how many copies are trained together: those that fit in the caches, bounded in memory."""
+        """Return how many copies to train together: as many as fit in the caches, within bounds."""
         size = self.data.x.element_size()
         fast = 256 if self.device.type != "cpu" else self.stack.copies_in_cache(len(self.data.x), size)
         return int(max(1, min(256, fast, _BYTES // (_ARRAYS * self.stack.n_parameters * size))))
@@ -70,7 +72,7 @@ class NetworkEngine(CopiesEngine):
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
         """Return one copy `(K,)`."""
         data = self.data
-        self.start(seed)  # what is not trained belongs to the seed as well
+        self.start(seed)  # frozen weights depend on the seed, too
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.stack.fresh().to(data.x)
@@ -81,7 +83,7 @@ class NetworkEngine(CopiesEngine):
         return torch.cat([parameter.detach().reshape(-1) for parameter in trained])
 
     def scorer(self, whole: Tensor) -> Scorer:
-        """Return what scores copies against the full-data weights `whole`, `(K,)`."""
+        """Return the function that scores copies against the full-data weights `whole`, `(K,)`."""
         whole = whole.to(torch.float64)
         nothing = torch.tensor([-1], device=whole.device)
         first = self.posterior.precision(whole[None], nothing)
@@ -97,7 +99,7 @@ class NetworkEngine(CopiesEngine):
         return score
 
     def _predict(self, copies: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probability of the given label, and the likeliest class, without each sample."""
+        """Return the probability of the given label and the likeliest class, without each sample."""
         x, y = self.data.x[index].to(torch.float64), self.data.y[index]
         every = self.stack.outputs(self.stack.scatter(copies), len(copies), x)
         own = torch.arange(len(index), device=index.device)

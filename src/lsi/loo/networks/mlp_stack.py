@@ -30,8 +30,8 @@ class Activation:
     """A nonlinearity between layers.
 
     Attributes:
-        function: Activations a from sums z, which it may overwrite.
-        back: Gradient by z from that by a, given the gradient, z (or what overwrote it) and a.
+        function: Returns activations a of sums z, which it may overwrite.
+        back: Returns the gradient by z from the gradient by a, from z (or what overwrote it) and from a.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -53,14 +53,17 @@ class MLPStack(Stack):
         widths: D, hidden layers, C.
         activation: A key of `ACTIVATIONS`.
         bias: Whether layers have one.
+        rows: Rows of one pass over the data; None: as many as stay in the caches.
     """
 
-    def __init__(self, widths: Sequence[int], activation: str = "relu", bias: bool = True) -> None:
+    def __init__(
+        self, widths: Sequence[int], activation: str = "relu", bias: bool = True, rows: int | None = None
+    ) -> None:
         self.widths, self.activation, self.bias = tuple(widths), activation, bias
         shapes = []
         for wide, narrow in pairwise(self.widths):
             shapes += [torch.Size((narrow, wide))] + ([torch.Size((narrow,))] if bias else [])
-        super().__init__(shapes, self.widths[-1])
+        super().__init__(shapes, self.widths[-1], rows)
 
     @property
     def last(self) -> tuple[int, ...]:
@@ -120,6 +123,7 @@ class MLPStack(Stack):
         return torch.cat([layer.outer() for layer in self.roots(copy[None], batch, False)], 2)
 
     def _layers(self, flat: Tensor, n_copies: int) -> list[Layer]:
+        """Return weight and bias of every layer in a flat buffer."""
         views = self.views(flat, n_copies)
         return (
             list(zip(views[::2], views[1::2], strict=True)) if self.bias else [(view, None) for view in views]
@@ -131,9 +135,11 @@ class MLPStack(Stack):
         return max(8, _cache() // each)
 
     def _rows(self, flat: Tensor, n_copies: int) -> int:
-        return max(256, _cache() // (flat.element_size() * n_copies * max(self.widths[1:])))
+        """Return how many rows of activations to compute at a time."""
+        return self.rows or max(256, _cache() // (flat.element_size() * n_copies * max(self.widths[1:])))
 
     def _summed(self, flat: Tensor, batch: Batch, bound: float | None) -> Tensor:
+        """Return the sum of the samples' gradients, clipped to `bound` where one is given, flat."""
         layers = self._layers(flat, batch.n_copies)
         total: Tensor | None = None
         for block in batch.blocks(self._rows(flat, batch.n_copies)):
@@ -147,6 +153,7 @@ class MLPStack(Stack):
         return total
 
     def _forward(self, layers: list[Layer], x: Tensor) -> Forward:
+        """Compute `z = W a + b` and the next `a` layer by layer."""
         function = ACTIVATIONS[self.activation].function
         inputs, sums = [x.T], []
         weight, bias = layers[0]
@@ -164,7 +171,7 @@ class MLPStack(Stack):
     def _backward(
         self, layers: list[Layer], forward: Forward, delta: Tensor, last_only: bool
     ) -> list[Tensor]:
-        """Return the gradients by every layer's sums, `(B, o, n)` each; the last one is `delta`."""
+        """Return the gradients Δ by every layer's sums, `(B, o, n)` each; the last one is `delta`."""
         deltas, back = [delta], ACTIVATIONS[self.activation].back
         for place in range(len(layers) - 1, 0, -1):
             if last_only:
@@ -226,7 +233,7 @@ def _residuals(logits: Tensor, batch: Batch) -> Tensor:
 def _root_columns(logits: Tensor, batch: Batch) -> list[Tensor]:
     r"""Return the columns of :math:`R = \sqrt{w} (\mathrm{diag}(s) - p s^\top)`, `(B, C, n)` each.
 
-    With :math:`s = \sqrt p`, of length 1,, :math:`R R^\top = w (\mathrm{diag}(p) - p p^\top)`.
+    With :math:`s = \sqrt p`, of length 1, :math:`R R^\top = w (\mathrm{diag}(p) - p p^\top)`.
     """
     p = torch.softmax(logits, 1)
     s = p.sqrt() * batch.weights().sqrt()[:, None, :]

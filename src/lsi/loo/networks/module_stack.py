@@ -13,24 +13,30 @@ from lsi.errors import InputError
 from lsi.loo.networks.stack import Batch, LayerRoots, Stack
 from lsi.loo.retrain.plain import Loss, cross_entropy
 
-_BYTES = 128 << 20  # of intermediate results that one pass over rows may keep
+_BYTES = 128 << 20  # bytes of intermediate results that one pass over rows may keep
 
 
 class ModuleStack(Stack):
     """Copies of a module that gives logits `(n, C)` for rows `(n, D)`.
 
     Args:
-        make: Makes the module, in evaluation mode.
+        make: Returns the module, in evaluation mode.
         loss: ``"cross_entropy"``, or a function that returns the losses `(n,)`.
         n_features: D.
         n_classes: C.
+        rows: Rows of one pass over the data; None: as many as fit in memory.
 
     Raises:
         InputError: The module cannot be used; the message says why.
     """
 
     def __init__(
-        self, make: Callable[[], nn.Module], loss: str | Loss, n_features: int, n_classes: int
+        self,
+        make: Callable[[], nn.Module],
+        loss: str | Loss,
+        n_features: int,
+        n_classes: int,
+        rows: int | None = None,
     ) -> None:
         self.make, self.is_cross_entropy = make, not callable(loss)
         self.loss: Loss = loss if callable(loss) else cross_entropy
@@ -43,7 +49,7 @@ class ModuleStack(Stack):
         self.names = [name for name, _ in trained]
         self._templates: dict[tuple[torch.dtype, torch.device], nn.Module] = {}
         self._seed = 0
-        super().__init__([p.shape for _, p in trained], n_classes)
+        super().__init__([p.shape for _, p in trained], n_classes, rows)
         self._try(n_features, n_classes)
         self.linear = self._linear_layers(n_features)
 
@@ -57,7 +63,7 @@ class ModuleStack(Stack):
 
     def start(self, seed: int) -> Tensor:
         """Return the weights of the module made after ``torch.manual_seed(seed)``."""
-        # Weights that are not trained may be drawn too: the templates have to be those of this seed.
+        # Frozen weights may be random, too: the templates have to be those of this seed.
         self._seed = seed
         self._templates.clear()
         parameters = dict(self._seeded().named_parameters())
@@ -77,7 +83,7 @@ class ModuleStack(Stack):
         return sorted(own) == list(range(len(self.names)))
 
     def bytes_a_row(self, x: Tensor) -> int:
-        """Return what a forward pass of one copy keeps for the backward pass, a row."""
+        """Return the bytes a row that a forward pass of one copy keeps for the backward pass."""
         kept = 0
 
         def count(tensor: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ class ModuleStack(Stack):
         return torch.cat([total[name].reshape(-1) for name in self.names])
 
     def clipped_gradient(self, flat: Tensor, batch: Batch, bound: float) -> Tensor:
-        """Return the sum of clipped gradients, which are formed one by one in blocks."""
+        """Return the sum of clipped gradients, from every sample's own gradient in blocks of rows."""
         module, total = self._template(batch.x), torch.zeros_like(flat)
 
         def single(values: dict[str, Tensor], row: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -216,10 +222,11 @@ class ModuleStack(Stack):
         return self._templates[key]
 
     def _rows(self, batch: Batch) -> int:
-        return max(16, _BYTES // (2 * batch.n_copies * self.bytes_a_row(batch.x)))
+        """Return how many rows to pass through the module at a time."""
+        return self.rows or max(16, _BYTES // (2 * batch.n_copies * self.bytes_a_row(batch.x)))
 
     def _try(self, n_features: int, n_classes: int) -> None:
-        """Run a tiny batch of two copies, so that what cannot work is told before any work."""
+        """Run a tiny batch of two copies, so that an unusable module is refused before any work."""
         x = torch.zeros((3, n_features))
         try:
             with torch.no_grad():
@@ -254,7 +261,7 @@ class ModuleStack(Stack):
 
 
 class _Watch:
-    """Keeps what goes in and comes out of some layers while it is open."""
+    """Keeps the inputs and outputs of some layers while it is open."""
 
     def __init__(self, module: nn.Module, names: list[str]) -> None:
         self.parts = {name: part for name, part in module.named_modules() if name in names}
@@ -279,6 +286,7 @@ class _Watch:
 
 
 def _refuse_mixing(module: nn.Module) -> None:
+    """Refuse layers that mix samples or draw at random."""
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             raise InputError(

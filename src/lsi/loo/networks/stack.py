@@ -1,7 +1,7 @@
-r"""The contract of a stack: B copies of one network, and what training and posteriors need of them.
+r"""The contract of a stack: what training and posteriors need of B copies of one network.
 
-The weights of B copies lie in one flat buffer, parameter by parameter and copy by copy in each, so that
-an optimizer is a few elementwise operations on the whole buffer, and the weights of one layer are one
+The weights of B copies are in one flat buffer, parameter by parameter and copy by copy within each. An
+optimizer is then a few elementwise operations on the whole buffer, and the weights of one layer are one
 contiguous `(B, …)` block. A single copy is the concatenation of its parameters in the order of
 ``module.parameters()``.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a step, and which copy must not see which of them.
+    """The rows of a step, and which copy leaves out which of them.
 
     Attributes:
         x: Features, `(n, D)`.
@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def count(self) -> Tensor:
-        """Samples that each copy sees, `(B,)`."""
+        """Number of samples that each copy sees, `(B,)`."""
         count = torch.full((self.n_copies,), float(len(self.x)), dtype=self.x.dtype, device=self.x.device)
         count[self.copies] -= 1.0
         return count
@@ -112,15 +112,16 @@ class LayerRoots:
 
 
 class Stack(ABC):
-    """B copies of one network with a loss; weights are passed in, data too.
+    """The functions of one network with a loss, for B copies whose weights are passed in.
 
     Args:
         shapes: Shapes of one copy's parameters, in their order.
         n_outputs: C.
+        rows: Rows of one pass over the data; None: as many as fit in caches or memory.
     """
 
-    def __init__(self, shapes: Sequence[torch.Size], n_outputs: int) -> None:
-        self.shapes, self.n_outputs = tuple(shapes), n_outputs
+    def __init__(self, shapes: Sequence[torch.Size], n_outputs: int, rows: int | None = None) -> None:
+        self.shapes, self.n_outputs, self.rows = tuple(shapes), n_outputs, rows
         self.sizes = tuple(prod(shape) for shape in self.shapes)
 
     @property
@@ -157,7 +158,7 @@ class Stack(ABC):
         return torch.stack([view.flatten(1).norm(dim=1) for view in self.views(flat, n_copies)]).norm(dim=0)
 
     def copies_in_cache(self, n_samples: int, itemsize: int) -> int:
-        """Return how many copies are best trained together, where that is known."""
+        """Return how many copies are trained fastest together."""
         return 64
 
     @abstractmethod

@@ -1,13 +1,12 @@
 """Training of many copies at once, by any of the algorithms in `lsi.methods.algorithms`.
 
-Each function follows one step of its namesake in ``torch.optim`` (or in Opacus) to rounding error.
+Each step equals that of its namesake in ``torch.optim``, or in Opacus, to rounding error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,16 +14,14 @@ from torch import Tensor
 from lsi.errors import ConvergenceError, InputError
 from lsi.loo.networks.stack import Batch, Stack
 from lsi.methods.algorithms import DPSGD, SAM, Adam
-
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
+from lsi.methods.retrain import Retrain
 
 Gradient = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from: `x` `(N, D)`, class codes `y`, and sample weights, None where all are one."""
+    """Training data: `x` `(N, D)`, class codes `y` `(N,)`, sample weights `(N,)` or None if all are one."""
 
     x: Tensor
     y: Tensor
@@ -56,7 +53,10 @@ class StackTrainer:
         tick: Callable[[], None] | None = None,
         record: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Return the trained copies `(B, K)`. Shapes: start `(K,)`, index `(B,)`."""
+        """Return the trained copies `(B, K)`; an index of −1 leaves no sample out.
+
+        Shapes: start `(K,)`, index `(B,)`.
+        """
         s, stack, b = self.settings, self.stack, len(index)
         flat = stack.spread(start.to(self.data.x), b)
         stepper = Stepper(stack, s, self.weight_decay, b, seed)
@@ -87,14 +87,14 @@ class StackTrainer:
 
 
 class Stepper:
-    """One step after the other on a flat buffer, with the state that the algorithm keeps.
+    """Takes steps on a flat buffer and keeps the state of the algorithm.
 
     Args:
         stack: The network.
         settings: The protocol.
         weight_decay: On the scale of the mean loss.
         n_copies: B.
-        seed: Of the noise.
+        seed: Seed of the noise.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Stepper:
             self._momentum(flat, gradient, lr)
 
     def _gradient(self, flat: Tensor, batch: Batch) -> Tensor:
-        """Return what the algorithm takes for the gradient of the mean loss, without weight decay."""
+        """Return the algorithm's gradient of the mean loss, without weight decay, flat."""
         stack, share = self.stack, 1.0 / batch.count
         algorithm = self.algorithm
         if isinstance(algorithm, DPSGD):
@@ -126,6 +126,7 @@ class Stepper:
             return stack.scale(gradient, share)
         gradient = stack.scale(stack.gradient(flat, batch), share)
         if isinstance(algorithm, SAM):
+            # The gradient at θ + ρ g / ‖g‖.
             length = algorithm.rho / (stack.norm(gradient, self.n_copies) + 1e-12)
             perturbed = stack.scale(gradient, length).add_(flat)
             return stack.scale(stack.gradient(perturbed, batch), share)
@@ -139,6 +140,7 @@ class Stepper:
         return flat.to(like.device)
 
     def _momentum(self, flat: Tensor, gradient: Tensor, lr: float) -> None:
+        """Step as ``torch.optim.SGD`` does: `v ← μ v + g`, then `θ ← θ − η (g + μ v)` or `θ − η v`."""
         s = self.settings
         gradient.add_(flat, alpha=self.weight_decay)
         if s.momentum > 0:
@@ -150,23 +152,26 @@ class Stepper:
         flat.sub_(gradient, alpha=lr)
 
     def _adam(self, flat: Tensor, gradient: Tensor, lr: float, settings: Adam) -> None:
-        first, second = settings.betas
+        """Step as ``torch.optim.Adam`` does: `θ ← θ − η m̂ / (√v̂ + ε)` with the means m of g and v of g².
+
+        `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
+        """
+        beta1, beta2 = settings.betas
         if settings.decoupled:
             flat.mul_(1.0 - lr * self.weight_decay)
         else:
             gradient.add_(flat, alpha=self.weight_decay)
         if not self.state:
             self.state = [torch.zeros_like(flat), torch.zeros_like(flat)]
-        mean, square = self.state
-        mean.lerp_(gradient, 1.0 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-        size = lr / (1.0 - first**self.steps)
-        root = square.sqrt().div_((1.0 - second**self.steps) ** 0.5).add_(settings.eps)
-        flat.addcdiv_(mean, root, value=-size)
+        m, v = self.state
+        m.lerp_(gradient, 1.0 - beta1)
+        v.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        root = v.sqrt().div_((1.0 - beta2**self.steps) ** 0.5).add_(settings.eps)
+        flat.addcdiv_(m, root, value=-lr / (1.0 - beta1**self.steps))
 
 
 def check_batches(n_samples: int, batch_size: int | None) -> None:
-    """Refuse batches of a single sample: without it nothing would be left to step on."""
+    """Refuse a batch of a single sample: it would be empty without that sample."""
     if batch_size is not None and batch_size < n_samples and n_samples % batch_size == 1:
         fitting = next(size for size in range(batch_size + 1, n_samples + 1) if n_samples % size != 1)
         raise InputError(

@@ -73,7 +73,7 @@ class SampledCorrector:
         sensitivity = self.posterior.sensitivity(
             Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
         )
-        pull = self.solver.solve(first, sensitivity.pull)  # H₋ᵢ⁻¹P₂δ_i
+        pull = self.solver.solve(first, sensitivity.gradient)  # H₋ᵢ⁻¹P₂δ_i
         step, force = self._class_first(first.delta), self._class_first(pull)
         price = self.posterior.price(sensitivity)
         b, zero = len(first.index), torch.zeros(len(first.index), dtype=torch.float64, device=pull.device)

@@ -1,4 +1,4 @@
-"""Leave-one-out by training copies of one model, whatever the model: seeds, blocks, and time."""
+"""Leave-one-out by training copies of any model: seeds, blocks, and scores along the training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +18,14 @@ from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.result import LooResult
 from lsi.methods.algorithms import DPSGD
+from lsi.methods.retrain import Retrain
 from lsi.results.audit import spearman
 from lsi.system.progress import Progress, ticks
-
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
 
 Scorer = Callable[[Tensor, Tensor], LooResult]
 """Called with positions `(B,)` and the weights of their copies `(B, …)`."""
 Record = Callable[[int, Tensor], None]
-TANGENTS = "tangents"
+"""Called with the number of an epoch and the weights of the copies after it, `(B, …)`."""
 _MEANS = ("mean_term", "covariance_term", "loo_probability")
 
 
@@ -35,14 +33,12 @@ _MEANS = ("mean_term", "covariance_term", "loo_probability")
 class SeedRun:
     """What one seed gave: the result at the end, and LSI after recorded epochs, `(n_scored,)` each.
 
-    `strides` says in how many the copies were trained, 0 where every epoch was computed; `tangents` whether
-    they followed the curvature of the model of all samples.
+    `strides` is the number of strides in which the copies were trained; 0 where every epoch was computed.
     """
 
     result: LooResult
     recorded: dict[int, np.ndarray] = field(default_factory=dict)
     strides: int = 0
-    tangents: bool = False
 
 
 class CopiesEngine(Engine):
@@ -51,10 +47,11 @@ class CopiesEngine(Engine):
     Args:
         settings: The protocol.
         device: Where models are trained.
+        block: Copies to train together; None: as `block_size` says.
     """
 
-    def __init__(self, settings: Retrain, device: torch.device) -> None:
-        self.settings, self.device = settings, device
+    def __init__(self, settings: Retrain, device: torch.device, block: int | None = None) -> None:
+        self.settings, self.device, self.block = settings, device, block
 
     @abstractmethod
     def start(self, seed: int) -> Tensor:
@@ -62,11 +59,7 @@ class CopiesEngine(Engine):
 
     @abstractmethod
     def block_size(self) -> int:
-        """Return how many copies are trained together."""
-
-    def task_size(self, task: CopiesTask) -> int:
-        """Return how many samples a worker scores at a time."""
-        return self.block_size()
+        """Return how many copies to train together."""
 
     @abstractmethod
     def train(
@@ -77,15 +70,15 @@ class CopiesEngine(Engine):
         tick: Callable[[], None] | None,
         record: Record | None,
     ) -> Tensor:
-        """Return trained copies `(B, …)`. Shapes: index `(B,)`."""
+        """Return trained copies `(B, …)`; an index of −1 leaves no sample out. Shapes: index `(B,)`."""
 
     @abstractmethod
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
-        """Return one copy trained by ``torch.optim`` on all samples but one, for the audit."""
+        """Return one copy trained by ``torch.optim`` on all samples but `left_out`, for the audit."""
 
     @abstractmethod
     def scorer(self, whole: Tensor) -> Scorer:
-        """Return what scores copies against the full-data weights `whole`."""
+        """Return the function that scores copies against the full-data weights `whole`."""
 
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the samples at `index`: means over the seeds, and their spread.
@@ -137,13 +130,12 @@ class CopiesEngine(Engine):
         return {name: value for name, value in self.__dict__.items() if name != "_plain_scorers"}
 
     def _run_seed(self, seed: int, index: Tensor, work: Work) -> SeedRun:
-        wholes = dict(work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress)))
-        tangents = wholes.pop(TANGENTS, None) is not None
-        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()}, tangents)
-        end, size = self.settings.epochs, self.task_size(task)
+        wholes = work.once(f"seed-{seed}", lambda: self.train_whole(seed, index, work.progress))
+        task = CopiesTask(self, seed, {int(epoch): whole for epoch, whole in wholes.items()})
+        end, size = self.settings.epochs, self.block or self.block_size()
         recorded = [epoch for epoch in task.wholes if epoch and self.settings.records(epoch)]
         run = SeedRun(LooResult.empty(len(index)), {epoch: np.full(len(index), np.nan) for epoch in recorded})
-        run.strides, run.tangents = len(task.wholes) - 1 if 0 in task.wholes else 0, tangents
+        run.strides = len(task.wholes) - 1 if 0 in task.wholes else 0
         bounds = [slice(low, min(low + size, len(index))) for low in range(0, len(index), size)]
         blocks, units = [index[where].cpu().numpy() for where in bounds], [end] * len(bounds)
         within = work.within(f"seed-{seed}")
@@ -160,18 +152,15 @@ class CopiesEngine(Engine):
         seed: int,
         tick: Tick,
         record: Record | None,
-        tangents: bool = False,
     ) -> Tensor:
-        """Return trained copies `(B, …)`, knowing how the model of all samples was trained.
+        """Return trained copies `(B, …)`, given the full-data weights by epoch.
 
         Shapes: index `(B,)`.
         """
         return self.train(self.start(seed).to(self.device), index, seed, lambda: tick(1), record)
 
     def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
-        """Return the weights of the model of all samples, by the epoch after which they are needed.
-
-        An array named `TANGENTS` among them says that copies follow its curvature instead of the data.
+        """Return the full-data weights, by the number of the epoch after which they are needed.
 
         Shapes: index `(n_scored,)`.
         """
@@ -186,12 +175,11 @@ class CopiesEngine(Engine):
         return {**wholes, str(self.settings.epochs): last.cpu().numpy()}
 
     def _describe(self, runs: list[SeedRun], mean: LooResult) -> dict[str, Any]:
-        """Return what is worth knowing about the training, as JSON values."""
+        """Return the facts about the training that the manifest holds, as JSON values."""
         s, done = self.settings, mean.done
         out: dict[str, Any] = {"seeds": list(range(s.seed, s.seed + s.n_seeds))}
         if any(run.strides for run in runs):
             out["strides"] = [run.strides for run in runs]
-            out["tangents"] = [run.tangents for run in runs]
         if len(runs) > 1:
             pairs = [spearman(a.result.lsi[done], b.result.lsi[done]) for a, b in combinations(runs, 2)]
             out["rank_correlation_between_seeds"] = float(np.mean(pairs))
@@ -208,22 +196,20 @@ class CopiesEngine(Engine):
 
 @dataclass
 class CopiesTask:
-    """What the blocks of one seed need.
+    """One seed's leave-one-out, as blocks of work.
 
     Attributes:
         engine: Trains and scores.
-        seed: Of the initial weights, and of what the algorithm draws.
-        wholes: Weights of the model of all samples, by epoch.
-        tangents: Whether copies follow its curvature.
+        seed: Seed of the initial weights and of the algorithm's random draws.
+        wholes: Full-data weights, by epoch.
     """
 
     engine: CopiesEngine
     seed: int
     wholes: dict[int, np.ndarray]
-    tangents: bool = False
 
     def score(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return the columns of a result, and LSI after recorded epochs under their numbers.
+        """Return the columns of a result, and LSI after each recorded epoch under its number.
 
         Shapes: positions `(n,)`.
         """
@@ -238,7 +224,7 @@ class CopiesTask:
             if epoch < end:
                 recorded[str(epoch)] = self._scorers[epoch](index, copies).lsi
 
-        copies = engine.train_along(self.wholes, index, self.seed, tick, record, self.tangents)
+        copies = engine.train_along(self.wholes, index, self.seed, tick, record)
         result = self._scorers[end](index, copies)
         if engine.settings.records(end):
             recorded[str(end)] = result.lsi
@@ -254,6 +240,6 @@ class CopiesTask:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the scorers behind: workers build their own."""
-        names = ("engine", "seed", "wholes", "tangents")
+        """Drop the scorers: workers build their own."""
+        names = ("engine", "seed", "wholes")
         return {name: getattr(self, name) for name in names}

@@ -1,9 +1,8 @@
-r"""`Retrain`: leave-one-out by training again, and the published protocol for many heads at a time.
+r"""Leave-one-out of a linear probe by training again, by the published protocol.
 
-In the published protocol every head (full data and one a left-out sample) starts from the same
-initial weights and runs full-batch gradient descent on the mean cross-entropy of its own samples, exactly as
-``torch.optim.SGD`` would: with decay :math:`g \leftarrow g + \mathrm{wd}\,\theta`, momentum
-:math:`b \leftarrow \mu b + g`, and, for Nesterov, :math:`g \leftarrow g + \mu b`.
+Every head (one on all samples and one without each left-out sample) starts from the same initial weights and
+runs full-batch gradient descent on the mean cross-entropy of its own samples, exactly as ``torch.optim.SGD``
+would (`lsi.loo.retrain.heads` has the recursion).
 
 Source: Kaiser, Schwethelm, Rueckert, Kaissis, *Laplace Sample Information*, ICLR 2025.
 """
@@ -13,39 +12,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lsi.execution.work import Arrays, Tick
 from lsi.loo.newton.sweep import row_blocks
 from lsi.loo.result import LooResult, loo_prediction
-from lsi.loo.retrain.copies import TANGENTS, CopiesEngine, CopiesTask, Record, Scorer
+from lsi.loo.retrain.copies import CopiesEngine, Record, Scorer
 from lsi.loo.retrain.heads import HeadTrainer, initial_weights
 from lsi.loo.retrain.plain import train_plainly
-from lsi.loo.retrain.strides.choice import Choice, Strides, Wholes
+from lsi.loo.retrain.strides.choice import Strides, Wholes
 from lsi.methods.retrain import Retrain
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
 from lsi.system.progress import Progress
 
-MOST_WORK = 1e14  # operations of a block
-FEWEST = 32  # heads of a block, whatever their work
-TENSORS = 20  # of the size of all heads, in strides
+MOST_WORK = 1e14  # operations of a block, at most
+FEWEST = 32  # heads of a block, at least, whatever their work
+TENSORS = 20  # tensors of the size of all heads that strides hold at once
 
 
 class RetrainEngine(CopiesEngine):
     """Leave-one-out scores of a linear probe by the published protocol.
 
-    Its gradients sum to zero over the classes, so that contrasts of classes say all about a change.
+    Gradients sum to zero over the classes, so that class contrasts describe a difference of heads completely.
 
     Args:
         model: Untrained model in original coordinates, in the type to train in.
-        build: Makes the posterior of a trained model: `build(model)` returns it and the basis of the
-            coordinates that it lives in, or None for the original ones.
+        build: `build(model)` returns the posterior of a trained model and the basis of its coordinates, None
+            for the original ones.
         settings: The protocol.
         fit_intercept: Whether the last column of the design is the intercept.
-        memory: Bytes that the run may use; None: no limit.
+        block: Heads to train together; None: as `block_size` says.
     """
 
     def __init__(
@@ -54,11 +52,11 @@ class RetrainEngine(CopiesEngine):
         build: Callable[[SoftmaxModel], tuple[Posterior, Tensor | None]],
         settings: Retrain,
         fit_intercept: bool,
-        memory: int | None = None,
+        block: int | None = None,
     ) -> None:
-        super().__init__(settings, model.design.device)
+        super().__init__(settings, model.design.device, block)
         self.model, self.build, self.fit_intercept = model, build, fit_intercept
-        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings, memory)
+        self.trainer, self.strides = HeadTrainer(model, settings), Strides(model, settings)
 
     def start(self, seed: int) -> Tensor:
         """Return the initial head `(C, D)`."""
@@ -66,21 +64,14 @@ class RetrainEngine(CopiesEngine):
         return initial_weights(seed, d, self.model.n_classes, self.fit_intercept)
 
     def block_size(self) -> int:
-        """Return how many heads are trained together: enough to fill the products.
+        """Return how many heads to train together.
 
-        Bounded in memory, and in the work that an interruption would lose.
+        Enough to fill the matrix products, within bounds on memory and on the work lost by an interruption.
         """
         c, d = self.model.n_classes, self.model.design.n_features
         bearable = int(MOST_WORK / (4.0 * self.model.n_samples * d * c * self.settings.epochs))
-        return max(1, min(self._room(), max(FEWEST, bearable)))
-
-    def task_size(self, task: CopiesTask) -> int:
-        """Return how many samples a worker scores at a time: all that fit, where none looks at the data."""
-        return max(1, self._room()) if task.tangents else self.block_size()
-
-    def _room(self) -> int:
-        c, d = self.model.n_classes, self.model.design.n_features
-        return min(256, (256 << 20) // (4 * c * max(TENSORS * d, 1024)))
+        fitting = min(256, (256 << 20) // (4 * c * max(TENSORS * d, 1024)))
+        return max(1, min(fitting, max(FEWEST, bearable)))
 
     def train(
         self,
@@ -100,32 +91,28 @@ class RetrainEngine(CopiesEngine):
         seed: int,
         tick: Tick,
         record: Record | None,
-        tangents: bool = False,
     ) -> Tensor:
-        """Return trained heads `(B, C, D)`: in strides where `train_whole` kept the initial weights."""
+        """Return trained heads `(B, C, D)`: in strides if `train_whole` returned the initial weights too."""
         if 0 not in wholes:
             return super().train_along(wholes, index, seed, tick, record)
-        heads, doubtful = self.strides.train(Choice(wholes, tangents), index, tick, record)
+        heads, doubtful = self.strides.train(wholes, index, tick, record)
         again = doubtful.nonzero()[:, 0]
         if not len(again):
             return heads
         if record is not None and self.settings.record_every is not None:
-            again = torch.arange(len(index), device=index.device)  # so that no epoch is recorded of two kinds
-        if tangents:
-            data = self.train_along(wholes, index[again], seed, lambda _: None, record)
-        else:
-            data = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
-        heads[again] = data.to(heads.dtype)
+            # The scores of a recorded epoch must not mix both kinds of heads.
+            again = torch.arange(len(index), device=index.device)
+        every = self.train(self.start(seed).to(self.device), index[again], seed, None, record)
+        heads[again] = every.to(heads.dtype)
         return heads
 
     def train_whole(self, seed: int, index: Tensor, progress: Progress | None = None) -> Arrays:
-        """Return the weights of the full-data head by epoch, at every node where strides will do."""
+        """Return the weights of the full-data head by epoch, at all nodes if heads may go in strides."""
         if not self.strides.grids(len(index)):
             return super().train_whole(seed, index, progress)
         start = self.start(seed).to(self.device)
-        way = self.strides.choose(start, index, seed, self.trainer, self.scorer, progress)
-        found = {str(epoch): whole for epoch, whole in way.wholes.items()}
-        return {**found, TANGENTS: np.ones(1)} if way.tangents else found
+        wholes = self.strides.choose(start, index, seed, self.trainer, self.scorer, progress)
+        return {str(epoch): whole for epoch, whole in wholes.items()}
 
     def train_plainly(self, seed: int, left_out: int | None) -> Tensor:
         """Return one head `(C, D)`."""
@@ -139,7 +126,7 @@ class RetrainEngine(CopiesEngine):
         return layer.weight.detach()
 
     def scorer(self, whole: Tensor) -> Scorer:
-        """Return what scores heads against the full-data head `whole`, `(C, D)`."""
+        """Return the function that scores heads against the full-data head `whole`, `(C, D)`."""
         contrasts = self.model.contrasts
         trained = replace(self.model, theta=contrasts.T @ whole.to(torch.float64))
         posterior, basis = self.build(trained)

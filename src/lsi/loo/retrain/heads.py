@@ -1,19 +1,25 @@
-"""Linear heads trained by the published protocol, many at a time, every epoch of every head."""
+r"""Linear heads trained by the published protocol, many at a time, every epoch of every head.
+
+With the gradient :math:`g_t` of a head's mean loss, an epoch is that of ``torch.optim.SGD``:
+
+.. math:: g \leftarrow g_t + \mathrm{wd}\, \theta_t, \qquad v_{t+1} = \mu v_t + g, \qquad
+          \theta_{t+1} = \theta_t - \eta\, (g + \mu v_{t+1}) \text{ with Nesterov's momentum, else }
+          \theta_t - \eta\, v_{t+1},
+
+where :math:`v_0 = 0`, μ is `momentum` and η is `lr`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lsi.errors import ConvergenceError
 from lsi.loo.retrain.copies import Record
+from lsi.methods.retrain import Retrain
 from lsi.probes.softmax.model import SoftmaxModel
-
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
 
 
 def initial_weights(seed: int, n_inputs: int, n_classes: int, fit_intercept: bool) -> Tensor:
@@ -31,7 +37,7 @@ class HeadTrainer:
     Heads are kept as one `(D, C·B)` matrix, so that an epoch is two matrix products and a softmax.
 
     Args:
-        model: Data and objective; its design must be float32 or float64 and in original coordinates.
+        model: Data and objective, in original coordinates.
         settings: The protocol.
     """
 
@@ -46,45 +52,47 @@ class HeadTrainer:
         record: Record | None = None,
         at: Collection[int] | None = None,
     ) -> Tensor:
-        """Return the trained heads `(B, C, D)`. Shapes: start `(C, D)`, index `(B,)`."""
+        """Return the trained heads `(B, C, D)`; an index of −1 leaves no sample out.
+
+        `record` is called after the epochs `at`, or where the settings record if that is None.
+
+        Shapes: start `(C, D)`, index `(B,)`.
+        """
         model, s = self.model, self.settings
         c, b = model.n_classes, len(index)
         dtype = model.design.dtype
-        weights = start.to(dtype).T[:, :, None].expand(-1, -1, b).reshape(-1, c * b).contiguous()
-        velocity = torch.zeros_like(weights)
+        theta = start.to(dtype).T[:, :, None].expand(-1, -1, b).reshape(-1, c * b).contiguous()
+        v = torch.zeros_like(theta)
         removed = (index >= 0).to(dtype)
-        scale = (1.0 / (model.n_samples - removed)).repeat(c)
+        mean = (1.0 / (model.n_samples - removed)).repeat(c)
         for epoch in range(s.epochs):
-            gradient = (
-                self._gradient(weights, index, c, b).mul_(scale).add_(weights, alpha=model.weight_decay)
-            )
-            velocity = gradient.clone() if epoch == 0 else velocity.mul_(s.momentum).add_(gradient)
+            g = self._gradient(theta, index, c, b).mul_(mean).add_(theta, alpha=model.weight_decay)
+            v = g.clone() if epoch == 0 else v.mul_(s.momentum).add_(g)
             if s.nesterov:
-                gradient.add_(velocity, alpha=s.momentum)
-            weights.sub_(gradient if s.nesterov else velocity, alpha=s.lr)
+                g.add_(v, alpha=s.momentum)
+            theta.sub_(g if s.nesterov else v, alpha=s.lr)
             if tick is not None:
                 tick()
             if record is not None and (s.records(epoch + 1) if at is None else epoch + 1 in at):
-                record(epoch + 1, weights.view(-1, c, b).permute(2, 1, 0).contiguous())
-        if not bool(weights.isfinite().all()):
+                record(epoch + 1, theta.view(-1, c, b).permute(2, 1, 0).contiguous())
+        if not bool(theta.isfinite().all()):
             raise ConvergenceError(
                 f"Training diverged within {s.epochs} epochs at lr={s.lr}: lower it, or standardise X."
             )
-        return weights.view(-1, c, b).permute(2, 1, 0).contiguous()
+        return theta.view(-1, c, b).permute(2, 1, 0).contiguous()
 
-    def _gradient(self, weights: Tensor, index: Tensor, c: int, b: int) -> Tensor:
-        """Return the gradient of the summed loss of every head, `(D, C·B)`."""
+    def _gradient(self, theta: Tensor, index: Tensor, c: int, b: int) -> Tensor:
+        """Return `Σ_j w_j (p_j − e_y) ⊗ x_j` over the samples of every head, `(D, C·B)`."""
         model = self.model
-        gradient = torch.zeros_like(weights)
-        # A block of logits that stays in cache: larger ones are paged in anew at every epoch.
+        gradient = torch.zeros_like(theta)
+        # The logits of one block stay in cache; larger ones would be read from memory at every epoch.
         rows_at_once = max(64, (1 << 20) // (c * b))
         for rows, x in model.design.blocks(rows_at_once):
-            p = torch.softmax((x @ weights).view(len(x), c, b), 1)
-            labels = model.target[rows]
-            p[torch.arange(len(x), device=x.device), labels] -= 1.0
+            residual = torch.softmax((x @ theta).view(len(x), c, b), 1)
+            residual[torch.arange(len(x), device=x.device), model.target[rows]] -= 1.0
             inside = (index >= rows.start) & (index < rows.stop)
-            p[index[inside] - rows.start, :, inside.nonzero()[:, 0]] = 0.0
+            residual[index[inside] - rows.start, :, inside.nonzero()[:, 0]] = 0.0
             if not model.unweighted:
-                p.mul_(model.weight[rows, None, None].to(p.dtype))
-            gradient.addmm_(x.T, p.view(len(x), c * b))
+                residual.mul_(model.weight[rows, None, None].to(residual.dtype))
+            gradient.addmm_(x.T, residual.view(len(x), c * b))
         return gradient

@@ -1,26 +1,23 @@
 """Training as anyone would write it: one model, ``torch.optim``, a loop over batches.
 
-The audit holds the batched trainers against this. Nothing here knows of copies.
+The audit compares the batched trainers with this module, which shares no code with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lsi.methods.algorithms import DPSGD, SAM, Adam
-
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
+from lsi.methods.retrain import Retrain
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Return the loss of every sample, `(n,)`."""
+    """Return the loss of every sample, `(n,)`. Shapes: output `(n, C)`, target `(n,)`."""
     return nn.functional.cross_entropy(output, target, reduction="none")
 
 
@@ -35,9 +32,9 @@ def train_plainly(
     left_out: int | None,
     loss: Loss = cross_entropy,
 ) -> None:
-    """Train a module in place on all samples but one.
+    """Train a module in place on all samples but `left_out`, or on all of them.
 
-    Shapes: module `(n, C)`, x `(N, D)`, weight `(N,)`, loss `(n,)`.
+    Shapes: x `(N, D)`, y `(N,)`, weight `(N,)`.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = _optimizer(parameters, settings, weight_decay)
@@ -84,17 +81,17 @@ def _scheduler(optimizer: torch.optim.Optimizer, s: Retrain) -> torch.optim.lr_s
 
 
 def _sharpness_aware(parameters: list[nn.Parameter], objective: Callable[[], Tensor], rho: float) -> None:
-    """Leave in `.grad` the gradient at the perturbed weights."""
-    first = torch.autograd.grad(objective(), parameters)
-    length = torch.stack([part.norm() for part in first]).norm() + 1e-12
-    before = [parameter.detach().clone() for parameter in parameters]
+    """Leave in `.grad` the gradient at the perturbed weights `θ + ρ g / ‖g‖`."""
+    g = torch.autograd.grad(objective(), parameters)
+    norm = torch.stack([part.norm() for part in g]).norm() + 1e-12
+    theta = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
-        for parameter, part in zip(parameters, first, strict=True):
-            parameter.add_(part * (rho / length))
-    second = torch.autograd.grad(objective(), parameters)
+        for parameter, part in zip(parameters, g, strict=True):
+            parameter.add_(part * (rho / norm))
+    perturbed = torch.autograd.grad(objective(), parameters)
     with torch.no_grad():
-        for parameter, old, part in zip(parameters, before, second, strict=True):
-            parameter.copy_(old)
+        for parameter, before, part in zip(parameters, theta, perturbed, strict=True):
+            parameter.copy_(before)
             parameter.grad = part
 
 
@@ -108,7 +105,7 @@ def _private(
     settings: DPSGD,
     noise: torch.Generator,
 ) -> None:
-    """Leave in `.grad` the mean of clipped per-sample gradients and noise."""
+    """Leave in `.grad` the sum of clipped per-sample gradients and noise, divided by n."""
     values = {name: part for name, part in module.named_parameters() if part.requires_grad}
 
     def single(values: dict[str, Tensor], row: Tensor, target: Tensor, w: Tensor) -> Tensor:

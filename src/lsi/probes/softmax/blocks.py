@@ -1,12 +1,15 @@
-r"""Curvature of a probe of many classes: its class blocks, and products with all of it.
+r"""Curvature of a probe of many classes: its class blocks, and products with the whole of it.
 
 The curvature :math:`\bar H = \sum_j w_j S_j \otimes x_j x_j^\top + (n-1)\,\mathrm{wd}\,I` is written here
 in all C classes. Its diagonal blocks
 
 .. math:: H_c = \sum_j w_j p_{jc}(1 - p_{jc})\, x_j x_j^\top + (n-1)\,\mathrm{wd}\,I
 
-take C·D² numbers where the whole takes C²·D². The blocks are what the first-order removals of large
-problems are made with; products with the whole correct them by conjugate gradients.
+take C·D² numbers, the whole C²·D². First-order removals of large problems use the blocks; products with the
+whole correct them by conjugate gradients. With :math:`z_{jc} = x_j^\top v_c`, such a product is
+
+.. math:: (\bar H v)_c = \sum_j w_j p_{jc} \Bigl(z_{jc} - \sum_k p_{jk} z_{jk}\Bigr) x_j
+          + (n-1)\,\mathrm{wd}\, v_c.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ class BlockCurvature:
 
     Attributes:
         model: Data and weights.
-        entries: Its probabilities that count.
+        entries: The probabilities that matter.
         inverse: `H_c⁻¹` for each class, `(C, D, D)` float32.
         spread: `Σ_j x_j x_jᵀ / N`, `(D, D)` float32.
     """
@@ -53,7 +56,7 @@ class BlockCurvature:
 
     @cached_property
     def contrasts(self) -> Tensor:
-        """The basis that leads from C − 1 class contrasts to C classes, float32."""
+        """Basis V of the class contrasts, float32 `(C, C − 1)`."""
         return self.model.contrasts.to(torch.float32)
 
     def precondition(self, right: Tensor) -> Tensor:
@@ -61,17 +64,18 @@ class BlockCurvature:
         return torch.bmm(right.transpose(0, 1), self.inverse).transpose(0, 1)
 
     def product(self, v: Tensor, left_out: Tensor | None = None) -> Tensor:
-        """Return `H̄ v`, or `H₋ᵢ v` with one left-out sample for each of the B vectors.
+        """Return `H̄ v`, or `H₋ᵢ v` where each of the B vectors has a left-out sample i.
 
         Shapes: v `(B, C, D)`, left_out `(B,)`.
         """
         if len(v) == 1 and left_out is None:
             return self._whole(v)
+        # The penalty, and the probabilities without an entry: spread over all rows alike.
         out = self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
-        flat = v.transpose(0, 1)
-        total = torch.zeros_like(flat)
+        v_by_class = v.transpose(0, 1)
+        total = torch.zeros_like(v_by_class)
         for which in range(len(self.entries.blocks)):
-            self._add_product(which, flat, left_out, total)
+            self._add_product(which, v_by_class, left_out, total)
         return out + total.transpose(0, 1)
 
     @cached_property
@@ -80,7 +84,7 @@ class BlockCurvature:
 
     @cached_property
     def _kept(self) -> dict[int, Tensor] | None:
-        """Rows gathered once for all products, where there is room for them."""
+        """Rows gathered once for all products; None where they take too much memory."""
         room = 4 * self.entries.count * self.model.design.n_features <= KEPT_BYTES
         return {} if room else None
 
@@ -95,18 +99,18 @@ class BlockCurvature:
         return x
 
     def _add_product(self, which: int, v: Tensor, left_out: Tensor | None, total: Tensor) -> None:
+        """Add a block's part of the product to `total`. Shapes: v and total `(C, B, D)`."""
         block = self.entries.blocks[which]
         n_rows = block.rows.stop - block.rows.start
         gathered, b = self._gathered(which), v.shape[1]
         z = torch.empty((len(gathered), b), dtype=gathered.dtype, device=gathered.device)
         for c, part in block.segments:
             torch.mm(gathered[part], v[c].T, out=z[part])
-        mean = torch.zeros((n_rows, b), dtype=z.dtype, device=z.device)
-        mean.index_add_(0, block.row, z * block.p[:, None])
-        # p and 1 − p apart: where p rounds to one, the difference to the mean has lost its digits.
-        z.sub_(mean[block.row]).mul_(
-            (block.p * self.model.weight[block.rows].to(z.dtype)[block.row])[:, None]
-        )
+        # w p (z − Σ_k p_k z_k), for every entry.
+        p_z = torch.zeros((n_rows, b), dtype=z.dtype, device=z.device)
+        p_z.index_add_(0, block.row, z * block.p[:, None])
+        w = self.model.weight[block.rows].to(z.dtype)[block.row]
+        z.sub_(p_z[block.row]).mul_((block.p * w)[:, None])
         if left_out is not None:
             z.masked_fill_(_own(block, n_rows, left_out), 0.0)
         for c, part in block.segments:
@@ -118,7 +122,7 @@ class BlockCurvature:
 
 
 class WholeCurvature:
-    """Products with all of the curvature at the weights of one model, one vector at a time.
+    """Products with the whole curvature at the weights of one model, one vector at a time.
 
     Args:
         model: Data and weights.
@@ -137,7 +141,7 @@ class WholeCurvature:
         for place, (rows, x) in enumerate(model.design.blocks(ROWS)):
             p = model.probabilities(x) if self._kept is None else self._kept[place]
             z = x @ vector.T
-            # Relative to the likeliest class, whose own row keeps its digits where its p rounds to one.
+            # With z = 0 for the likeliest class, its own row keeps its digits where its p rounds to one.
             z.sub_(z.gather(1, p.argmax(1, keepdim=True)))
             z.sub_((p * z).sum(1, keepdim=True)).mul_(p).mul_(model.weight[rows, None].to(x.dtype))
             out.addmm_(z.T, x)
@@ -146,9 +150,9 @@ class WholeCurvature:
     def solve(self, right: Tensor, precondition: Operator, goal: float) -> Tensor:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64.
 
-        Shapes: precondition `(1, C, D)`.
+        Shapes: precondition `(1, C, D) → (1, C, D)`.
         """
-        # In units of its own size: float32 has no room for the square of a small gradient.
+        # Scaled to size one, because the square of a small gradient underflows in float32.
         size = right.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
         v = (self.model.contrasts @ (right / size)).to(torch.float32)[None]
         solution = conjugate_gradients(self, precondition, v, goal, 100)[0]
@@ -181,6 +185,7 @@ def _own(block: Entries, n_rows: int, left_out: Tensor) -> Tensor:
 
 
 def _spread(model: SoftmaxModel) -> Tensor:
+    """Return `Σ_j x_j x_jᵀ / N`, float64 `(D, D)`."""
     d = model.design.n_features
     total = torch.zeros((d, d), dtype=torch.float64, device=model.design.device)
     for _, x in model.design.blocks(8 * ROWS):
@@ -189,6 +194,7 @@ def _spread(model: SoftmaxModel) -> Tensor:
 
 
 def _inverse(block: Tensor, ridge: float) -> Tensor:
+    """Return `(H + λI)⁻¹`; H is overwritten."""
     block.diagonal().add_(ridge)
     factor, failed = torch.linalg.cholesky_ex(block)
     if int(failed):

@@ -13,31 +13,39 @@ Operator = Callable[[Tensor], Tensor]
 def conjugate_gradients(
     operator: Operator, precondition: Operator, right: Tensor, goal: float = 1e-6, limit: int = 200
 ) -> Tensor:
-    """Return `H⁻¹ right` for symmetric positive definite H, to a share `goal` of the squared residual.
+    r"""Return `x = H⁻¹ b` for symmetric positive definite H, until `rᵀ M r` has shrunk to a share `goal`.
 
-    Each right-hand side stops where it has arrived, so that its solution does not depend on the others.
+    With the preconditioner M, starting from x = 0, r = b and d = z = M r:
 
-    Shapes: operator `(B, C, D) → (B, C, D)`, right `(B, C, D)`.
+    .. math:: \alpha = \frac{r^\top z}{d^\top H d}, \quad x \leftarrow x + \alpha d, \quad
+              r \leftarrow r - \alpha H d, \quad z \leftarrow M r, \quad
+              d \leftarrow z + \frac{r^\top z}{r_{\mathrm{old}}^\top z_{\mathrm{old}}}\, d
+
+    Each right-hand side stops when it has converged, so that its solution does not depend on the others.
+
+    Source: Hestenes, Stiefel, *Methods of Conjugate Gradients for Solving Linear Systems*, 1952.
+
+    Shapes: operator H and precondition M `(B, C, D) → (B, C, D)`, right b `(B, C, D)`.
     """
-    solution, remainder = torch.zeros_like(right), right.clone()
-    z = precondition(remainder)
-    direction = z.clone()
-    energy = (remainder * z).sum((1, 2))
-    aim = energy * goal
-    under_way = torch.ones_like(energy, dtype=torch.bool)
+    tiny = torch.finfo(right.dtype).tiny
+    x, r = torch.zeros_like(right), right.clone()
+    z = precondition(r)
+    d = z.clone()
+    rz = (r * z).sum((1, 2))
+    enough = rz * goal
+    active = torch.ones_like(rz, dtype=torch.bool)
     for _ in range(limit):
-        image = operator(direction)
-        curvature = (direction * image).sum((1, 2))
-        tiny = torch.finfo(right.dtype).tiny
-        alpha = torch.where(under_way & (curvature > 0), energy / curvature.clamp_min(tiny), 0.0)
-        solution += alpha[:, None, None] * direction
-        remainder -= alpha[:, None, None] * image
-        z = precondition(remainder)
-        updated = (remainder * z).sum((1, 2))
-        under_way &= ~(updated <= aim)
-        if not bool(under_way.any()):
+        h_d = operator(d)
+        d_h_d = (d * h_d).sum((1, 2))
+        alpha = torch.where(active & (d_h_d > 0), rz / d_h_d.clamp_min(tiny), 0.0)
+        x += alpha[:, None, None] * d
+        r -= alpha[:, None, None] * h_d
+        z = precondition(r)
+        new_rz = (r * z).sum((1, 2))
+        active &= ~(new_rz <= enough)
+        if not bool(active.any()):
             break
-        beta = torch.where(energy > 0, updated / energy.clamp_min(tiny), 0.0)
-        direction = z + beta[:, None, None] * direction
-        energy = updated
-    return solution
+        beta = torch.where(rz > 0, new_rz / rz.clamp_min(tiny), 0.0)
+        d = z + beta[:, None, None] * d
+        rz = new_rz
+    return x

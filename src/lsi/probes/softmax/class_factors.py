@@ -1,4 +1,4 @@
-"""Factors of the class blocks from a part of the rows: what makes descent on many classes quick."""
+"""Cholesky factors of the class blocks from some of the rows: they precondition the fit of many classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lsi.probes.softmax.blocks import class_blocks
 from lsi.probes.softmax.entries import ClassEntries
 from lsi.probes.softmax.model import SoftmaxModel
 
-ROWS_A_FEATURE = 4  # entries of each class that a factor is built from, in multiples of the features
-SEEN = 4000  # rows that tell how many entries a row has
-JITTER = 1e-6  # of a block's mean eigenvalue: fewer rows than features leave some directions unseen
+ROWS_A_FEATURE = 4  # entries of each class that a factor is built from, as a multiple of D
+SEEN = 4000  # rows from which the number of entries a row is estimated
+JITTER = 1e-6  # ridge as a share of a block's mean eigenvalue: with fewer rows than D a block is singular
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,12 @@ class ClassFactors:
     lower: Tensor
 
     @classmethod
-    def of(cls, model: SoftmaxModel) -> ClassFactors:
-        """Accumulate and factorise the class blocks of rows spread evenly through the data."""
-        part = _part(model)
+    def of(cls, model: SoftmaxModel, rows_a_feature: int = ROWS_A_FEATURE) -> ClassFactors:
+        """Accumulate and factorise the class blocks of rows spread evenly through the data.
+
+        `rows_a_feature`: entries of each class to build a factor from, as a multiple of D.
+        """
+        part = _part(model, rows_a_feature)
         blocks = class_blocks(part, ClassEntries.of(part))
         for block in blocks:
             double = block.double()
@@ -39,13 +42,13 @@ class ClassFactors:
         return cls(blocks)
 
     def to_weights(self, free: Tensor) -> Tensor:
-        """Return the weights `L⁻ᵀ z` of coordinates in which the curvature is about one, `(C, D)`."""
+        """Return the weights `θ = L⁻ᵀ z` of coordinates z in which the curvature is about one, `(C, D)`."""
         return torch.linalg.solve_triangular(self.lower.mT, free.to(torch.float32)[:, :, None], upper=True)[
             :, :, 0
         ]
 
     def to_free(self, gradient: Tensor) -> Tensor:
-        """Return the gradient `L⁻¹ g` in those coordinates, `(C, D)`."""
+        """Return the gradient `L⁻¹ g` in the coordinates z, `(C, D)`."""
         return torch.linalg.solve_triangular(self.lower, gradient.to(torch.float32)[:, :, None], upper=False)[
             :, :, 0
         ]
@@ -55,12 +58,12 @@ class ClassFactors:
         return self.to_weights(self.to_free(right[0]))[None]
 
 
-def _part(model: SoftmaxModel) -> SoftmaxModel:
-    """Return the model of every s-th row, each of which stands for s."""
+def _part(model: SoftmaxModel, rows_a_feature: int) -> SoftmaxModel:
+    """Return the model of every s-th row, weighted by s."""
     n = model.n_samples
     entries = ClassEntries.of(_strided(model, max(1, n // SEEN)))
     a_row = max(1.0, entries.count / max(1, min(n, SEEN)))
-    wanted = ROWS_A_FEATURE * model.n_classes * model.design.n_features / a_row
+    wanted = rows_a_feature * model.n_classes * model.design.n_features / a_row
     return _strided(model, max(1, int(n / wanted)))
 
 

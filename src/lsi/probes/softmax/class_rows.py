@@ -1,4 +1,4 @@
-"""Class rows of a Hessian as blocks of work: only the weights change from one Newton step to the next."""
+"""The class rows of a Hessian as blocks of work, for a fit on many processors."""
 
 from __future__ import annotations
 
@@ -16,26 +16,23 @@ from lsi.probes.softmax.model import ClassWeights, Panels, SoftmaxModel
 
 @dataclass
 class ClassRows:
-    """What the blocks need: the data of a model, at whatever weights.
+    """What the blocks need: the data once, and the weights with each block.
 
     Attributes:
-        model: Its own weights are not looked at.
+        model: Data and objective; its own weights are not used.
     """
 
     model: SoftmaxModel
     _last: tuple[np.ndarray, ClassWeights] | None = None
 
     def hessian(self, theta: Tensor, work: Work) -> Tensor:
-        """Return what `SoftmaxModel.hessian` does at the weights `theta`, to the same bits.
-
-        Shapes: theta `(C − 1, D)`.
-        """
+        """Return the Hessian at `theta` `(C − 1, D)`, bit for bit that of `SoftmaxModel.hessian`."""
         at = theta.cpu().numpy()
         count = len(at)
-        blocks = [(r, at) for r in reversed(range(count))]  # the longest first
+        blocks = [(r, at) for r in reversed(range(count))]  # the most expensive first
 
         def rows() -> Iterator[tuple[int, Panels]]:
-            # Results of single steps are of no use to anyone later: neither kept nor told of.
+            # A Hessian is of no use after its Newton step: neither checkpointed nor shown as progress.
             for place, arrays in work.aside().map("curvature", self, "row", blocks, [1] * count):
                 panels = {int(low): torch.from_numpy(panel) for low, panel in arrays.items()}
                 yield blocks[place][0], [(low, panels[low].to(theta.device)) for low in sorted(panels)]
@@ -45,7 +42,7 @@ class ClassRows:
         return whole
 
     def row(self, block: tuple[int, np.ndarray], tick: Tick) -> Arrays:
-        """Return the panels of one class row by their first features. Shapes: block `(C − 1, D)`."""
+        """Return the panels of one class row by their first features. A block is `(r, theta)`."""
         r, at = block
         if self._last is None or not np.array_equal(self._last[0], at):
             theta = torch.from_numpy(at.copy()).to(self.model.design.device)
@@ -53,5 +50,5 @@ class ClassRows:
         return {str(low): panel.cpu().numpy() for low, panel in self.model.class_row(r, self._last[1])}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what is kept between blocks behind."""
+        """Drop what is kept between blocks."""
         return {"model": self.model, "_last": None}

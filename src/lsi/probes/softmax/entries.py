@@ -1,7 +1,7 @@
-"""Which classes a row has any say in: the sparse form of the probabilities of a trained probe.
+"""The sparse form of a trained probe's probabilities: the few classes that matter in each row.
 
 Where there are many classes, a trained probe gives nearly all probability of a row to a few of them. Sums
-over rows and classes then need only these entries, grouped by class so that matrix products do the work.
+over rows and classes then need these entries only, grouped by class so that matrix products do the work.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from lsi.probes.softmax.math import residuals
 from lsi.probes.softmax.model import SoftmaxModel
 
-NEGLIGIBLE = 1e-5  # probability below which a class has no say in a row
-GATHERED = 1 << 28  # bytes of gathered rows that one block may take, at least
-MOST = 32  # entries a row: where hardly anything is known of many rows, the likeliest classes must do
-# Beyond FEW classes, an entry also needs this share of the probability that the likeliest class leaves.
+NEGLIGIBLE = 1e-5  # a class with a smaller probability does not matter in a row
+GATHERED = 1 << 28  # bytes of gathered rows that one block takes, at least
+MOST = 32  # entries of one row at most: the likeliest classes
+# Of more than FEW classes, an entry also needs this share of the probability that the likeliest class leaves.
 FEW, SHARE = 160, 0.01
-PER_CLASS = 192  # entries a class and block below which products are too small to be worth starting
+PER_CLASS = 192  # entries of one class in a block, at least: smaller products are slow
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,18 @@ class Entries:
 
     @property
     def variance(self) -> Tensor:
-        """`p (1 − p)`, `(e,)`, exact also where p rounds to one: it is then the residual of the label."""
+        """`p (1 − p)`, `(e,)`, exact also where p rounds to one: there `1 − p` is the label's residual."""
         return self.p * torch.where(self.residual < 0, -self.residual, 1.0 - self.p)
 
 
 @dataclass(frozen=True)
 class ClassEntries:
-    """All entries of a trained probe, and what the others add up to.
+    """All entries of a trained probe, and the sum of what they leave out.
 
     Attributes:
-        blocks: By blocks of rows, in the order of the rows.
-        rest: `Σ_j w_j p_jc` over the entries left out, `(C,)` float64: next to all of their curvature.
+        blocks: Entries of each block of rows, in the order of the rows.
+        rest: `Σ_j w_j p_jc` over all pairs (j, c) without an entry, `(C,)` float64. Their p is so small that
+            it is nearly `p (1 − p)`.
     """
 
     blocks: list[Entries]
@@ -73,7 +74,7 @@ class ClassEntries:
 
     @classmethod
     def of(cls, model: SoftmaxModel) -> ClassEntries:
-        """Collect the entries of `model`: every probability that counts, and every label."""
+        """Collect the entries of `model`: every probability that matters, and every label."""
         rest = torch.zeros(model.n_classes, dtype=torch.float64, device=model.design.device)
         blocks = []
         for rows, p in _probability_blocks(model):
@@ -99,7 +100,7 @@ def _probability_blocks(model: SoftmaxModel) -> Iterator[tuple[slice, Tensor]]:
 
 
 def entries_of(rows: slice, p: Tensor, target: Tensor) -> Entries:
-    """Return the entries of a block of rows: every probability that counts, and every label.
+    """Return the entries of a block of rows: every probability that matters, and every label.
 
     Shapes: p `(n, C)`, target `(n,)`.
     """

@@ -16,16 +16,15 @@ from lsi.system.progress import Progress
 
 Hessian = Callable[[SoftmaxModel], Tensor]
 
-# Squared Newton decrement at which the fit counts as converged, in nats and relative to an objective below
-# one: the error that it leaves in any loss is below it, and so far below the smallest score of interest.
+# Squared Newton decrement at which the fit has converged, in nats, or relative to an objective below one. It
+# bounds the error of any loss, and is far below the smallest score of interest.
 TARGET_DECREMENT = 1e-20
-ACCEPTED_DECREMENT = 1e-10
-# A factor is kept while a step with it shrinks the squared decrement at least this much. The factor
-# that is left at the end was then built where the curvature is within about 1 % of the optimum's.
+ACCEPTED_DECREMENT = 1e-10  # squared decrement that is accepted where rounding allows no progress
+# A factor is reused as long as a step with it shrinks the squared decrement to this share. The last factor is
+# then from weights where the curvature is within about 1 % of the optimum's.
 REUSE_RATE = 1e-4
-# Parameters above which a Hessian costs more than a warm start without one.
-DENSE_START = 1200
-# Largest entry of the gradient, in coordinates where the Hessian is about one, that ends it.
+DENSE_START = 1200  # number of weights above which a Hessian costs more than a warm start without one
+# The warm start ends when no entry of the gradient is larger, in coordinates where the Hessian is about one.
 WARM_GRADIENT = 3e-4
 
 
@@ -36,9 +35,9 @@ class Curvature:
     Attributes:
         factor: Lower Cholesky factor `(K', K')`, float64.
         shape: `(C − 1, D)`.
-        built_at: Weights that it is the curvature at, `(C − 1, D)`.
-        drift: Relative error of the curvature, as the worst contraction of a step with it shows: it
-            was built a little off the optimum, and in the type of the design.
+        built_at: Weights at which the curvature was computed, `(C − 1, D)`.
+        drift: Estimated relative error of the curvature, from the worst contraction of a step with it: the
+            weights were slightly off the optimum, and the sums have the precision of the design.
     """
 
     factor: Tensor
@@ -65,7 +64,7 @@ class Curvature:
         return torch.cholesky_solve(right.reshape(-1, 1), self.factor).view(self.shape)
 
     def into_inverse(self) -> Tensor:
-        """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor."""
+        """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor, which is lost."""
         factor, self.factor = self.factor, torch.empty(0)
         return torch.cholesky_inverse(factor, out=factor)
 
@@ -90,18 +89,14 @@ class FitReport:
 
 
 def warm_start(model: SoftmaxModel, iterations: int = 100) -> Tensor:
-    """Return weights near the optimum by L-BFGS in coordinates whitened by the features' spread.
-
-    Args:
-        model: The untrained model.
-        iterations: Upper limit of L-BFGS iterations.
-    """
+    """Return weights near the optimum `(C − 1, D)`, by L-BFGS in whitened coordinates."""
     dtype, device = model.design.dtype, model.design.device
     gram = torch.zeros((model.design.n_features,) * 2, dtype=dtype, device=device)
     for _, x in model.design.blocks(ROWS):
         gram.addmm_(x.T, x)
     values, vectors = torch.linalg.eigh(gram.to(torch.float64))
-    # At zero weights every S'_j is I / C, so that the Hessian is the identity in these coordinates.
+    # θ = z A with A = (Λ/C + λI)^{-1/2} Vᵀ from XᵀX = V Λ Vᵀ. At θ = 0 every S'_j is I/C, so that the Hessian
+    # by z is the identity.
     to_weights = (vectors * (values.clamp_min(0) / model.n_classes + model.ridge).rsqrt()).T
 
     def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
@@ -120,7 +115,11 @@ def fit(
     max_iterations: int = 200,
     hessian: Hessian = SoftmaxModel.hessian,
 ) -> tuple[SoftmaxModel, Curvature, FitReport]:
-    """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts."""
+    """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts.
+
+    With the step `s = H̄⁻¹ ∇F`, the squared Newton decrement is `∇Fᵀ s`, and the rate of a step is the ratio
+    of two successive decrements.
+    """
     if model.theta.numel() > DENSE_START:
         model = replace(model, theta=warm_start(model))
     curvature, rate, stalled = Curvature.of(model, hessian), 1.0, 0
@@ -135,7 +134,7 @@ def fit(
         step = curvature.solve(gradient)
         reached = float((step * gradient).sum())
         rate, before, decrement = max(reached, 0.0) / decrement, decrement, reached
-        if before > ACCEPTED_DECREMENT * unit:
+        if before > ACCEPTED_DECREMENT * unit:  # below, the rate is rounding
             curvature.drift = max(curvature.drift, rate**0.5)
         stalled = stalled + 1 if rate > 0.25 else 0
         if rate > REUSE_RATE and decrement > ACCEPTED_DECREMENT * unit:
@@ -161,7 +160,7 @@ def line_search(
     objective: float,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[SoftmaxModel, float, Tensor]:
-    """Return the model, its objective and its gradient after a backtracking Newton step.
+    """Return the model, its objective and its gradient after a Newton step with backtracking (Armijo's rule).
 
     Shapes: step `(C − 1, D)`.
     """

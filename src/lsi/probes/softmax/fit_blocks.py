@@ -1,4 +1,4 @@
-"""Training of a probe of many classes to its optimum: descent, then Newton steps by conjugate gradients."""
+"""Training of a probe of many classes: L-BFGS, then Newton steps by conjugate gradients, to the optimum."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lsi.probes.softmax.lbfgs import lbfgs
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.progress import Progress
 
-# Squared Newton decrement in nats at which the fit counts as converged. First-order removals are taken at the
-# weights that the fit found, so that its error enters them only in second order.
+# Squared Newton decrement in nats at which the fit has converged. First-order removals start from the fitted
+# weights, so that the error of the fit enters them in second order only.
 TARGET = 1e-13
-# Rounds of descent, each with fresh factors: at most so many iterations, or until the squared gradient in
-# coordinates where the curvature is about one, an estimate of the decrement, is this share of the objective.
+# Rounds of L-BFGS, each with new factors: the maximum number of iterations, and the decrement that ends the
+# round, as a share of the objective.
 ROUNDS = ((8, 1e-2), (60, 1e-8))
-NOISE = 1e-10  # relative change of the objective that single precision cannot tell from none
+NOISE = 1e-10  # relative changes of the objective below this are rounding in single precision
 TINY = float(np.finfo(float).tiny)
-SCALES = 0.5 * 2.0 ** torch.arange(10)
-SCALE_ROWS = 20_000  # rows on which the scale of the least-squares start is chosen
-ROUGH, FINE = 1e-2, 1e-6  # squared residuals that conjugate gradients leave, at most and at least
-GUESS = 3.0  # how far that estimate may be off
+SCALES = 0.5 * 2.0 ** torch.arange(10)  # candidates for the scale s of the least-squares start
+SCALE_ROWS = 20_000  # rows on which s is chosen
+ROUGH, FINE = 1e-2, 1e-6  # share of the squared residual that conjugate gradients leave, at most and at least
+GUESS = 3.0  # factor by which the decrement from the factors' diagonal blocks may be too small
 
 
 def fit_blocks(
@@ -40,10 +40,11 @@ def fit_blocks(
     before, stalled, iteration = float("inf"), 0, 0
     while True:
         unit = min(1.0, objective)
+        # An estimate without a solve, from the class blocks alone: ‖L⁻¹ ∇F‖².
         decrement = float(factors.to_free(model.contrasts @ gradient).square().sum(dtype=torch.float64))
         if GUESS * decrement <= TARGET * unit:
-            break  # a step would be solved for its size alone
-        # No more digits than the goal is away.
+            break
+        # Solve the step no more accurately than the target needs.
         goal = min(ROUGH, max(FINE, 0.1 * TARGET * unit / decrement))
         step = WholeCurvature(model).solve(gradient, factors.precondition, goal)
         decrement = float((step * gradient).sum())
@@ -56,9 +57,9 @@ def fit_blocks(
                 f"{decrement:.1e} nats). Standardise the features or raise weight_decay."
             )
         model, objective, gradient = line_search(model, step, decrement, objective)
-        drifted, before, iteration = decrement > 0.05 * objective, decrement, iteration + 1
-        if drifted:
+        if decrement > 0.05 * objective:  # a large step: the factors are out of date
             factors = ClassFactors.of(model)
+        before, iteration = decrement, iteration + 1
         if progress is not None:
             progress("fit", iteration, 0)
     return model, fit_report(model, objective, gradient, decrement, iteration)
@@ -67,7 +68,7 @@ def fit_blocks(
 def descend(model: SoftmaxModel, progress: Progress | None = None) -> tuple[SoftmaxModel, ClassFactors]:
     """Return the model near its optimum, by L-BFGS in coordinates where the class blocks are about one.
 
-    An evaluation is one pass over the rows in single precision; a Newton step would take dozens.
+    An evaluation is one pass over the rows in single precision; a Newton step takes dozens of them.
     """
     done = 0
     for iterations, goal in ROUNDS:
@@ -106,7 +107,7 @@ def _descent(
             raise StopIteration
 
     first = evaluate(np.zeros(start.numel()))
-    scale = max(state[1], TINY) ** 0.5  # so that the first step, of length one, is that of Newton's method
+    scale = max(state[1], TINY) ** 0.5  # makes the first step of L-BFGS, of length one, a Newton step
 
     def scaled(free: np.ndarray) -> tuple[float, np.ndarray]:
         loss, slope = evaluate(free * scale) if free.any() else first
@@ -118,11 +119,11 @@ def _descent(
 
 
 def least_squares_start(model: SoftmaxModel) -> Tensor:
-    r"""Return the ridge regression on the labels, scaled to the least cross-entropy on a part of the rows.
+    r"""Return the ridge regression on the labels, scaled to the smallest cross-entropy on some of the rows.
 
     .. math:: \theta = s\,Y^\top X (X^\top X + \lambda I)^{-1}, \qquad Y_{jc} = 1[y_j = c] - 1/C
 
-    Two passes over the rows, where gradient descent from zero needs dozens.
+    This takes two passes over the rows; gradient descent from zero needs dozens.
     """
     d = model.design.n_features
     gram = torch.zeros((d, d), dtype=torch.float64, device=model.design.device)

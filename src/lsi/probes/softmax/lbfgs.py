@@ -1,4 +1,4 @@
-"""L-BFGS for the small vectors of a fit, beside torch's large products."""
+"""L-BFGS that leaves the processor to torch's matrix products."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ def lbfgs(
     options: dict[str, Any],
     callback: Callable[..., None] | None = None,
 ) -> scipy.optimize.OptimizeResult:
-    """Minimise by SciPy's L-BFGS-B, without bounds.
+    """Minimise by SciPy's L-BFGS-B, without bounds. Shapes: start `(n,)`.
 
-    Its own vectors are updated in one thread: those of OpenBLAS spin for a while after each short call, and
-    take the processor from the products of the next evaluation (half of their speed with two cores).
-
-    Shapes: start `(n,)`.
+    OpenBLAS gets one thread. Its other threads would keep spinning after each short call and halve the speed
+    of torch's products in the next evaluation (measured on two cores).
     """
     with _openblas().limit(limits=1):
         return scipy.optimize.minimize(
@@ -32,5 +30,5 @@ def lbfgs(
 
 @cache
 def _openblas() -> ThreadpoolController:
-    """Return the thread pools of NumPy's and SciPy's OpenBLAS; torch has others, which stay as they are."""
+    """Return the thread pools of NumPy's and SciPy's OpenBLAS; torch's pools are not among them."""
     return ThreadpoolController().select(internal_api="openblas")

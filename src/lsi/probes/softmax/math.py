@@ -6,8 +6,8 @@ Logits of sample j are :math:`z_j = \theta x_j` with :math:`\theta` of shape `(C
 curvature :math:`h_j = S_j \otimes x_j x_j^\top` with :math:`S_j = \mathrm{diag}(p_j) - p_j p_j^\top`.
 
 Since :math:`S_j 1 = 0` and :math:`1^\top g_j = 0`, everything happens in the C − 1 directions that are
-orthogonal to the vector of ones; `class_contrasts` gives a basis V of them. A quantity with a prime
-is written in that basis: :math:`g' = V^\top g`, :math:`S' = V^\top S V`.
+orthogonal to the vector of ones; `class_contrasts` returns a basis V of them. A prime marks a quantity in
+that basis: :math:`g' = V^\top g`, :math:`S' = V^\top S V`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LARGE_SHIFT = 30.0  # logits moved by more would overflow float32 once exponentiated and multiplied
-LOST_DIGITS = 1e-6
+LARGE_SHIFT = 30.0  # larger changes of a logit would overflow float32 once exponentiated and multiplied
+LOST_DIGITS = 1e-6  # a normaliser below this has too few digits left
 
 
-def class_contrasts(n_classes: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return the Helmert basis `(C, C − 1)`: orthonormal columns, each orthogonal to the ones.
+def class_contrasts(n_classes: int) -> Tensor:
+    """Return the Helmert basis V, float64 `(C, C − 1)`: orthonormal columns, each orthogonal to the ones.
 
     >>> v = class_contrasts(3)
     >>> torch.allclose(v.T @ v, torch.eye(2, dtype=v.dtype))
@@ -33,14 +33,13 @@ def class_contrasts(n_classes: int, dtype: torch.dtype = torch.float64) -> Tenso
         basis[:k, k - 1] = 1.0
         basis[k, k - 1] = -float(k)
         basis[:, k - 1] /= (k * (k + 1)) ** 0.5
-    return basis.to(dtype)
+    return basis
 
 
 def residuals(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Return `p − e_y` of shape `(B, C)`, exact also where the label's probability is near one.
+    """Return `g = p − e_y` of shape `(B, C)`, exact also where the label's probability is near one.
 
-    The entry of the label is `−Σ_{c≠y} p_c`: subtracting one from a probability that rounds to one
-    would lose it.
+    The entry of the label is `−Σ_{c≠y} p_c`, because `p_y − 1` has no digits left where p_y rounds to one.
     """
     residual = probabilities.clone()
     residual.scatter_(1, target[:, None], 0.0)
@@ -50,16 +49,19 @@ def residuals(probabilities: Tensor, target: Tensor) -> Tensor:
 def contrast_curvature(probabilities: Tensor, contrasts: Tensor) -> Tensor:
     r"""Return `S' = Vᵀ(diag(p) − p pᵀ)V` of shape `(B, C − 1, C − 1)`.
 
-    Relative to the likeliest class m, since the difference loses all digits where :math:`p_m` nears one:
+    It is computed relative to the likeliest class m, because the difference loses all digits where
+    :math:`p_m` is near one:
 
     .. math:: S' = \sum_{c \ne m} p_c\, u_c u_c^\top - a a^\top, \qquad u_c = v_c - v_m,\quad
               a = \sum_{c \ne m} p_c\, u_c
     """
     others = Others.of(probabilities, contrasts)
-    weighted = torch.einsum("cr,bc,cs->brs", contrasts, others.rest, contrasts)
-    cross = others.lean[:, :, None] * others.likeliest[:, None, :]
-    square = others.likeliest[:, :, None] * (others.share * others.likeliest)[:, None, :]
-    return weighted - cross - cross.mT + square - others.apart[:, :, None] * others.apart[:, None, :]
+    # Σ_{c≠m} p_c (v_c − v_m)(v_c − v_m)ᵀ, multiplied out: l = Σ_{c≠m} p_c v_c, s = Σ_{c≠m} p_c.
+    p_vv = torch.einsum("cr,bc,cs->brs", contrasts, others.rest, contrasts)
+    l_vm = others.lean[:, :, None] * others.likeliest[:, None, :]
+    s_vm_vm = others.likeliest[:, :, None] * (others.share * others.likeliest)[:, None, :]
+    a = others.apart
+    return p_vv - l_vm - l_vm.mT + s_vm_vm - a[:, :, None] * a[:, None, :]
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Others:
     """The probabilities of all classes but the likeliest, m.
 
     Attributes:
-        rest: p with zero in the place of m, `(n, C)`.
-        share: Their sum, `(n, 1)`: `1 − p_m` with all its digits.
+        rest: p with the entry of m set to zero, `(n, C)`.
+        share: Their sum, `1 − p_m` with all its digits, `(n, 1)`.
         likeliest: `v_m`, `(n, C − 1)`.
         lean: `Σ_{c≠m} p_c v_c`, `(n, C − 1)`.
     """
@@ -80,48 +82,49 @@ class Others:
 
     @classmethod
     def of(cls, probabilities: Tensor, contrasts: Tensor) -> Others:
-        """Return them for rows of probabilities `(n, C)`."""
+        """Return them for probabilities `(n, C)`."""
         contrasts, largest = contrasts.to(probabilities.dtype), probabilities.argmax(1)
         rest = probabilities.scatter(1, largest[:, None], 0.0)
         return cls(rest, rest.sum(1, keepdim=True), contrasts[largest], rest @ contrasts)
 
     @property
     def apart(self) -> Tensor:
-        """`Σ_{c≠m} p_c (v_c − v_m)`, `(n, C − 1)`."""
+        """`a = Σ_{c≠m} p_c (v_c − v_m)`, `(n, C − 1)`."""
         return self.lean - self.share * self.likeliest
 
 
 def variances(probabilities: Tensor) -> Tensor:
     """Return `p (1 − p)`, `(n, C)`, exact also where a probability rounds to one."""
-    largest = probabilities.argmax(1, keepdim=True)
-    others = probabilities.scatter(1, largest, 0.0).sum(1, keepdim=True)
-    return probabilities * (1.0 - probabilities).scatter(1, largest, others)
+    likeliest = probabilities.argmax(1, keepdim=True)
+    others = probabilities.scatter(1, likeliest, 0.0).sum(1, keepdim=True)  # 1 − p_m
+    return probabilities * (1.0 - probabilities).scatter(1, likeliest, others)
 
 
 def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
-    r"""Return `softmax(z + s) − softmax(z)` in a form that keeps the digits of a small change.
+    r"""Return `Δp = softmax(z + s) − softmax(z)` in a form that keeps the digits of a small change.
 
     .. math:: \Delta p_c = p_c \frac{\mathrm{expm1}(s_c) - \epsilon}{1 + \epsilon},\quad
               \epsilon = \sum_k p_k\, \mathrm{expm1}(s_k)
 
-    Shapes: probabilities `(n, C)`, logit_shift `(n, C, B)`.
+    Shapes: probabilities p `(n, C)`, logit_shift s `(n, C, B)`.
     """
     p = probabilities[:, :, None]
+    # A constant added to all s_c changes nothing.
     if logit_shift.dtype == torch.float64:
-        # Relative to the likeliest class, whose own change keeps its digits where its p rounds to one.
+        # With s = 0 for the likeliest class, its change keeps its digits where its p rounds to one.
         likeliest = probabilities.argmax(1)[:, None, None].expand(-1, 1, logit_shift.shape[2])
         logit_shift = logit_shift - logit_shift.gather(1, likeliest)
     if float(logit_shift.amax()) > LARGE_SHIFT:
         logit_shift = logit_shift - logit_shift.amax(1, keepdim=True)
-    growth = logit_shift.expm1()
-    mean = torch.bmm(probabilities[:, None, :], growth)
-    normaliser = 1.0 + mean
-    change = growth.sub_(mean).mul_(p).div_(normaliser)
+    expm1_s = logit_shift.expm1()
+    epsilon = torch.bmm(probabilities[:, None, :], expm1_s)
+    normaliser = 1.0 + epsilon
+    dp = expm1_s.sub_(epsilon).mul_(p).div_(normaliser)
     if float(normaliser.amin()) < LOST_DIGITS:
-        # Nearly all mass moved to classes that had almost none: the normaliser has lost its digits,
-        # but then the change is large and plain subtraction is exact enough.
+        # Nearly all probability moved to classes that had almost none. The normaliser has lost its digits,
+        # but the change is large, so that plain subtraction is exact enough.
         rows, models = (normaliser[:, 0, :] < LOST_DIGITS).nonzero(as_tuple=True)
         before = probabilities[rows]
         after = torch.softmax(before.log() + logit_shift[rows, :, models], -1)
-        change[rows, :, models] = after - before
-    return change
+        dp[rows, :, models] = after - before
+    return dp

@@ -13,9 +13,9 @@ from torch import Tensor
 from lsi.features.design import Design
 from lsi.probes.softmax.math import Others, class_contrasts, contrast_curvature, probability_shift, residuals
 
-PANEL = 129  # features a panel of a symmetric product: small enough to skip most of its other half
-MANY = 64  # classes
-ELEMENTS = 1 << 21  # probabilities of one block of rows: with more, caches are of no use
+PANEL = 129  # features of one panel of a symmetric product: small enough to skip most of the other half
+MANY = 64  # classes above which contrasts are applied to sums instead of rows
+ELEMENTS = 1 << 21  # probabilities of one block of rows: more would not stay in cache
 ROWS = 2048  # rows read at a time: large enough for matrix products, small enough for caches
 ClassWeights = Callable[[slice, int], Tensor]
 Panels = list[tuple[int, Tensor]]
@@ -67,7 +67,7 @@ class SoftmaxModel:
 
     @property
     def outputs(self) -> Tensor:
-        """Basis of the weights that the probe really has, `(O, C − 1)`: their rows are `outputs @ theta`."""
+        """Basis of the probe's own rows of weights, `(O, C − 1)`: these are `outputs @ theta`."""
         return self.contrasts
 
     @property
@@ -96,13 +96,13 @@ class SoftmaxModel:
         return torch.softmax(x @ weights.T.to(x.dtype), -1)
 
     def _all_classes(self, theta: Tensor) -> Tensor:
-        """Return `V θ`, kept for the next call: where there are many classes it costs more than some rows."""
+        """Return `V θ`, kept for the next call because it is expensive where there are many classes."""
         if self._last is None or self._last[0] is not theta:
             self._last = theta, self.contrasts @ theta
         return self._last[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave what is kept between calls behind."""
+        """Drop what is kept between calls."""
         return {**self.__dict__, "_last": None}
 
     def objective_and_gradient(
@@ -120,7 +120,7 @@ class SoftmaxModel:
             loss += float((w * _losses(log_p, residual, y)).sum(dtype=torch.float64))
             residual *= w[:, None]
             gradient += ((residual if many else residual @ contrasts).T @ x).to(gradient.dtype)
-        if many:  # the contrasts of every row would cost as much as the sums themselves
+        if many:  # contrasts of every row would cost as much as the sums themselves
             gradient = self.contrasts.T.to(gradient.dtype) @ gradient
         loss += 0.5 * self.ridge * float((theta.to(torch.float64) ** 2).sum())
         return loss, gradient + self.ridge * theta
@@ -130,16 +130,16 @@ class SoftmaxModel:
         return self.assembled(self.class_rows(self.curvature_weights(self.theta)))
 
     def curvature_weights(self, theta: Tensor) -> ClassWeights:
-        """Return what gives `S'_j[r, : r + 1]` of a slice of rows at the weights `theta`, `(n, r + 1)`."""
+        """Return a function that computes `S'_j[r, : r + 1]` of some rows at `theta`, `(n, r + 1)`."""
         probabilities = torch.cat([self.probabilities(x, theta) for _, x in self.design.blocks(ROWS)])
 
-        def weights(rows: slice, r: int) -> Tensor:  # as in `contrast_curvature`
+        def weights(rows: slice, r: int) -> Tensor:  # row r of S' as in `contrast_curvature`
             v = self.contrasts.to(self.design.dtype)
             others = Others.of(probabilities[rows], v[:, : r + 1])
-            own, at = others.likeliest, others.likeliest[:, r, None]
-            weighted = others.rest @ (v[:, r, None] * v[:, : r + 1]) + others.share * at * own
-            cross = at * others.lean + others.lean[:, r, None] * own
-            return weighted - cross - others.apart[:, r, None] * others.apart
+            v_m, v_mr = others.likeliest, others.likeliest[:, r, None]
+            p_vv = others.rest @ (v[:, r, None] * v[:, : r + 1]) + others.share * v_mr * v_m
+            l_vm = v_mr * others.lean + others.lean[:, r, None] * v_m
+            return p_vv - l_vm - others.apart[:, r, None] * others.apart
 
         return weights
 
@@ -148,31 +148,31 @@ class SoftmaxModel:
 
         Shapes: delta `(C − 1, D)`.
         """
-        before, change = [], []
+        ps, dps = [], []
         step = (self.contrasts @ delta).to(self.design.dtype)
         for _, x in self.design.blocks(ROWS):
-            before.append(self.probabilities(x))
-            change.append(probability_shift(before[-1], (x @ step.T)[:, :, None])[:, :, 0])
-        p, dp = torch.cat(before), torch.cat(change)
+            ps.append(self.probabilities(x))
+            dps.append(probability_shift(ps[-1], (x @ step.T)[:, :, None])[:, :, 0])
+        p, dp = torch.cat(ps), torch.cat(dps)
 
-        def weights(rows: slice, r: int) -> Tensor:
+        def weights(rows: slice, r: int) -> Tensor:  # row r of ΔS' = Vᵀ(diag(Δp) − p Δpᵀ − Δp (p + Δp)ᵀ)V
             v = self.contrasts.to(dp.dtype)
-            mean, moved = p[rows] @ v[:, : r + 1], dp[rows] @ v[:, : r + 1]
-            cross = mean[:, r, None] * moved + moved[:, r, None] * (mean + moved)
-            return dp[rows] @ (v[:, r, None] * v[:, : r + 1]) - cross
+            p_v, dp_v = p[rows] @ v[:, : r + 1], dp[rows] @ v[:, : r + 1]
+            outer = p_v[:, r, None] * dp_v + dp_v[:, r, None] * (p_v + dp_v)
+            return dp[rows] @ (v[:, r, None] * v[:, : r + 1]) - outer
 
         return self.assembled(self.class_rows(weights))
 
     def class_rows(self, weights: ClassWeights) -> Iterator[tuple[int, Panels]]:
-        """Yield every class row of `Σ_j w_j M_j ⊗ x_j x_jᵀ` with its number, one after the other.
+        """Yield every class row of `Σ_j w_j M_j ⊗ x_j x_jᵀ` with its number.
 
-        Shapes: weights `(n, r + 1)`.
+        `weights(rows, r)` returns `M_j[r, : r + 1]` of some rows, `(n, r + 1)`.
         """
         for r in range(self.contrasts.shape[1]):
             yield r, self.class_row(r, weights)
 
     def class_row(self, r: int, weights: ClassWeights) -> Panels:
-        """Return class blocks `(r, 0 … r)` by panels of features, upper triangle only."""
+        """Return the class blocks `(r, 0 … r)` in panels of features, upper triangle only."""
         d, dtype = self.design.n_features, self.design.dtype
         lows = range(0, d, PANEL)
         panels = [
@@ -187,27 +187,27 @@ class SoftmaxModel:
         return [(low, panel.view(len(panel), -1, r + 1)) for low, panel in zip(lows, panels, strict=True)]
 
     def assembled(self, class_rows: Iterable[tuple[int, Panels]]) -> Tensor:
-        """Return the whole symmetric `(K', K')` matrix, float64, of its class rows."""
+        """Return the whole symmetric matrix from its class rows, float64 `(K', K')`."""
         k, d = self.contrasts.shape[1], self.design.n_features
         out = torch.empty((k, d, k, d), dtype=torch.float64, device=self.design.device)
         for r, panels in class_rows:
             for low, panel in panels:
                 high = low + len(panel)
                 out[r, low:high, : r + 1, low:] = panel.mT
-                # Every class block is symmetric in the features, and the whole in the classes.
+                # Every class block is symmetric in the features, and the whole matrix in the classes.
                 out[r, low:, : r + 1, low:high] = panel.permute(1, 2, 0)
                 out[: r + 1, low:, r, low:high] = panel.permute(2, 1, 0)
                 out[: r + 1, low:high, r, low:] = panel.permute(2, 0, 1)
         return out.view(k * d, k * d)
 
     def curvature_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows, weighted residuals `w g'` and weighted curvatures `w S'` of some samples."""
+        """Return rows x, weighted residuals `w g'` and weighted curvatures `w S'` of some samples."""
         x, residual, p = self.residual_at(index)
         curvature = contrast_curvature(p, self.contrasts) * self.weight[index][:, None, None]
         return x, residual, curvature.to(x.dtype)
 
     def residual_at(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows, weighted residuals and probabilities of some samples."""
+        """Return rows x, weighted residuals `w g'` and probabilities p of some samples."""
         x = self.design.take(index)
         p = self.probabilities(x.to(torch.float64))
         residual = (residuals(p, self.target[index]) @ self.contrasts) * self.weight[index][:, None]

@@ -1,4 +1,4 @@
-"""A probe trained well enough to be judged by its accuracy or its residuals, in seconds at any size."""
+"""A linear probe near its optimum, in seconds at any size, for its accuracy or its residuals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lsi.probes.softmax.fit import warm_start
 from lsi.probes.softmax.model import SoftmaxModel
 
 _ROWS = 8192
-_LEAST_DECAY = 1e-8  # without any, classes that can be separated have no optimum to go to
+_LEAST_DECAY = 1e-8  # without weight decay, separable classes have no optimum
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-r"""Modes of the curvature: directions of weights in which training is nearly a scalar recurrence.
+r"""Modes of the curvature: directions of the weights in which training is nearly a scalar recurrence.
 
-In principal coordinates of the features the curvature of the mean loss is close to diagonal, apart from
-the largest directions, where classes and features are entangled and training is stiff. There it is
-diagonalised in full. What is left over is not lost: it belongs to the forcing of
-`lsi.loo.retrain.strides.filters`.
+In principal coordinates of the features the curvature of the mean loss is close to diagonal, except in the
+widest directions, where classes and features are coupled and training is stiff. There it is diagonalised in
+full. The rest of the curvature is not lost: it belongs to the forcing of `lsi.loo.retrain.strides.filters`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from lsi.probes.softmax.math import contrast_curvature
 from lsi.probes.softmax.model import SoftmaxModel
 
 TOP = 288  # weights whose curvature is diagonalised in full
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 20  # entries of the curvatures of one block of rows
 
 
 @dataclass(frozen=True)
@@ -26,19 +25,19 @@ class Modes:
     """An orthogonal basis of the weights `(K,)`, feature-major, and the curvature along it.
 
     Attributes:
-        top: Eigenvectors of the first weights' curvature, `(T, T)`.
-        rate: Curvature of every mode with the weight decay, float64 `(K,)`.
+        top: Eigenvectors of the curvature of the first T weights, `(T, T)`.
+        rate: λ, the curvature along every mode plus the weight decay, float64 `(K,)`.
     """
 
     top: Tensor
     rate: Tensor
 
     def into(self, values: Tensor) -> Tensor:
-        """Turn `(K, B)` weights into modes, in place."""
+        """Turn weights `(K, B)` into modes, in place."""
         return self._turn(values, self.top.T)
 
     def back(self, values: Tensor) -> Tensor:
-        """Turn `(K, B)` modes into weights, in place."""
+        """Turn modes `(K, B)` into weights, in place."""
         return self._turn(values, self.top)
 
     def _turn(self, values: Tensor, by: Tensor) -> Tensor:

@@ -5,11 +5,15 @@ With :math:`\delta_i(t) = \theta_{-i}(t) - \theta(t)` after t epochs, the differ
 .. math:: \frac{1}{n-1} \Bigl[\sum_{j \ne i} w_j (p_j(\theta + \delta_i) - p_j(\theta)) \otimes x_j
           - w_i r_i \otimes x_i + \frac1n \sum_j w_j r_j \otimes x_j \Bigr] + \mathrm{wd}\, \delta_i,
 
-with residuals r at the full-data weights, is computed at some epochs only: without approximation, or to first
-order in δ from the curvature there (`lsi.loo.retrain.strides.tangent`), where that is much cheaper.
-Between them its linear part is followed epoch by epoch in closed form (`lsi.loo.retrain.strides.filters`),
-and the rest, which changes slowly, is a cubic polynomial through four of these epochs: a multistep method of
-Adams' kind with one evaluation a stride.
+where:
+
+* :math:`r_j = p_j(\theta) - e_{y_j}` is a residual at the full-data weights,
+* :math:`w_j` a sample weight and wd the weight decay,
+
+is computed at some epochs only, the nodes. Between two nodes, a stride, the part of it that is linear in
+:math:`\delta_i` is followed epoch by epoch in closed form (`lsi.loo.retrain.strides.filters`). The rest, the
+forcing, changes slowly and is interpolated by a cubic polynomial through four nodes: an Adams-type multistep
+method with one gradient a stride.
 
 Source: Hochbruck, Ostermann, *Exponential integrators*, Acta Numerica 19, 2010.
 """
@@ -19,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,25 +34,18 @@ from lsi.loo.newton.sweep import own_entries
 from lsi.loo.retrain.copies import Record
 from lsi.loo.retrain.strides.filters import Responses
 from lsi.loo.retrain.strides.modes import Modes, curvature_modes, principal_axes
-from lsi.loo.retrain.strides.tangent import Tangents
+from lsi.methods.retrain import Retrain
 from lsi.probes.softmax.math import probability_shift
 from lsi.probes.softmax.model import SoftmaxModel
-from lsi.system.progress import Progress, ticks
 
-if TYPE_CHECKING:
-    from lsi.methods import Retrain
-
-ELEMENTS = 1 << 20
-MEMORY = 3  # earlier nodes that a forcing is drawn through
-# What tangents neglect is measured at every so many nodes. Scores were off by at most seven times the largest
-# ρ, and doubt is trusted up to twice the tolerance.
-MEASURED, NEGLECTED = 8, 16.0
-FRESH = 1.6  # modes are found anew after so many times the epochs
+ELEMENTS = 1 << 20  # logits of one block of rows
+MEMORY = 3  # past nodes, the present one included, that the forcing is interpolated through
+FRESH = 1.6  # modes are computed again once the number of epochs has grown by this factor
 
 
 @dataclass
 class Node:
-    """Gradients and weights of B heads at an epoch, both in modes, `(K, B)`."""
+    """Differences of gradients and weights of B heads at an epoch, both in modes, `(K, B)`."""
 
     epoch: int
     gradient: Tensor
@@ -57,13 +54,13 @@ class Node:
 
 @dataclass
 class Heads:
-    """B left-out heads on their way, as differences from the full-data head, in modes.
+    """B left-out heads during training, as differences from the full-data head, in modes.
 
     Attributes:
-        weights: `(K, B)`.
-        velocity: `(K, B)`.
+        weights: δ, `(K, B)`.
+        velocity: Difference of the momentum buffers, `(K, B)`.
         past: The last nodes, the present one last.
-        doubt: Largest correction of a stride so far, relative to the difference itself, `(B,)`.
+        doubt: Largest correction of a stride so far, relative to δ itself, `(B,)`.
     """
 
     weights: Tensor
@@ -72,7 +69,7 @@ class Heads:
     doubt: Tensor
 
     def turn(self, before: Modes, after: Modes) -> None:
-        """Pass over to other modes."""
+        """Change from the modes `before` to the modes `after`, in place."""
         tensors = {id(each): each for node in self.past for each in (node.gradient, node.weights)}
         for each in ({id(self.weights): self.weights, id(self.velocity): self.velocity} | tensors).values():
             after.into(before.back(each))
@@ -84,13 +81,11 @@ class Path:
 
     Attributes:
         model: Data in principal coordinates, `(N, R)`.
-        weights: Weights of all classes after some epochs, `(R, C)` each, by epoch, from 0.
-        tangents: What takes the place of the data; None: nothing does.
+        weights: Weights θ of all classes at the nodes, `(R, C)` each, by epoch, from 0.
     """
 
     model: SoftmaxModel
     weights: dict[int, Tensor]
-    tangents: Tangents | None = None
     _modes: dict[int, Modes] = field(default_factory=dict)
 
     def modes(self, epoch: int) -> Modes:
@@ -99,19 +94,9 @@ class Path:
             self._modes[epoch] = curvature_modes(self.model, self.weights[epoch])
         return self._modes[epoch]
 
-    def find_tangents(self, progress: Progress | None) -> None:
-        """Find the curvature at every node, which would else be found when it is first needed."""
-        if self.tangents is None:
-            return
-        tick = ticks(progress, "curvature", len(self.weights))
-        for epoch in self.weights:
-            self.tangents.at(epoch)
-            if tick is not None:
-                tick()
-
 
 class StrideTrainer:
-    """Trains B left-out heads at a time, looking at the data after some epochs only.
+    """Trains B left-out heads at a time, with gradients computed from the data at the nodes only.
 
     Args:
         model: Data and objective, in original coordinates.
@@ -121,7 +106,7 @@ class StrideTrainer:
     def __init__(self, model: SoftmaxModel, settings: Retrain) -> None:
         self.model, self.settings = model, settings
 
-    def path(self, wholes: Mapping[int, np.ndarray], tangents: bool = False) -> Path:
+    def path(self, wholes: Mapping[int, np.ndarray]) -> Path:
         """Return the training of the full-data head from its weights `(C, D)` by epoch."""
         axes = self._axes.to(torch.float64)
         device, dtype = self._model.design.device, self._model.design.dtype
@@ -129,27 +114,24 @@ class StrideTrainer:
             epoch: (torch.tensor(whole, dtype=torch.float64, device=device) @ axes).T.to(dtype).contiguous()
             for epoch, whole in sorted(wholes.items())
         }
-        return Path(self._model, weights, Tangents(self._model, weights) if tangents else None)
+        return Path(self._model, weights)
 
     def train(
         self, path: Path, index: Tensor, tick: Tick | None, record: Record | None
     ) -> tuple[Tensor, Tensor]:
-        """Return what leaving out changes at the end. Shapes: index `(B,)`."""
+        """Return δ at the end, `(B, C, D)`, and the doubt of every head, `(B,)`. Shapes: index `(B,)`."""
         nodes = list(path.weights)
         modes, found = path.modes(0), 0
         k, dtype = len(modes.rate), self._model.design.dtype
         zeros = [torch.zeros((k, len(index)), dtype=dtype, device=index.device) for _ in range(3)]
         first = Node(0, modes.into(self._gradient(path, 0, index, zeros[0])), zeros[0])
         heads = Heads(zeros[1], zeros[2], [first], zeros[0].new_zeros(len(index)))
-        for number, (here, there) in enumerate(zip(nodes, nodes[1:], strict=False), start=1):
+        for here, there in pairwise(nodes):
             if here >= FRESH * found + 2:
                 fresh, found = path.modes(here), here
                 heads.turn(modes, fresh)
                 modes = fresh
             self._stride(heads, modes, path, index, there)
-            if path.tangents is not None and (number % MEASURED == 0 or there == nodes[-1]):
-                neglected = path.tangents.neglected(there, index, modes.back(heads.weights.clone()))
-                heads.doubt = torch.maximum(heads.doubt, NEGLECTED * neglected.to(heads.doubt))
             if tick is not None:
                 tick(there - here)
             if record is not None and self.settings.records(there):
@@ -157,59 +139,61 @@ class StrideTrainer:
         return self._unfold(modes.back(heads.weights.clone())), heads.doubt
 
     def _stride(self, heads: Heads, modes: Modes, path: Path, index: Tensor, there: int) -> None:
-        """Go on to the next node: predict from the past, look at the data there, and correct."""
+        """Go on to the next node: predict from the past, compute the gradient there, and correct."""
         here = heads.past[-1].epoch
         epochs, rate = there - here, modes.rate.to(heads.weights.dtype)[:, None]
+        # Forcing f = g − λ δ at the past nodes. A stride of one epoch needs the present one only.
         past = heads.past[-MEMORY:] if epochs > 1 else heads.past[-1:]
         offsets = [node.epoch - here for node in past]
-        forces = [torch.addcmul(node.gradient, rate, node.weights, value=-1.0) for node in past]
+        forcing = [torch.addcmul(node.gradient, rate, node.weights, value=-1.0) for node in past]
+        # Predict δ with the polynomial through these.
         responses = Responses.of(modes.rate, epochs, len(past), self.settings)
-        ahead = responses.at(offsets)
-        weights = _combine(ahead.weights, heads, forces)
-        gradient = modes.into(self._gradient(path, there, index, modes.back(weights.clone())))
+        stride = responses.at(offsets)
+        delta = _combine(stride.weights, heads, forcing)
+        gradient = modes.into(self._gradient(path, there, index, modes.back(delta.clone())))
         if epochs > 1:
-            forces.append(torch.addcmul(gradient, rate, weights, value=-1.0))
-            ahead = responses.at([*offsets, epochs])
-            correction = _combine(ahead.weights, heads, forces).sub_(weights)
-            weights.add_(correction)
-            gradient.addcmul_(rate, correction)
-            size = weights.norm(dim=0).clamp(min=torch.finfo(weights.dtype).tiny)
+            # Correct δ with the polynomial that also goes through the forcing at the prediction.
+            forcing.append(torch.addcmul(gradient, rate, delta, value=-1.0))
+            stride = responses.at([*offsets, epochs])
+            correction = _combine(stride.weights, heads, forcing).sub_(delta)
+            delta.add_(correction)
+            gradient.addcmul_(rate, correction)  # to first order
+            size = delta.norm(dim=0).clamp(min=torch.finfo(delta.dtype).tiny)
             heads.doubt = torch.maximum(heads.doubt, correction.norm(dim=0) / size)
-        heads.velocity = _combine(ahead.velocity, heads, forces)
-        heads.weights = weights
-        heads.past = [*heads.past[1 - MEMORY :], Node(there, gradient, weights)]
+        heads.velocity = _combine(stride.velocity, heads, forcing)
+        heads.weights = delta
+        heads.past = [*heads.past[1 - MEMORY :], Node(there, gradient, delta)]
 
-    def _gradient(self, path: Path, epoch: int, index: Tensor, change: Tensor) -> Tensor:
-        """Return the difference of the gradients of the mean loss, `(K, B)`.
+    def _gradient(self, path: Path, epoch: int, index: Tensor, delta: Tensor) -> Tensor:
+        """Return the difference of the gradients of the mean losses at θ + δ and θ, `(K, B)`, in weights.
 
-        Shapes: index `(B,)`, change `(K, B)`.
+        Shapes: index `(B,)`, delta `(K, B)`.
         """
-        if path.tangents is not None:
-            return path.tangents.gradient(epoch, index, change)
-        model, whole, b = self._model, path.weights[epoch], len(index)
+        model, theta, b = self._model, path.weights[epoch], len(index)
         n, c, r = model.n_samples, model.n_classes, model.design.n_features
-        contrasts = model.contrasts.to(change.dtype)
-        step = (contrasts @ change.view(r, c - 1, b)).view(r, c * b)
-        total, mean = torch.zeros_like(step), torch.zeros_like(whole)
+        contrasts = model.contrasts.to(delta.dtype)
+        all_delta = (contrasts @ delta.view(r, c - 1, b)).view(r, c * b)
+        total, sum_r = torch.zeros_like(all_delta), torch.zeros_like(theta)
         for rows, x in model.design.blocks(max(64, ELEMENTS // (c * b))):
-            p = torch.softmax(x @ whole, 1)
-            moved = probability_shift(p, (x @ step).view(len(x), c, b))
+            # Δp_j of all samples, but −r_i of the left-out one.
+            p = torch.softmax(x @ theta, 1)
+            dp = probability_shift(p, (x @ all_delta).view(len(x), c, b))
             residual = p.clone()
             residual[torch.arange(len(x), device=x.device), model.target[rows]] -= 1.0
             own = own_entries(index, rows)
-            # Without the sample its probabilities do not move, they and its label go.
-            moved[own] = -residual[own[0]]
+            dp[own] = -residual[own[0]]
             if not model.unweighted:
                 weight = model.weight[rows].to(x.dtype)
-                moved.mul_(weight[:, None, None])
+                dp.mul_(weight[:, None, None])
                 residual.mul_(weight[:, None])
-            total.addmm_(x.T, moved.view(len(x), c * b))
-            mean.addmm_(x.T, residual)
-        total = total.view(r, c, b).add_(mean[:, :, None], alpha=1.0 / n).mul_(1.0 / (n - 1))
-        return (contrasts.T @ total).view(-1, b).add_(change, alpha=model.weight_decay)
+            total.addmm_(x.T, dp.view(len(x), c * b))
+            sum_r.addmm_(x.T, residual)
+        # [total + Σ_j w_j r_j ⊗ x_j / n] / (n − 1) + wd δ.
+        total = total.view(r, c, b).add_(sum_r[:, :, None], alpha=1.0 / n).mul_(1.0 / (n - 1))
+        return (contrasts.T @ total).view(-1, b).add_(delta, alpha=model.weight_decay)
 
     def _unfold(self, change: Tensor) -> Tensor:
-        """Return differences of the weights `(K, B)` as `(B, C, D)`."""
+        """Return differences of weights `(K, B)` in original coordinates, `(B, C, D)`."""
         model = self._model
         change = change.view(model.design.n_features, -1, change.shape[1])
         axes = self._axes.to(change.dtype)
@@ -225,13 +209,13 @@ class StrideTrainer:
         return replace(self.model, design=self.model.design.rotated(self._axes))
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave behind what a worker computes itself."""
+        """Drop what a worker computes itself."""
         return {"model": self.model, "settings": self.settings}
 
 
-def _combine(coefficients: Tensor, heads: Heads, forces: list[Tensor]) -> Tensor:
-    """Return the sum of θ, v and forces by the columns of a filter, `(K, B)`."""
+def _combine(coefficients: Tensor, heads: Heads, forcing: list[Tensor]) -> Tensor:
+    """Return the sum of δ, its velocity and the forcings, weighted by the columns of a filter, `(K, B)`."""
     out = coefficients[:, :1] * heads.weights
-    for column, part in enumerate([heads.velocity, *forces], start=1):
+    for column, part in enumerate([heads.velocity, *forcing], start=1):
         out.addcmul_(coefficients[:, column, None], part)
     return out
