@@ -11,7 +11,7 @@ from tests.pages import DOTTED, PAGES, ROOT, TEST, functions_in, resolve, spans,
 
 import lsi
 from lsi.cli import main
-from lsi.label_noise.estimate import flip_gain
+from lsi.noisy_labels.estimate import flip_gain
 
 PAGE = (ROOT / "docs" / "formulas.md").read_text(encoding="utf-8")
 COLUMNS, ENGINES = tables(PAGE, "Column"), tables(PAGE, "Engine")

@@ -14,12 +14,12 @@ from tests.cases import clusters
 import lsi
 from lsi.errors import InputError
 from lsi.execution.halving import halving
-from lsi.label_noise.estimate import needed_bytes
 from lsi.loo.newton import engine
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.dense import DenseSolver
 from lsi.loo.retrain.copies import CopiesEngine
 from lsi.loo.retrain.engine import RetrainEngine
+from lsi.noisy_labels.estimate import needed_bytes
 from lsi.validation.problem import Shape
 
 X, Y = clusters(3, (40, 35, 25), 5)

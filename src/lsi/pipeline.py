@@ -12,8 +12,8 @@ from lsi.errors import InputError
 from lsi.execution.checkpoint import Checkpoint, digest_of
 from lsi.execution.opening import open_work
 from lsi.execution.work import Shard
-from lsi.label_noise.stage import add_label_noise, check_label_noise, check_label_noise_room
 from lsi.methods import METHODS, Method, Newton, Retrain, as_method
+from lsi.noisy_labels.stage import add_label_noise, check_label_noise, check_label_noise_room
 from lsi.posterior import POSTERIORS
 from lsi.probes.contrastive import ContrastiveProbe
 from lsi.probes.linear import LinearProbe

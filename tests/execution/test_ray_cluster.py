@@ -19,7 +19,7 @@ from lsi.errors import ConvergenceError, InputError
 from lsi.execution.work import Here, Work
 from lsi.features import FeatureCache, chunks, encode_items
 from lsi.features.encoders.base import Encoder
-from lsi.label_noise.estimate import estimate_label_noise
+from lsi.noisy_labels.estimate import estimate_label_noise
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from lsi.errors import InputError
 from lsi.execution.work import Arrays
-from lsi.label_noise.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
 from lsi.loo.result import LooResult
+from lsi.noisy_labels.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
 from lsi.run.context import Run
 from lsi.system.text import size_text
 from lsi.validation.problem import Shape

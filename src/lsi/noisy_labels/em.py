@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lsi.label_noise.soft_probe import SoftProbe
+from lsi.noisy_labels.soft_probe import SoftProbe
 
 SETTLE = 4  # updates of T for each fit of the probe
 FIT_STEPS = 6  # L-BFGS iterations of a warm-started fit

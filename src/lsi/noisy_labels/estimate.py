@@ -2,7 +2,7 @@ r"""Which given labels are wrong: one estimate without settings, from features a
 
 The features are seen in two views: as they are, and together with random rectified features of their
 direction (a small step towards a kernel). In each view, EM looks for the true labels and the noise matrix
-(`lsi.label_noise.em`). How sharply the features determine the true class is the one thing that noisy labels
+(`lsi.noisy_labels.em`). How sharply the features determine the true class is the one thing that noisy labels
 cannot show: noise that hits ambiguous samples more often looks exactly like classes that overlap more. So it
 is not estimated but averaged over: β = 1 believes the probe, β = 1.3 believes that people err where the
 probe hesitates. The result is the mean posterior of the true label, with equal weights for the two views.
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from lsi.execution.work import Arrays, Tick, Work
-from lsi.label_noise.em import NoisyProbe
-from lsi.label_noise.soft_probe import SoftProbe
+from lsi.noisy_labels.em import NoisyProbe
+from lsi.noisy_labels.soft_probe import SoftProbe
 from lsi.validation.problem import Shape
 
 # Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is then a

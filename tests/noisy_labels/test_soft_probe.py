@@ -6,8 +6,8 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_iris
 
-from lsi.label_noise.em import noise_matrix, true_label_posterior
-from lsi.label_noise.soft_probe import SoftProbe
+from lsi.noisy_labels.em import noise_matrix, true_label_posterior
+from lsi.noisy_labels.soft_probe import SoftProbe
 
 
 def features():

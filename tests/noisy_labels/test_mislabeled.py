@@ -12,8 +12,8 @@ from lsi.analysis import detection_quality
 from lsi.analysis.mislabeled import longest_list
 from lsi.data.corruption.labels import corrupt_labels
 from lsi.errors import InputError
-from lsi.label_noise.estimate import estimate_label_noise, scaled
-from lsi.label_noise.stage import worthwhile
+from lsi.noisy_labels.estimate import estimate_label_noise, scaled
+from lsi.noisy_labels.stage import worthwhile
 from lsi.validation.problem import Shape
 
 
