@@ -89,6 +89,13 @@ class MLPProbe(NetworkProbe):
         hidden: Widths of the hidden layers; a number means one layer, `()` none.
         activation: ``"relu"``, ``"tanh"``, ``"gelu"`` or ``"sigmoid"``.
         fit_intercept: Whether the layers have a bias.
+        weight_decay: L2 penalty on all weights, on the scale of the mean loss.
+        posterior_layers: Which weights the posterior covers: ``"all"``, or those of the ``"last"`` layer.
+        dtype: ``"float64"`` or ``"float32"``, the type to train in; rectified networks amplify
+            rounding.
+        training: With ``method="newton"``: how the whole network is trained; None: ``Retrain()``.
+        compare_whole: With ``method="newton"``: how many whole networks are trained again, to measure how
+            well the last layer ranks.
 
     Raises:
         InputError: Settings outside their range.
@@ -136,6 +143,13 @@ class ModuleProbe(NetworkProbe):
             one. The function is called after ``torch.manual_seed(seed)``; `n_seeds` above 1 needs it.
         loss: ``"cross_entropy"``, or a function of logits `(n, C)` and class codes `(n,)` that returns the
             losses `(n,)`, twice differentiable and convex in the logits.
+        weight_decay: L2 penalty on all weights, on the scale of the mean loss.
+        posterior_layers: Which weights the posterior covers: ``"all"``, or those of the ``"last"`` layer.
+        dtype: ``"float64"`` or ``"float32"``, the type to train in; rectified networks amplify
+            rounding.
+        training: With ``method="newton"``: how the whole network is trained; None: ``Retrain()``.
+        compare_whole: With ``method="newton"``: how many whole networks are trained again, to measure how
+            well the last layer ranks.
 
     Raises:
         InputError: No module, an unknown loss, or settings outside their range.

@@ -74,7 +74,14 @@ class Sensitivity:
         )
 
     def to_dict(self, rows: int = 20) -> dict[str, Any]:
-        """Return JSON values, with the `rows` samples of largest spread."""
+        """Return JSON values.
+
+        Args:
+            rows: How many samples to include, those of largest spread first.
+
+        Returns:
+            Counts, the runs, and these samples.
+        """
         return {
             "n_samples": len(self.samples),
             "n_unstable": self.n_unstable,
