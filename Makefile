@@ -25,10 +25,11 @@ demo: $(INSTALLED)report  ## score the digits with 10 % of the labels corrupted,
 	@echo "The report is $(abspath $(DEMO_REPORT)): open it in a browser."
 
 test: $(INSTALLED)test  ## run the test suite and the doctests (PYTEST_ARGS='-k kron' to choose)
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
-test-all: $(INSTALLED)test  ## the same with the tests marked slow
-	$(BIN)/python -m pytest -n auto -m '' $(PYTEST_ARGS)
+# Slow are: real data of thousands of samples, brute force of thousands of weights, hundreds of classes in two threads.
+test-all: $(INSTALLED)test  ## the same with the tests marked slow, as every night
+	$(BIN)/python -m pytest -n auto --dist worksteal -m '' $(PYTEST_ARGS)
 
 lint: $(INSTALLED)lint  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -16,19 +18,34 @@ from benchmarks.paper.outcome import cell
 KEYS = {"experiment", "claim", "settings", "figures", "rows", "notes", "cpu_seconds", "versions"}
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_writes_json_table_and_plot(name, tmp_path, capsys):
-    main([name, "--small", "--output", str(tmp_path)])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Run an experiment once: where its files are, and what it printed."""
+    done = {}
 
-    facts = json.loads((tmp_path / f"{name}.json").read_text())
+    def run(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            with redirect_stdout(StringIO()) as printed:
+                main([name, "--small", "--output", str(folder)])
+            done[name] = folder, printed.getvalue()
+        return done[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_writes_json_table_and_plot(name, made):
+    folder, printed = made(name)
+    facts = json.loads((folder / f"{name}.json").read_text())
     assert set(facts) == KEYS
     assert facts["experiment"] == name
     assert facts["claim"] and facts["settings"] and facts["figures"] and facts["rows"]
     assert all(isinstance(row, dict) and len(row) > 1 for row in facts["rows"])
-    table = (tmp_path / f"{name}.md").read_text()
+    table = (folder / f"{name}.md").read_text()
     assert table.startswith(f"# {name}\n")
-    assert table in capsys.readouterr().out
-    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert table in printed
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_experiment_has_both_sizes():
@@ -53,9 +70,8 @@ def test_a_missing_folder_is_refused_before_any_work(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_random_flips_are_found_on_the_stand_in(tmp_path):
-    main(["mislabeled", "--small", "--output", str(tmp_path)])
-    facts = json.loads((tmp_path / "mislabeled.json").read_text())
+def test_random_flips_are_found_on_the_stand_in(made):
+    facts = json.loads((made("mislabeled")[0] / "mislabeled.json").read_text())
     assert facts["rows"][0]["wrong"] == pytest.approx(0.2)
     assert facts["rows"][0]["AUROC LSI"]["mean"] > 0.8
 

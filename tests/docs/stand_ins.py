@@ -101,7 +101,7 @@ OWN_NAMES = {"networks.md": wine, "decisions.md": digits_test}
 N_DIGITS = {"decisions.md": 600}
 
 
-def fewer_digits(monkeypatch, count=200):
+def fewer_digits(monkeypatch, count):
     """Make scikit-learn's digits fewer samples."""
     import sklearn.datasets
 

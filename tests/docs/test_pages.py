@@ -167,7 +167,7 @@ def run_page(page, namespace):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if on(page)], ids=name_of)
 def test_a_page_runs(page, files, tmp_path, monkeypatch):
-    stand_ins.fewer_digits(monkeypatch, stand_ins.N_DIGITS.get(page.name, 200))
+    stand_ins.fewer_digits(monkeypatch, stand_ins.N_DIGITS.get(page.name, 120))
     monkeypatch.setenv("LSI_CACHE", str(tmp_path / "cache"))
     shutil.copytree(files, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")

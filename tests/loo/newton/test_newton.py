@@ -1,5 +1,7 @@
 """`Newton` against leave-one-out by brute force, for every case and posterior."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,15 @@ def test_blocks_fit_their_room(contrasts, features, holds, dtype):
     assert block_of(contrasts, features, dtype, 1)[0] == 1
 
 
+@cache
+def many_rows(spread):
+    """Return a case of 9,000 rows, and which of them are left out; its brute force is kept for all tests."""
+    case = Case("many", *clusters(15, (4000, 3000, 2000), 40, spread, 0.6), weight_decay=1e-3)
+    probable = softmax_probe.probabilities(case.oracle.head(), case.design)
+    order = np.argsort(probable[np.arange(9000), case.target])
+    return case, np.concatenate([order[:15], order[25::180]])  # the hardest, and some of every kind
+
+
 @every_posterior
 @pytest.mark.parametrize("spread", [2.0, 6.0], ids=["nearly separable", "overlapping"])
 @pytest.mark.parametrize("share", [0.0, 1.0], ids=["one pass", "two passes"])
@@ -100,10 +111,7 @@ def test_values_from_sampled_rows(posterior, spread, share, monkeypatch):
     # Where a sweep for every sample is dear, a loose tolerance is met from a few thousand rows.
     monkeypatch.setattr("lsi.loo.newton.engine.SAMPLED_WORK", 0)
     monkeypatch.setattr("lsi.loo.newton.engine.MORE_SHARE", share)
-    case = Case("many", *clusters(15, (4000, 3000, 2000), 40, spread, 0.6), weight_decay=1e-3)
-    probable = softmax_probe.probabilities(case.oracle.head(), case.design)
-    order = np.argsort(probable[np.arange(9000), case.target])
-    left_out = np.concatenate([order[:15], order[25::180]])  # the hardest, and some of every kind
+    case, left_out = many_rows(spread)
     scores = case.score(posterior, lsi.Newton(tol=1e-2), subset=left_out)
     exact = case.oracle.lsi(posterior, 1.0, left_out)
     error = np.abs(scores.lsi / exact - 1)
@@ -208,15 +216,16 @@ def test_settings_out_of_range(wrong):
 
 
 @pytest.fixture
-def two_threads():
+def threads(request):
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
+    torch.set_num_threads(request.param)
+    yield request.param
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", [2], indirect=True)
 @pytest.mark.parametrize("c", [3, 64, 65, 170, 299])
-def test_inverses_are_inverses_in_two_threads(two_threads, c):
+def test_inverses_are_inverses_in_two_threads(threads, c):
     torch.manual_seed(0)
     root = torch.randn(4, c, c, dtype=torch.float64)
     matrices = torch.eye(c, dtype=torch.float64) + root @ root.mT / c
@@ -225,7 +234,9 @@ def test_inverses_are_inverses_in_two_threads(two_threads, c):
     np.testing.assert_allclose((matrices @ found).numpy(), np.broadcast_to(np.eye(c), (4, c, c)), atol=1e-12)
 
 
-def test_hundreds_of_classes_in_two_threads(two_threads):
+# In two threads beside other processes this takes a minute or more, waiting; that they invert rightly is above.
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)], indirect=True)
+def test_hundreds_of_classes(threads):
     random, c = np.random.default_rng(0), 180
     y = np.concatenate([np.arange(c), random.integers(0, c, 420)])
     X = random.normal(size=(c, 3))[y] + 0.5 * random.normal(size=(len(y), 3))
