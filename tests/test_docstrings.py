@@ -1,6 +1,6 @@
 """What docstrings have to hold: full sections on everything public, one line with shapes on everything else.
 
-Public is what `lsi` and the packages that the docs name list in `__all__`, and what docs/api.md shows, with
+Public is what `lsi` and the packages that a page tells users to import from list in `__all__`, and what docs/api.md shows, with
 the methods that the page shows. The `__all__` of other packages is what packages offer each other: sections
 are welcome there, as in contracts (abstract classes and protocols), but not required. The linter cannot
 tell these apart.
@@ -148,11 +148,10 @@ def packages():
 
 
 def packages_in_the_docs():
-    """Return those that a page tells users to import from, or names an object of."""
-    text = "".join(
-        path.read_text(encoding="utf-8") for path in [PAGES.parent / "README.md", *PAGES.glob("*.md")]
-    )
-    return [m for m in packages() if re.search(rf"from {m.__name__} import|`{m.__name__}\.\w+", text)]
+    """Return those that a page tells users to import from."""
+    pages = [PAGES.parent / "README.md", *PAGES.glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    return [module for module in packages() if f"from {module.__name__} import" in text]
 
 
 def on_the_api_page():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from tests.makers import tiny_resnet
 
 import lsi
 from lsi.cli import main
@@ -32,10 +33,11 @@ def make_files(folder):
     hits = {"red": (X[:, 0] > 0).astype(int), "big": (X[:, 1] > 0).astype(int)}
     frame.assign(tags=tags, **hits).to_parquet(folder / "photos.parquet")
     for label in range(2):
-        (folder / "images" / str(label)).mkdir(parents=True)
+        (folder / "photos" / str(label)).mkdir(parents=True)
         for k in range(10):
             pixels = np.random.default_rng(label * 10 + k).integers(0, 256, (4, 4, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / "images" / str(label) / f"{k}.png")
+            Image.fromarray(pixels).save(folder / "photos" / str(label) / f"{k}.png")
+    tiny_resnet(folder / "path" / "to" / "model")
     _make_scores(folder)
     _make_decisions(folder, y)
 

@@ -52,7 +52,14 @@ class Comparison:
     notes: tuple[str, ...]
 
     def holds(self, min_rank_correlation: float) -> bool:
-        """Return whether there is a rank correlation and it is at least this high."""
+        """Return whether both runs rank the samples alike.
+
+        Args:
+            min_rank_correlation: Least rank correlation that will do.
+
+        Returns:
+            Whether there is a rank correlation and it is at least that high.
+        """
         return self.rank_correlation is not None and self.rank_correlation >= min_rank_correlation
 
     def to_dict(self, rows: int = 20) -> dict[str, Any]:

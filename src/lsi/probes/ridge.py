@@ -73,7 +73,13 @@ class RidgeProbe:
             )
 
     def noise(self, n_targets: int) -> np.ndarray | None:
-        """Return the noise precisions that were given, `(T,)`, or None if they are to be estimated.
+        """Return the given noise precision of each target.
+
+        Args:
+            n_targets: Number of targets T.
+
+        Returns:
+            `(T,)` precisions, or None if they are to be estimated.
 
         Raises:
             InputError: There are not as many precisions as targets.

@@ -38,17 +38,11 @@ def page_data(
     most_rows: int = MOST_ROWS,
     face_bytes: int = FACE_BYTES,
 ) -> dict[str, Any]:
-    """Encode the rows of a run for the page's scripts.
+    """Encode the rows of a run for the page's scripts, as JSON values.
 
-    Args:
-        scores: The result of a run.
-        samples: The data that were scored, for pictures, texts or features. Optional.
-        most_rows: Most rows in the page.
-        face_bytes: Most characters that pictures, texts and feature profiles take in the page.
-
-    Returns:
-        JSON values: ``ids``, ``labels`` (values and texts by code), ``columns``, ``faces``, and what the run
-        was, for the file of decisions.
+    ``ids``, ``labels`` (values, and texts by code), ``columns``, ``faces`` (pictures, texts or features, where the
+    samples are given), and what the run was, for the file of decisions. The page holds at most `most_rows` rows,
+    and `face_bytes` characters of faces.
     """
     listed = scores.with_table(_listed(scores.to_frame(), most_rows))
     frame, name = listed.to_frame(), class_namer(scores, samples)

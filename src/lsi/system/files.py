@@ -38,12 +38,9 @@ _DRAFT = re.compile(r"\.lsi-[0-9a-f]{12}(\..*)?")
 
 @contextmanager
 def explained(path: PathLike, what: str, cure: str | None = None) -> Iterator[None]:
-    """Turn the operating system's errors into `OutputError`s.
+    """Turn the operating system's errors into `OutputError`s that name the cure.
 
-    Args:
-        path: Where something is written.
-        what: What is written, such as ``"the report"``.
-        cure: What the user can do; None: what usually helps.
+    `what` is written to `path`, such as ``"the report"``; a `cure` of None stands for what usually helps.
     """
     try:
         yield
@@ -109,12 +106,8 @@ def check_space(folder: Path, needed_bytes: int, what: str, cure: str) -> None:
 def check_folder(path: PathLike, what: str, is_ours: Recognise, overwrite: bool, needed_bytes: int) -> Path:
     """Refuse a folder that `replace_folder` could not or must not write; return its real path.
 
-    Args:
-        path: The folder.
-        what: What it is to hold, a plural such as ``"scores"``.
-        is_ours: Tells whether a folder holds nothing else, so that it may be replaced.
-        overwrite: Whether it may be replaced.
-        needed_bytes: Space that is needed.
+    `what` it is to hold is a plural such as ``"scores"``. A folder may be replaced with `overwrite` alone, and only
+    where `is_ours` finds nothing else in it.
     """
     with explained(path, what):
         target = Path(os.path.realpath(path))
@@ -302,12 +295,8 @@ def take_lock(
 ) -> FileLock:
     """Return a lock that other processes cannot take until it is released or this process ends.
 
-    Args:
-        path: The lock's file; its folder is made.
-        what: What is written under the lock, as in `explained`.
-        cure: As in `explained`.
-        busy: The message of the error that is raised if another process holds the lock.
-        on_wait: Called instead, before waiting for that process.
+    `path` is the lock's file, whose folder is made; `what` and `cure` are as in `explained`. Where another process
+    holds the lock, `on_wait` is called before waiting; without it, the message `busy` is raised.
     """
     with explained(path.parent, what, cure):
         path.parent.mkdir(parents=True, exist_ok=True)

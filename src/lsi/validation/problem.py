@@ -81,20 +81,10 @@ def check_problem(
 ) -> Problem:
     """Check features and labels before any work, and bring them into one form.
 
-    Args:
-        X: `(N, D)` features: numpy array, torch tensor or pandas DataFrame of numbers or booleans. float32
-            and float64 stay as they are and are not copied, so memory-mapped arrays stay memory-mapped.
-        y: `(N,)` labels of any hashable type.
-        subset: Positions to score, or a boolean mask of length N; None: all.
-        sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
-        task: ``"classification"``, ``"regression"`` (y: numbers) or ``"multilabel"`` (y: zeros and ones, one
-            column a label, or a list of labels a sample).
-
-    Returns:
-        The checked problem. Classes with a single sample, exact duplicates and constant columns are legal.
-
-    Raises:
-        InputError: Something cannot be used; the message says what, where, and what to do about it.
+    X: `(N, D)` numbers or booleans as a numpy array, torch tensor or pandas DataFrame. float32 and float64
+    stay as they are and are not copied, so memory-mapped arrays stay memory-mapped. y: `(N,)` labels of any
+    hashable type; numbers for ``"regression"``; zeros and ones, one column a label, or a list of labels a
+    sample for ``"multilabel"``. Classes with a single sample, exact duplicates and constant columns are legal.
 
     Examples:
         >>> problem = check_problem([[0, 1], [1, 0], [1, 1]], ["cat", "dog", "cat"])

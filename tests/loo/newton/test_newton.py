@@ -234,7 +234,7 @@ def test_inverses_are_inverses_in_two_threads(threads, c):
     np.testing.assert_allclose((matrices @ found).numpy(), np.broadcast_to(np.eye(c), (4, c, c)), atol=1e-12)
 
 
-# In two threads beside other processes this takes a minute or more, waiting; that they invert rightly is above.
+# In two threads beside other processes this takes minutes, waiting; that they invert rightly is tested above.
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)], indirect=True)
 def test_hundreds_of_classes(threads):
     random, c = np.random.default_rng(0), 180
