@@ -1,9 +1,9 @@
 """What docstrings have to hold: full sections on everything public, one line with shapes on everything else.
 
-Public is what `lsi` and the packages that a page tells users to import from list in `__all__`, and what docs/api.md shows, with
-the methods that the page shows. The `__all__` of other packages is what packages offer each other: sections
-are welcome there, as in contracts (abstract classes and protocols), but not required. The linter cannot
-tell these apart.
+Public is what `lsi` and the packages that a page tells users to import from list in `__all__`, and what
+docs/api.md shows, with the methods that the page shows. The `__all__` of other packages is what packages
+offer each other: sections are welcome there, as in contracts (abstract classes and protocols), but not
+required. The linter cannot tell these apart.
 """
 
 import ast

@@ -40,9 +40,9 @@ def page_data(
 ) -> dict[str, Any]:
     """Encode the rows of a run for the page's scripts, as JSON values.
 
-    ``ids``, ``labels`` (values, and texts by code), ``columns``, ``faces`` (pictures, texts or features, where the
-    samples are given), and what the run was, for the file of decisions. The page holds at most `most_rows` rows,
-    and `face_bytes` characters of faces.
+    ``ids``, ``labels`` (values, and texts by code), ``columns``, ``faces`` (pictures, texts or features,
+    where the samples are given), and what the run was, for the file of decisions. The page holds at most
+    `most_rows` rows, and `face_bytes` characters of faces.
     """
     listed = scores.with_table(_listed(scores.to_frame(), most_rows))
     frame, name = listed.to_frame(), class_namer(scores, samples)

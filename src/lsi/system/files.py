@@ -106,8 +106,8 @@ def check_space(folder: Path, needed_bytes: int, what: str, cure: str) -> None:
 def check_folder(path: PathLike, what: str, is_ours: Recognise, overwrite: bool, needed_bytes: int) -> Path:
     """Refuse a folder that `replace_folder` could not or must not write; return its real path.
 
-    `what` it is to hold is a plural such as ``"scores"``. A folder may be replaced with `overwrite` alone, and only
-    where `is_ours` finds nothing else in it.
+    `what` it is to hold is a plural such as ``"scores"``. A folder may be replaced with `overwrite` alone,
+    and only where `is_ours` finds nothing else in it.
     """
     with explained(path, what):
         target = Path(os.path.realpath(path))
@@ -295,8 +295,8 @@ def take_lock(
 ) -> FileLock:
     """Return a lock that other processes cannot take until it is released or this process ends.
 
-    `path` is the lock's file, whose folder is made; `what` and `cure` are as in `explained`. Where another process
-    holds the lock, `on_wait` is called before waiting; without it, the message `busy` is raised.
+    `path` is the lock's file, whose folder is made; `what` and `cure` are as in `explained`. Where another
+    process holds the lock, `on_wait` is called before waiting; without it, the message `busy` is raised.
     """
     with explained(path.parent, what, cure):
         path.parent.mkdir(parents=True, exist_ok=True)

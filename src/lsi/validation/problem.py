@@ -84,7 +84,8 @@ def check_problem(
     X: `(N, D)` numbers or booleans as a numpy array, torch tensor or pandas DataFrame. float32 and float64
     stay as they are and are not copied, so memory-mapped arrays stay memory-mapped. y: `(N,)` labels of any
     hashable type; numbers for ``"regression"``; zeros and ones, one column a label, or a list of labels a
-    sample for ``"multilabel"``. Classes with a single sample, exact duplicates and constant columns are legal.
+    sample for ``"multilabel"``. Classes with a single sample, exact duplicates and constant columns are
+    legal.
 
     Examples:
         >>> problem = check_problem([[0, 1], [1, 0], [1, 1]], ["cat", "dog", "cat"])
