@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,8 @@ from lsi.scores import Scores
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 from lsi.system.text import parse_size
-from lsi.tasks import task_of
+from lsi.tasks import Task, task_of
+from lsi.validation.problem import Problem
 from lsi.validation.settings import check_choice, check_positive
 
 __all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score", "score_pairs"]
@@ -111,15 +113,12 @@ def score(
         )
     check_label_noise(label_noise)
     return _score(
-        X,
-        y,
+        lambda task: task.problem(X, y, subset=subset, sample_id=sample_id),
         LinearProbe() if probe is None else probe,
         posterior,
         method,
         prior_precision,
         audit,
-        subset=subset,
-        sample_id=sample_id,
         seed=seed,
         device=device,
         memory=memory,
@@ -212,19 +211,15 @@ def score_pairs(
         kind = type(probe).__name__
         raise InputError(f"probe must be a ContrastiveProbe, got {kind}. Use lsi.ContrastiveProbe(dim=32).")
     return _score(
-        left,
-        right,
+        lambda task: task.problem(left, right, subset=subset, sample_id=sample_id),
         probe or ContrastiveProbe(),
         posterior,
         method,
         prior_precision,
         audit,
-        subset=subset,
-        sample_id=sample_id,
         seed=seed,
-        device="cpu" if device is None else device,
+        device=device,
         memory=memory,
-        label_noise=False,
         checkpoint=checkpoint,
         cluster=cluster,
         shard=shard,
@@ -232,32 +227,34 @@ def score_pairs(
     )
 
 
+def score_problem(problem: Problem, **settings: Any) -> Scores:
+    """Return the scores of data that were checked before; settings as in `score` or `score_pairs`."""
+    return _score(lambda task: problem, **settings)
+
+
 def _score(
-    X: Any,
-    y: Any,
+    checked: Callable[[Task], Problem],
     probe: Any,
     posterior: str,
     method: str | Newton | Retrain,
     prior_precision: float,
     audit: bool | int,
     *,
-    subset: Any,
-    sample_id: Any,
     seed: int,
-    device: str | torch.device | None,
-    memory: int | str | None,
-    label_noise: bool | None,
-    checkpoint: str | os.PathLike[str] | Checkpoint | None,
-    cluster: str | None,
-    shard: str | tuple[int, int] | None,
-    progress: Progress | None,
+    device: str | torch.device | None = None,
+    memory: int | str | None = None,
+    label_noise: bool | None = False,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    cluster: str | None = None,
+    shard: str | tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> Scores:
     """Check everything, run the task of the probe, and put table and manifest together."""
     task, settings = task_of(probe), check_settings(probe, posterior, method, prior_precision, audit)
     limit, part = parse_size(memory), None if shard is None else Shard.parse(shard)
     check_shard(part, task.name)
-    problem = task.problem(X, y, subset=subset, sample_id=sample_id)
-    machine = Machine(check_device(device), limit)
+    problem = checked(task)
+    machine = Machine(check_device(device or task.device), limit)
     task.plan(probe, problem, posterior, settings, machine)
     if label_noise and problem.n_classes:
         check_label_noise_room(problem.shape(), limit)

@@ -90,14 +90,14 @@ def compute(
 def check_together(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
     """Refuse options that do not go together, before any work."""
     from lsi.execution.work import Shard
+    from lsi.run.shards import check_shard
 
     if output.redundancy and in_pairs:
         raise InputError("--redundancy is for samples with class labels, not for pairs. Drop it.")
     if long.shard is None:
         return
-    Shard.parse(long.shard)
-    if in_pairs:
-        raise InputError("--shard is for samples with labels: pairs are scored as one piece. Drop it.")
+    shard = Shard.parse(long.shard)
+    check_shard(shard, "contrastive" if in_pairs else "classification")
     if output.redundancy:
         raise InputError("--redundancy needs all scores, and --shard gives a part of them. Drop one of them.")
     if output.report is not None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-import lsi
 from lsi.cli.console import speaker
 from lsi.cli.inputs.options import (
     CorruptionOptions,
@@ -35,7 +33,7 @@ from lsi.data.subsets import chosen_positions, drop_unlabelled
 from lsi.data.targets import CLASSES, choose_task, named, target_of, with_targets
 from lsi.execution.checkpoint import Checkpoint
 from lsi.features import EncodedSamples, encode
-from lsi.pipeline import check_settings
+from lsi.pipeline import check_settings, score_problem
 from lsi.scores import Scores
 from lsi.tasks import task_of
 from lsi.tasks.columns import label_texts
@@ -50,17 +48,15 @@ class Job:
     """A run that is ready to be scored.
 
     Attributes:
-        score: `lsi.score`, or `lsi.score_pairs`.
         samples: The samples with features; of pairs, the left side.
         target: ``(N,)`` labels to train on, or a table with a column for each where a sample has several; of
             pairs, the features of the right side.
-        settings: Keyword arguments of `score` apart from the data.
-        problem: The data after the library's checks, for what is said before the run.
+        settings: Keyword arguments of `lsi.score` or `lsi.score_pairs` apart from the data.
+        problem: The data after the library's checks.
         truth: What was changed on purpose, or is known to be wrong; or None.
         extra: What only the command can add to the manifest: encoders, and what was left out.
     """
 
-    score: Callable[..., Scores]
     samples: Samples
     target: Any
     settings: dict[str, Any]
@@ -108,7 +104,7 @@ def prepare(
     problem = task_of(settings["probe"]).problem(
         samples.features, target, subset=settings["subset"], sample_id=samples.ids
     )
-    return Job(lsi.score, samples, target, settings, problem, truth, _extra(encoded, loaded))
+    return Job(samples, target, settings, problem, truth, _extra(encoded, loaded))
 
 
 def _choose(
@@ -156,15 +152,8 @@ def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: s
     """Score a job, and add what only the command knows: source, encoder, and what was changed."""
     samples, truth = job.samples, job.truth
     with progress_bar(quiet) as progress:
-        scores = job.score(
-            samples.features,
-            job.target,
-            sample_id=samples.ids,
-            progress=progress,
-            checkpoint=checkpoint,
-            **job.settings,
-            **({} if shard is None else {"shard": shard}),
-        )
+        settings = {name: value for name, value in job.settings.items() if name != "subset"}
+        scores = score_problem(job.problem, **settings, checkpoint=checkpoint, shard=shard, progress=progress)
     table, manifest = scores.to_frame(), dict(scores.manifest)
     manifest["source"] = {**samples.source, "description": samples.description}
     manifest |= job.extra | ({} if checkpoint is None else {"run": checkpoint.run})

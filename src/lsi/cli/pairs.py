@@ -75,7 +75,7 @@ def prepare_pairs(
     settings["subset"] = None if wanted is None else parse_subset(wanted, no_classes, settings["seed"])
     check = task_of(settings["probe"]).problem
     problem = check(left.features, target, subset=settings["subset"], sample_id=left.ids)
-    return Job(lsi.score_pairs, left, target, settings, problem, truth, extra)
+    return Job(left, target, settings, problem, truth, extra)
 
 
 def _settings(

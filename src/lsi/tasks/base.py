@@ -44,6 +44,7 @@ class Task:
             adds ids, positions and the terms of the score.
         manifest: The manifest's entries about the target.
         data: The manifest's entries about sizes and content of the data.
+        device: Where it runs if no device is asked for; None: a GPU if there is one.
     """
 
     name: str
@@ -55,3 +56,4 @@ class Task:
     columns: Callable[[Problem, LooResult], dict[str, np.ndarray]] = class_columns
     manifest: Callable[[Problem], dict[str, Any]] = class_manifest
     data: Callable[[Problem], dict[str, Any]] = describe_data
+    device: str | None = None

@@ -215,4 +215,5 @@ TASK = Task(
     columns=columns,
     manifest=manifest,
     data=data,
+    device="cpu",
 )
