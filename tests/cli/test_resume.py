@@ -200,7 +200,7 @@ def test_pairs_go_on_too_and_are_not_divided(tmp_path, monkeypatch, capsys):
     assert main([*command, "--output", str(tmp_path / "b")]) == 0
     assert (tmp_path / "a/scores/scores.parquet").read_bytes() == (tmp_path / "b/scores.parquet").read_bytes()
     assert main([*command, "--shard", "1/2"]) == 2
-    assert "--shard is for samples with labels" in capsys.readouterr().err
+    assert "pairs cannot be scored in shards" in capsys.readouterr().err
 
 
 def test_an_encoded_dataset_goes_on_from_its_features_and_its_blocks(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ UNDIVIDED = {
     "regression": "A regression is scored from one factorisation, in seconds: there is nothing to divide. "
     "Leave shard out.",
     "contrastive": "Certificates of pairs depend on the scores of all pairs, so pairs cannot be scored in "
-    "shards. Leave shard out; cluster='local' divides the work among the processors of this machine.",
+    "shards. Leave the shard out; a local cluster (cluster='local', --ray local) uses all processors.",
 }
 """Tasks that are scored in one piece, and why."""
 
