@@ -47,7 +47,7 @@ def test_every_supported_python_is_tested():
     assert tested == names
     assert PROJECT["project"]["requires-python"] == f">={tested[0]}"
     lowest = [step.get("run") for step in workflow("ci")["jobs"]["lowest"]["steps"]]
-    assert f"uv venv --python {tested[0]}" in lowest
+    assert f"uv venv --seed --python {tested[0]}" in lowest
 
 
 def test_only_a_tag_publishes_and_only_after_all_checks():
