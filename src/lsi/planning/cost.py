@@ -13,8 +13,8 @@ from lsi.errors import InputError
 from lsi.loo.audit import default_count
 from lsi.loo.newton import block_engine
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
-from lsi.loo.newton.engine import PILOTS, REBUILD_LIMIT, samples_rows
-from lsi.loo.newton.sampled import SAMPLED_ROWS
+from lsi.loo.newton.engine import REBUILD_LIMIT, samples_rows
+from lsi.loo.newton.sampled import LEVELS
 from lsi.loo.retrain.engine import TENSORS
 from lsi.loo.retrain.strides.choice import PILOTS as PILOT_HEADS
 from lsi.loo.retrain.strides.choice import grids_to_try, tangent_bytes, tangents_pay
@@ -137,8 +137,8 @@ def _dense_cost(shape: Shape, posterior: str, method: Newton, rate: float) -> tu
     if method.tol is None:
         swept = 0.0
     elif samples_rows(n, k, method.tol):
-        swept = PILOTS + (0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0)
-        leave += n_scored * (2.0 * k**2 + 6.0 * SAMPLED_ROWS * k)
+        swept = 0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0
+        leave += n_scored * (2.0 * k**2 + 8.0 * LEVELS[0] * k)
     # A sweep spends about as long between its products as in them.
     refine = swept * (12.0 * n * k + (rebuilt if full else 0.0))
     audit = default_count(k, posterior) * (60 * 4.0 * n * k + (rebuilt if full else 0.0))

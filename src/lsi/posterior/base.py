@@ -136,6 +136,13 @@ class Posterior(ABC):
         """
 
     @abstractmethod
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return each row's share of the posterior's curvature beyond its leverage in the fit, `(n,)`.
+
+        Shapes: x `(n, D)`, weight `(n,)`, probabilities `(n, C)`.
+        """
+
+    @abstractmethod
     def to_dense(self) -> Tensor:
         """Return the precision as a dense `(K, K)` matrix in all classes; for tests only."""
 

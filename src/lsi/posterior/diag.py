@@ -50,7 +50,7 @@ class DiagPosterior(Posterior):
         observed = self.model.observed
         change = change[:, observed]
         variance = ((1.0 - 2.0 * probabilities[:, observed])[:, :, None] - change).mul_(change)
-        if not self.model.unweighted:
+        if not bool((weight == 1).all()):
             variance *= weight[:, None, None]
         shift.transpose(0, 1).flatten(0, 1).addmm_(variance.flatten(1).T, self.lift(x).square())
 
@@ -101,6 +101,11 @@ class DiagPosterior(Posterior):
         whole = torch.zeros_like(z)
         whole[:, observed] = out
         return whole
+
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return `Σ_cd w p_c (1 − p_c) x_d² / P_cd`."""
+        share = self.lift(x).square() @ self.precision.reciprocal().T.to(x.dtype)
+        return weight.to(x.dtype) * (variances(probabilities)[:, self.model.observed] * share).sum(1)
 
     def to_dense(self) -> Tensor:
         """Return the diagonal matrix; for tests only."""

@@ -116,6 +116,10 @@ class FullPosterior(Posterior):
         """
         return z.square().mul_(0.5)
 
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return zeros: a row's share of this posterior is its leverage in the fit."""
+        return torch.zeros_like(probabilities[:, 0])
+
     def to_dense(self) -> Tensor:
         """Return the dense precision in all classes; for tests only."""
         data = self._classes(self.curvature)

@@ -24,6 +24,7 @@ from lsi.probes.softmax.model import SoftmaxModel
 TOGETHER = 64  # rows of matrices that are inverted several at a time
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 MOST = 512  # samples of a block
+PROBES = 128  # random vectors that Q_j is measured with: good to an eighth
 # Fewer samples at a time than NARROW would read the inverse for longer than they multiply with it: then
 # no more of T_i is held than one class's rows, of SLAB samples, which stay in the cache.
 NARROW, SLAB = 48, 128
@@ -61,6 +62,13 @@ class FirstOrder:
         return FirstOrder(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
+def _probes(curvature: Curvature, k: int, d: int) -> Tensor:
+    """Return draws of N(0, H̄⁻¹), `(PROBES, C', D)`: `L⁻ᵀ v` with standard normal v."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn((k * d, PROBES), generator=generator, dtype=torch.float64).to(curvature.factor)
+    return torch.linalg.solve_triangular(curvature.factor.mT, normal, upper=True).T.reshape(PROBES, k, d)
+
+
 def inverses(matrices: Tensor) -> Tensor:
     """Return the inverse of each of `matrices`, `(B, C, C)`.
 
@@ -91,6 +99,7 @@ class DenseSolver:
 
     Attributes:
         block_size: How many samples a block holds.
+        probes: Draws of N(0, H̄⁻¹), `(PROBES, C', D)`, with which `Q_j` can be measured for any row.
     """
 
     def __init__(self, model: SoftmaxModel, curvature: Curvature, block_bytes: int = BLOCK_BYTES) -> None:
@@ -98,6 +107,7 @@ class DenseSolver:
         k, d = model.theta.shape
         dtype = model.design.dtype
         self.block_size, self._holds_reach = block_of(k, d, dtype, block_bytes)
+        self.probes = _probes(curvature, k, d).to(dtype)
         inverse = curvature.into_inverse()
         decay = model.weight_decay * model.theta
         self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)

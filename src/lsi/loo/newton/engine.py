@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder
 from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.refine import Refined, Refiner
-from lsi.loo.newton.sampled import SAMPLED_ROWS, SampledCorrector
+from lsi.loo.newton.sampled import LEVELS, RowCorrector
 from lsi.loo.result import LooResult
 from lsi.methods import Newton
 from lsi.posterior.base import Posterior, Removal
@@ -29,15 +27,9 @@ REFINE_BLOCK = 64  # samples swept together
 TASK_WORK, TASKS = 6e11, 32
 SWEPT = 0.1  # share of samples that are swept where corrections from sampled rows certify the others
 SAMPLED_WORK = 2e12  # operations of a sweep for every sample from which sampling is worth its error
-# Samples that the first rows do not certify are tried with more of them, where a sweep is still far dearer.
-MORE_ROWS, MORE_SHARE = 4 * SAMPLED_ROWS, 0.25
 SAMPLED_TOL = 3e-3  # below it the spread of a sampled correction would send most samples on anyway
-# Certificate of a sampled correction: so many standard errors (the rows' contributions have heavy
-# tails), a share of the correction's absolute size for the orders left out, float32's own error.
-SPREAD, SECOND, FLOOR = 4.0, 0.1, 1e-5
+FLOOR = 1e-5  # relative error that products in float32 leave
 REBUILD_LIMIT = 1500  # parameters beyond which a full posterior is not rebuilt for every sample
-FEW_PILOTS = 4
-PILOTS = 48  # samples swept to calibrate the certificates of sampled corrections
 
 
 def samples_rows(n_samples: int, n_parameters: int, tol: float) -> bool:
@@ -72,19 +64,13 @@ class NewtonEngine:
         # A full posterior is rebuilt and factorised for every refined sample.
         self._affordable = not posterior.shift_is_current or model.theta.numel() <= REBUILD_LIMIT
         self._refiner: Refiner | None = None
-        self._correctors: list[SampledCorrector] = []  # the one with more rows last
+        self._corrector: RowCorrector | None = None
         if settings.tol is not None:
             self._refiner = Refiner(
                 model, self.solver, posterior, self.start, settings.tol, settings.max_passes
             )
             if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
-                counts = [SAMPLED_ROWS, MORE_ROWS][: 1 + int(MORE_ROWS <= MORE_SHARE * model.n_samples)]
-                self._correctors = [
-                    SampledCorrector(model, self.solver, posterior, count, seed)
-                    for seed, count in enumerate(counts)
-                ]
-        size, device = (len(self._correctors), model.n_samples), model.design.device
-        self._extra = torch.zeros(size, dtype=torch.float64, device=device)
+                self._corrector = RowCorrector(model, self.solver, posterior, settings.tol, self._floor)
 
     def exact_scorer(self, tolerance: float) -> ExactScorer:
         """Return what the audit solves with."""
@@ -99,8 +85,8 @@ class NewtonEngine:
         n, k = self.model.n_samples, float(self.model.theta.numel())
         each = 2.0 * k**2
         if self._refiner is not None:
-            share = SWEPT if self._correctors else 1.0
-            each += share * 2 * 4.0 * n * k + 6.0 * SAMPLED_ROWS * k
+            share = SWEPT if self._corrector else 1.0
+            each += share * 2 * 4.0 * n * k + 6.0 * LEVELS[0] * k
         size = max(REFINE_BLOCK, min(n_scored // TASKS, int(TASK_WORK / each)))
         block = self.block_size()
         size = size - size % block if size > block else size
@@ -109,9 +95,6 @@ class NewtonEngine:
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the leave-one-out result of the samples at `index`, in that order. Shapes: index `(n,)`."""
         work, result, tasks = work or Work(), LooResult.empty(len(index)), self.tasks(len(index))
-        if self._correctors:
-            extra = work.once("certificates", lambda: self._calibrate(index))
-            self._extra = torch.from_numpy(extra["extra"]).to(index.device)
         positions = [index[which].cpu().numpy() for which in tasks]
         for place, arrays in work.map("leave-one-out", self, "score_task", positions):
             result.put(tasks[place], LooResult.of(arrays))
@@ -122,10 +105,9 @@ class NewtonEngine:
         index = torch.from_numpy(positions).to(self.model.design.device)
         result = LooResult.empty(len(index))
         left, size = np.arange(len(index)), self.block_size()
-        for score in self._passes():
-            for part in self._scored(index, left, size, score, result):
-                tick(int(np.count_nonzero(~self._is_open(result, part))))
-            left = left[self._is_open(result, left)]
+        for part in self._scored(index, left, size, self._first_pass(), result):
+            tick(int(np.count_nonzero(~self._is_open(result, part))))
+        left = left[self._is_open(result, left)]
         if not self._affordable:
             tick(len(left))
             left = left[:0]
@@ -134,96 +116,54 @@ class NewtonEngine:
             tick(len(part))
         return result.arrays()
 
-    def _passes(self) -> list[Callable[[FirstOrder], Refined]]:
-        """Return what samples go through before those that are still open are swept."""
-        if self._correctors:
-            return [partial(self._sampled, place) for place in range(len(self._correctors))]
-        return [self._unrefined if self._refiner is None else self._refine]
+    def _first_pass(self) -> Callable[[FirstOrder], LooResult]:
+        """Return what every sample goes through before those that are still open are swept."""
+        if self._corrector is not None:
+            return self._sampled
+        return self._unrefined if self._refiner is None else self._refine
 
     def _scored(
         self,
         index: Tensor,
         order: np.ndarray,
         size: int,
-        score: Callable[[FirstOrder], Refined],
+        score: Callable[[FirstOrder], LooResult],
         result: LooResult,
     ) -> Iterator[np.ndarray]:
         """Put the samples `order` of `index` into `result`, block by block, and yield which are there."""
 
         def do(part: np.ndarray) -> np.ndarray:
             first = self.solver.first_order(index[torch.from_numpy(part).to(index.device)])
-            result.put(part, self._result(first, score(first)))
+            result.put(part, score(first))
             return part
 
         return halving(order, size, do)
 
     def _is_open(self, result: LooResult, which: np.ndarray) -> np.ndarray:
         """Return which entries are to be refined after a pass with sampled corrections."""
-        if self._refiner is None or not self._correctors:
+        if self._refiner is None or self._corrector is None:
             return np.zeros(len(which), dtype=bool)
         return np.asarray(~(result.relative_error[which] <= self._refiner.tol))
 
-    def _calibrate(self, index: Tensor) -> Arrays:
-        """Return how far to widen each certificate, `(passes, N)`, from what sampled corrections miss.
-
-        Pilots from the hardest to the easiest sample are swept to a tenth of the tolerance. Where twice
-        what their sampled values miss (third order, and the covariance term's change by the others'
-        curvature) is beyond their certificates, the difference is added to those of the samples ranked
-        next to them: each gets the largest of the five nearest pilots.
-        """
+    def _refine(self, first: FirstOrder) -> LooResult:
         assert self._refiner is not None
-        extra = torch.zeros_like(self._extra)
-        x, target = self.model.design.take(index), self.model.target[index]
-        order = self.model.probabilities(x).gather(1, target[:, None])[:, 0].argsort()
-        count = min(PILOTS if self._affordable else FEW_PILOTS, len(index))
-        picks = torch.linspace(0, len(index) - 1, count, device=index.device).long()
-        pilot = copy.copy(self._refiner)
-        pilot.tol = 0.1 * self._refiner.tol
+        return self._result(first, self._refiner.refine(first))
 
-        def excess_of(part: np.ndarray) -> Tensor:
-            first = self.solver.first_order(index[order[picks[torch.from_numpy(part).to(index.device)]]])
-            exact = pilot.refine(first).terms.total
-            tried = [self._sampled(place, first) for place in range(len(self._correctors))]
-            missed = torch.stack([(each.terms.total - exact).abs() for each in tried])
-            missed /= exact.clamp_min(torch.finfo(exact.dtype).tiny)
-            return (2.0 * missed - torch.stack([each.certificate for each in tried])).clamp_min(0)
-
-        excess = torch.cat(list(halving(np.arange(count), count, excess_of)), 1)
-        around = torch.nn.functional.max_pool1d(excess, 5, stride=1, padding=2)
-        nearest = torch.searchsorted(picks, torch.arange(len(index), device=index.device))
-        extra[:, index[order]] = around[:, nearest]
-        return {"extra": extra.cpu().numpy()}
-
-    def _refine(self, first: FirstOrder) -> Refined:
-        assert self._refiner is not None
-        return self._refiner.refine(first)
-
-    def _unrefined(self, first: FirstOrder) -> Refined:
+    def _unrefined(self, first: FirstOrder) -> LooResult:
         """Return first-order values, without a certificate."""
-        terms = self._first_terms(first)
-        return Refined(first.delta, terms, torch.full_like(terms.mean, float("nan")))
-
-    def _first_terms(self, first: FirstOrder) -> Terms:
         removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
-        return self.posterior.divergence(removal)
+        terms = self.posterior.divergence(removal)
+        return self._result(first, Refined(first.delta, terms, torch.full_like(terms.mean, float("nan"))))
 
-    def _sampled(self, place: int, first: FirstOrder) -> Refined:
-        """Return first-order values with their sampled correction and its certificate."""
-        terms, correction = self._first_terms(first), self._correctors[place].correct(first)
-        total = (terms.total + correction.value).clamp_min(torch.finfo(torch.float64).tiny)
-        size = correction.size / total
-        certificate = (
-            self._floor
-            + self._extra[place, first.index]
-            + SPREAD * correction.error / total
-            + SECOND * size
-            + size.square()
-        )
-        mean = (terms.mean + correction.value).clamp_min(0)
-        return Refined(first.delta, Terms(mean, terms.covariance), certificate)
+    def _sampled(self, first: FirstOrder) -> LooResult:
+        """Return values corrected from sampled rows, with their certificates."""
+        assert self._corrector is not None
+        found = self._corrector.correct(first)
+        refined = Refined(first.delta, found.terms, found.certificate)
+        return self._result(first, refined, found.logit_shift)
 
-    def _result(self, first: FirstOrder, refined: Refined) -> LooResult:
-        probability, prediction = loo_prediction(self.model, first.index, refined.delta)
+    def _result(self, first: FirstOrder, refined: Refined, logit_shift: Tensor | None = None) -> LooResult:
+        probability, prediction = loo_prediction(self.model, first.index, refined.delta, logit_shift)
         columns = (
             refined.terms.mean,
             refined.terms.covariance,
@@ -235,12 +175,16 @@ class NewtonEngine:
         return LooResult(*(column.cpu().numpy() for column in columns))
 
 
-def loo_prediction(model: SoftmaxModel, index: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+def loo_prediction(
+    model: SoftmaxModel, index: Tensor, delta: Tensor, logit_shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the label's probability and the likeliest class of each left-out sample, `(B,)` each.
 
-    Shapes: delta `(B, C', D)`.
+    Shapes: delta `(B, C', D)`; logit_shift, what a correction of δ adds to the logits, `(B, C')`.
     """
     x = model.design.take(index).to(torch.float64)
     logits = x @ model.theta.T + (delta.to(torch.float64) @ x[:, :, None])[:, :, 0]
+    if logit_shift is not None:
+        logits = logits + logit_shift
     p = torch.softmax(logits @ model.contrasts.T, -1)
     return p.gather(1, model.target[index][:, None])[:, 0], p.argmax(-1)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lsi.loo.newton.sampled import draw_rows
+from lsi.loo.newton.rows import draw_rows
 from lsi.probes.softmax.math import probability_shift, variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
