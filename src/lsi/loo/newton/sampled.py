@@ -14,22 +14,24 @@ bounds what a second one would add. docs/method.md derives the certificate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
+from lsi.loo.newton.neighbours import Neighbours
 from lsi.loo.newton.rows import Drawn, Reach, centred, draw, probe_logits
-from lsi.posterior.base import Posterior, Removal
+from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.softmax.math import probability_shift
 from lsi.probes.softmax.model import SoftmaxModel
 
 LEVELS = (256, 2048, 8192)  # rows that are read, until the certificate is within the tolerance
 MORE_SHARE = 0.5  # share of all rows from which a sweep over them costs hardly more
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
-# −ln of the chance that sampling misses its certificate.
-SURPRISE = 7.0
+SURPRISE = 6.0  # −ln of the chance that the sample misleads
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -50,29 +52,46 @@ class Corrected:
 
 @dataclass
 class Sums:
-    """Sums over the drawn rows, `(B,)` float64 unless another shape is given.
+    """Sums over the rows, each weighted by one over its chance to be drawn, `(B,)` float64 where not said.
 
     Attributes:
         moved: `Σ y·ρ`.
-        spread: Variance of the sum of all that the rows add to the divergence.
+        priced: `Σ Δp·price`.
         unexplained: `Σ |ρ|²` in the metric of S⁻, which bounds `‖η‖²`.
         bent: `Σ |ΔS y|²` in that metric.
         bent_step: `Σ |ΔS z|²` in that metric.
         response: `Σ |price|²` in the metric of S.
-        priced: `Σ Δp·price`.
-        probes: `Σ ρ·Φ`, the gradient in the directions of the probes, `(R, B)`.
-        gradient: `Σ ρ ⊗ x`, `(C·B, D)`.
+        square: `Σ (1 − π) e²` with e what a drawn row adds to the divergence, weight included.
+        mean: `Σ (1 − π) e`.
+        gradient: `Σ ρ ⊗ x`, `(B, C, D)`.
+        shift: What the posterior accumulated, and the difference of its two halves.
+        probes: Mean square of `Σ ρ·Φ` over the probes, which estimates `‖η‖²`.
     """
 
     moved: Tensor
-    spread: Tensor
+    priced: Tensor
     unexplained: Tensor
     bent: Tensor
     bent_step: Tensor
     response: Tensor
-    priced: Tensor
-    probes: Tensor
+    square: Tensor
+    mean: Tensor
     gradient: Tensor
+    shift: Any
+    halves: Any
+    probes: Tensor
+
+    SCALARS = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "square", "mean")
+
+    def select(self, keep: Tensor) -> Sums:
+        """Return the removals picked by a mask or an index."""
+        names = self.__dataclass_fields__
+        return Sums(*(None if (v := getattr(self, name)) is None else v[keep] for name in names))
+
+    @property
+    def length(self) -> Tensor:
+        """An upper estimate of `‖η‖` in the metric of H₋ᵢ, whose noise counts as length."""
+        return torch.minimum(self.unexplained.clamp_min(0), 1.5 * self.probes).sqrt()
 
 
 class RowCorrector:
@@ -100,9 +119,14 @@ class RowCorrector:
         self.tol, self.floor = tol, floor
         reach = Reach.of(model, posterior, solver.probes)
         counts = [count for count in LEVELS if count <= MORE_SHARE * model.n_samples] or [model.n_samples]
-        self.levels = [
-            _Level(model, reach, drawn) for drawn in draw(reach.leverage * reach.length, reach.length, counts, seed)
-        ]
+        bound = reach.leverage * reach.length
+        drawn = draw(bound, reach.length, counts, seed)
+        self.levels = [_Level(model, reach, bound, level) for level in drawn]
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """What finds the rows nearest to a sample."""
+        return Neighbours(self.model)
 
     def correct(self, first: FirstOrder) -> Corrected:
         """Return the corrected removals, each from as few rows as certify it."""
@@ -111,113 +135,130 @@ class RowCorrector:
         sensitivity = self.posterior.sensitivity(removal)
         frozen = self.posterior.divergence(removal)
         pull = self.solver.solve(first, sensitivity.pull)
-        state = _State.of(self.model, first, frozen, sensitivity.pull, pull)
+        state = State.of(self.model, first, frozen, sensitivity, pull)
         found = Corrected(
             Terms(zero.clone(), zero.clone()), torch.full_like(zero, float("inf")), torch.zeros_like(first.residual)
         )
         active = torch.arange(b, device=zero.device)
         for level in self.levels:
-            part = first.select(active)
-            price = self.posterior.price(_picked(sensitivity, active))
-            sums, shift = self._sums(level, part, pull[active], price)
-            self._put(found, active, level, part, state.select(active), sums, shift)
-            active = active[~(found.certificate[active] <= self.tol)]
+            part = state.select(active)
+            sums = self._sums(level, part)
+            missed = part.unseen(level.length) * level.spacing
+            certificate, known = self._put(found, level, active, part, sums, missed)
+            # Where the rows that were not drawn are all that is in doubt, the likeliest of them are looked at.
+            doubtful = ~(certificate <= self.tol) & (known <= self.tol)
+            if bool(doubtful.any()) and level.spacing > 0:
+                near, which = part.select(doubtful), active[doubtful]
+                sums = sums.select(doubtful)
+                missed = torch.minimum(missed[doubtful], self._look(level, near, sums))
+                certificate[doubtful], _ = self._put(found, level, which, near, sums, missed)
+            active = active[~(certificate <= self.tol)]
             if not len(active):
                 break
         return found
 
     def _put(
-        self,
-        found: Corrected,
-        active: Tensor,
-        level: _Level,
-        part: FirstOrder,
-        state: _State,
-        sums: Sums,
-        shift: object,
-    ) -> None:
-        """Put values and certificates of one level into `found`."""
-        if self.posterior.shift_is_current:
-            mean, covariance = state.mean + sums.priced, state.covariance
-        else:
-            shifted = self.posterior.divergence(Removal(part.index, part.x, part.curvature, part.delta, shift))
+        self, found: Corrected, level: _Level, which: Tensor, part: State, sums: Sums, missed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Put values and certificates into `found`; return the certificates, and without unseen rows."""
+        first, covariance, covariance_error = part.first, part.covariance, torch.zeros_like(part.covariance)
+        mean = part.mean + sums.priced
+        if sums.shift is not None:
+            own = Removal(first.index, first.x, first.curvature, first.delta, sums.shift)
+            shifted = self.posterior.divergence(own)
             mean, covariance = shifted.mean, shifted.covariance
-        bending = mean - state.mean  # what the changed curvature alone does to the mean term
+            nothing = (torch.zeros_like(each) for each in (first.x, first.curvature, first.delta))
+            off = self.posterior.divergence(Removal(first.index, *nothing, sums.halves)).covariance
+            # About a quarter of a squared norm of the changed curvature, so that norms add up.
+            covariance_error = 2.0 * (covariance * off).sqrt() + off
+        bending = mean - part.mean
         mean = (mean - sums.moved).clamp_min(0)
         total = (mean + covariance).clamp_min(TINY)
-        found.terms.mean[active], found.terms.covariance[active] = mean, covariance
-        found.logit_shift[active] = self._own_logits(part, sums.gradient)
-        error = self._sampling(level, state, sums) + self._second_order(state, sums, bending)
-        certificate = self.floor + error / total
-        found.certificate[active] = certificate.nan_to_num(nan=float("inf"), posinf=float("inf"))
-
-    def _sampling(self, level: _Level, state: _State, sums: Sums) -> Tensor:
-        """Return what the sums may be off, in nats: Bernstein's bound with the measured variance."""
-        zeta = level.length * state.energy.sqrt()
-        growth = zeta.expm1()
-        # A row's ρ grows as e^ζ − 1 − ζ, in units of its leverage times ζ; its Δp as e^ζ − 1.
-        most = (growth - zeta) / zeta.clamp_min(TINY) * (state.energy * state.force).sqrt()
-        most = (most + 0.5 * growth * state.stiff) / (level.length if level.length else 1.0)
-        return (2.0 * SURPRISE * sums.spread).sqrt() + 7.0 / 3.0 * SURPRISE * level.spacing * most
-
-    def _second_order(self, state: _State, sums: Sums, bending: Tensor) -> Tensor:
-        """Return what a second step would add at most, in nats."""
-        step = torch.minimum(sums.unexplained, 1.5 * sums.probes.square().mean(0)).sqrt()
-        bend = (sums.bent_step / state.energy.clamp_min(TINY)).sqrt()  # relative change of H along δ
-        step = step / (1.0 - bend).clamp_min(TINY)
-        stiffness = state.force / state.stiff.clamp_min(TINY)  # of P₂ in units of H along δ
-        along = sums.bent.sqrt() + sums.response.sqrt() + 2.0 * bending.abs() * (stiffness / state.stiff).sqrt()
-        return 0.5 * stiffness * step.square() + step * along
+        spread = (sums.square - sums.mean.square() / level.n_drawn).clamp_min(0)
+        known = (2.0 * SURPRISE * spread).sqrt() + covariance_error + part.second_order(sums, bending)
+        certificate = self.floor + torch.stack([known + SURPRISE * missed, known]) / total
+        certificate = certificate.nan_to_num(nan=float("inf"), posinf=float("inf"))
+        found.terms.mean[which], found.terms.covariance[which] = mean, covariance
+        found.certificate[which] = certificate[0]
+        found.logit_shift[which] = self._own_logits(first, sums.gradient)
+        return certificate[0], certificate[1]
 
     def _own_logits(self, part: FirstOrder, gradient: Tensor) -> Tensor:
-        """Return `−E_iᵀ H₋ᵢ⁻¹ r_i`, `(B, C')`. Shapes: gradient `(C·B, D)`."""
-        b, k, d = part.delta.shape
-        whole = (self.model.contrasts.T.to(gradient.dtype) @ gradient.view(-1, b * d)).view(k, b, d)
-        step = self.solver.solve(part, whole.transpose(0, 1).contiguous())
+        """Return `−E_iᵀ H₋ᵢ⁻¹ r_i`, `(B, C')`. Shapes: gradient `(B, C, D)`."""
+        step = self.solver.solve(part, self.model.contrasts.T.to(gradient.dtype) @ gradient)
         return -(step @ part.x[:, :, None])[:, :, 0]
 
-    def _sums(self, level: _Level, part: FirstOrder, pull: Tensor, price: Tensor) -> tuple[Sums, object]:
-        """Return the sums over the rows of a level, and the posterior's shift."""
-        b, d = len(part.index), part.x.shape[1]
-        step, force = self._class_first(part.delta), self._class_first(pull)
-        zero = torch.zeros(b, dtype=torch.float64, device=part.x.device)
-        probes = torch.zeros((level.probes.shape[2], b), dtype=part.x.dtype, device=part.x.device)
-        gradient = torch.zeros((self.model.n_classes * b, d), dtype=part.x.dtype, device=part.x.device)
-        sums = Sums(*(zero.clone() for _ in range(7)), probes, gradient)
-        shift = None if self.posterior.shift_is_current else self.posterior.new_shift(b)
-        square, mean = zero.clone(), zero.clone()
-        for start in range(0, len(level.rows), TILE):
-            rows = slice(start, start + TILE)
+    def _sums(self, level: _Level, part: State) -> Sums:
+        """Return the sums over the rows of a level."""
+        b, d = len(part.mean), part.first.x.shape[1]
+        step, force = self._class_first(part.first.delta), self._class_first(part.pull)
+        price = self.posterior.price(part.sensitivity)
+        zero = torch.zeros(b, dtype=torch.float64, device=part.mean.device)
+        total = {name: zero.clone() for name in Sums.SCALARS}
+        probes = torch.zeros((level.probes.shape[2], b), dtype=step.dtype, device=step.device)
+        gradient = torch.zeros((self.model.n_classes * b, d), dtype=step.dtype, device=step.device)
+        shifts = [None if self.posterior.shift_is_current else self.posterior.new_shift(b) for _ in range(3)]
+        for half, rows in level.tiles:
             x, p, scale = level.x[rows], level.p[rows], level.scale[rows]
-            own = level.rows[rows, None] == part.index[None, :]
-            z = (x @ step.T).view(len(x), -1, b)
-            change = probability_shift(p, z)
-            change.masked_fill_(own[:, None, :], 0.0)
-            z, y = centred(z, p), centred((x @ force.T).view(len(x), -1, b), p)
-            z.masked_fill_(own[:, None, :], 0.0)
-            rest = change - p[:, :, None] * z  # ρ
-            priced = self.posterior.row_price(price, x, p, z)
-            priced = priced - torch.bmm(p[:, None, :], priced)
-            if shift is not None:
-                self.posterior.add_shift(shift, x, scale, p, change)
-            moved, response = (y * rest).sum(1), (change * priced).sum(1)
-            effect = (response - moved) * scale[:, None]
-            inverse = 1.0 / p.clamp_min(1e-30)
-            sums.moved += (moved * scale[:, None]).sum(0)
-            sums.priced += (response * scale[:, None]).sum(0)
-            sums.unexplained += (scale @ (rest.square() * inverse[:, :, None]).sum(1)).to(torch.float64)
-            sums.bent += scale @ _bent(change, y, p, inverse)
-            sums.bent_step += scale @ _bent(change, z, p, inverse)
-            sums.response += scale @ (priced.square() * p[:, :, None]).sum(1)
-            rest *= scale[:, None, None]
-            sums.probes += level.probes[rows].reshape(-1, len(sums.probes)).T @ rest.flatten(0, 1)
-            sums.gradient.addmm_(rest.flatten(1).T, x)
-            chance = level.missed[rows, None]  # 1 − π: rows that are always taken add no variance
-            mean += (effect * chance).sum(0)
-            square += (effect.square() * chance).sum(0)
-        n = max(len(level.rows) - level.n_certain, 2)
-        sums.spread = (square - mean.square() / n).clamp_min(0) * (n / (n - 1.0))
-        return sums, shift
+            z, y = ((x @ weights.T).view(len(x), -1, b) for weights in (step, force))
+            own = level.rows[rows, None] == part.first.index[None, :]
+            effect = Effects.of(p, z, y, self.posterior.row_price(price, x, p, centred(z, p)), own)
+            for name in Sums.SCALARS[:-2]:
+                total[name] += (scale @ getattr(effect, name)).to(torch.float64)
+            each, left = effect.each * scale[:, None], level.left[rows]
+            total["square"] += left @ each.square()
+            total["mean"] += left @ each
+            if shifts[half] is not None:
+                self.posterior.add_shift(shifts[half], x, scale, p, effect.change)
+            rest = effect.rest * scale[:, None, None]
+            probes.addmm_(level.probes[rows].flatten(0, 1).T, rest.flatten(0, 1))
+            gradient.addmm_(rest.flatten(1).T, x)
+        gradient = gradient.view(-1, b, d).transpose(0, 1)
+        if shifts[0] is None:
+            shift = halves = None
+        else:
+            shift, halves = shifts[0] + shifts[1] + shifts[2], shifts[1] - shifts[2]
+        energy = probes.square().mean(0).to(torch.float64)
+        return Sums(**total, gradient=gradient, shift=shift, halves=halves, probes=energy)
+
+    def _look(self, level: _Level, part: State, sums: Sums) -> Tensor:
+        """Count the rows nearest to each sample in full; return what one beyond them may add, over its chance."""
+        index, b = part.first.index, len(part.mean)
+        nearest = self.neighbours.nearest(index, level.chance < 1.0)
+        m = nearest.shape[1]
+        flat = nearest.reshape(-1)
+        x = self.model.design.take(flat)
+        p, chance = self.model.probabilities(x), level.chance[flat]
+        z, y = (
+            (x.view(b, m, -1) @ (self.model.contrasts.to(x.dtype) @ weights).mT).reshape(b * m, -1, 1)
+            for weights in (part.first.delta, part.pull)
+        )
+        middle, prices = centred(z, p), []
+        for k in range(b):
+            rows, one = slice(k * m, (k + 1) * m), slice(k, k + 1)
+            price = self.posterior.price(part.select(one).sensitivity)
+            prices.append(self.posterior.row_price(price, x[rows], p[rows], middle[rows]))
+        effect = Effects.of(p, z, y, torch.cat(prices), (flat == index.repeat_interleave(m))[:, None])
+        # What is counted already, where a row was drawn, is taken back.
+        before = torch.where(level.is_drawn[flat], 1.0 / chance, torch.zeros_like(chance))
+        weight = self.model.weight[flat].to(x.dtype)
+        scale = (weight * (1.0 - before)).view(b, m)
+        for name in Sums.SCALARS[:-2]:
+            setattr(sums, name, getattr(sums, name) + (scale * getattr(effect, name).view(b, m)).sum(1))
+        each = (effect.each[:, 0] * weight).view(b, m)
+        counted = each * before.view(b, m)
+        left = (1.0 - chance).view(b, m)
+        sums.square = (sums.square - (left * counted.square()).sum(1)).clamp_min(0)
+        sums.mean = sums.mean - (left * counted).sum(1)
+        sums.probes = (sums.probes.sqrt() + (scale.abs() * effect.unexplained.view(b, m)).sum(1).sqrt()).square()
+        rest = effect.rest.view(b, m, -1) * scale[:, :, None]
+        sums.gradient = sums.gradient + rest.mT @ x.view(b, m, -1)
+        if sums.shift is not None:
+            for k in range(b):
+                rows = slice(k * m, (k + 1) * m)
+                self.posterior.add_shift(sums.shift[k : k + 1], x[rows], scale[k], p[rows], effect.change[rows])
+        farther = (each.abs() / chance.view(b, m))[:, m // 2 :]
+        return farther.amax(1).to(torch.float64)
 
     def _class_first(self, weights: Tensor) -> Tensor:
         """Return weights `(B, C', D)` in all classes, `(C·B, D)`."""
@@ -229,59 +270,152 @@ class RowCorrector:
 class _Level:
     """One level of the draw with what its rows are read for."""
 
-    def __init__(self, model: SoftmaxModel, reach: Reach, drawn: Drawn) -> None:
-        self.rows, self.n_certain = drawn.rows, drawn.n_certain
+    def __init__(self, model: SoftmaxModel, reach: Reach, bound: Tensor, drawn: Drawn) -> None:
         self.spacing, self.length = drawn.spacing, drawn.length
-        self.x = model.design.take(drawn.rows)
+        # Rows that are always taken, then the two halves of the others.
+        others = slice(drawn.n_certain, None)
+        order = [torch.arange(drawn.n_certain, device=bound.device)]
+        order += [torch.arange(drawn.n_certain, len(drawn.rows), device=bound.device)[half::2] for half in (0, 1)]
+        self.rows, weight = drawn.rows[torch.cat(order)], drawn.weight[torch.cat(order)]
+        self.tiles, start = [], 0
+        for half, part in enumerate(order):
+            for low in range(start, start + len(part), TILE):
+                self.tiles.append((half, slice(low, min(low + TILE, start + len(part)))))
+            start += len(part)
+        self.n_drawn = max(1, len(drawn.rows[others]))
+        self.x = model.design.take(self.rows)
         self.p = model.probabilities(self.x)
-        self.scale = (model.weight[drawn.rows] * drawn.weight).to(self.x.dtype)
-        self.missed = (1.0 - 1.0 / drawn.weight).to(self.x.dtype)
+        self.scale = (model.weight[self.rows] * weight).to(self.x.dtype)
+        self.left = (1.0 - 1.0 / weight).to(self.x.dtype)  # 1 − π: what is always taken has no variance
         self.probes = probe_logits(model, self.x, reach.probes)
+        chance = bound / drawn.spacing if drawn.spacing > 0 else torch.ones_like(bound)
+        self.chance = chance.clamp_max(1.0).to(self.x.dtype)
+        self.chance[drawn.rows[: drawn.n_certain]] = 1.0
+        self.is_drawn = torch.zeros_like(bound, dtype=torch.bool)
+        self.is_drawn[drawn.rows] = True
 
 
 @dataclass
-class _State:
-    """What is known of first-order removals before any other row is read, `(B,)` float64 each.
+class State:
+    """What is known of first-order removals before any other row is read, `(B,)` float64 where not said.
 
     Attributes:
+        first: The removals.
+        sensitivity: Of their divergences.
+        pull: `a = H₋⁻¹ P₂ δ`, `(B, C', D)`.
         mean: Mean term at the others' frozen curvature.
         covariance: Covariance term there.
         energy: `δᵀ H̄ δ`.
-        force: `aᵀ H̄ a` with `a = H₋⁻¹ P₂ δ`.
-        stiff: `δᵀ P₂ δ`.
+        force: `aᵀ H̄ a`.
     """
 
+    first: FirstOrder
+    sensitivity: Sensitivity
+    pull: Tensor
     mean: Tensor
     covariance: Tensor
     energy: Tensor
     force: Tensor
-    stiff: Tensor
 
     @classmethod
-    def of(cls, model: SoftmaxModel, first: FirstOrder, frozen: Terms, raw: Tensor, pull: Tensor) -> _State:
-        """Return it. Shapes: raw `P₂ δ` and pull `a`, `(B, C', D)`."""
+    def of(
+        cls, model: SoftmaxModel, first: FirstOrder, frozen: Terms, sensitivity: Sensitivity, pull: Tensor
+    ) -> State:
+        """Return it. Shapes: pull `(B, C', D)`."""
         z, y = ((step @ first.x[:, :, None])[:, :, 0].to(torch.float64) for step in (first.delta, pull))
         own = first.curvature.to(torch.float64)
         decay = model.weight_decay * (first.delta.flatten(1).to(torch.float64) @ model.theta.reshape(-1))
         # δᵀH₋δ = δ·(g ⊗ x + wd θ) and aᵀH₋a = a·P₂δ; H̄ has the sample's own curvature on top.
         energy = (z * first.residual).sum(1) + decay + torch.einsum("bk,bkl,bl->b", z, own, z)
-        force = (pull * raw).sum((1, 2), dtype=torch.float64) + torch.einsum("bk,bkl,bl->b", y, own, y)
-        return cls(frozen.mean, frozen.covariance, energy.clamp_min(0), force.clamp_min(0), 2.0 * frozen.mean)
+        force = (pull * sensitivity.pull).sum((1, 2), dtype=torch.float64)
+        force = force + torch.einsum("bk,bkl,bl->b", y, own, y)
+        return cls(
+            first, sensitivity, pull, frozen.mean, frozen.covariance, energy.clamp_min(TINY), force.clamp_min(0)
+        )
 
-    def select(self, keep: Tensor) -> _State:
-        """Return the removals at an index."""
-        return _State(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+    def select(self, keep: Any) -> State:
+        """Return the removals picked by a mask, an index or a slice."""
+        curvature = self.sensitivity.curvature
+        sensitivity = Sensitivity(
+            self.sensitivity.pull[keep], curvature[keep] if curvature.numel() else curvature
+        )
+        rest = (getattr(self, name)[keep] for name in ("pull", "mean", "covariance", "energy", "force"))
+        return State(self.first.select(keep), sensitivity, *rest)
+
+    @property
+    def stiff(self) -> Tensor:
+        """`δᵀ P₂ δ`."""
+        return 2.0 * self.mean.clamp_min(TINY)
+
+    def unseen(self, length: float) -> Tensor:
+        """Return the most that a row may add to the divergence, over its bound `(leverage) · √Q_j`."""
+        zeta = length * self.energy.sqrt()
+        growth = zeta.expm1()
+        # A row's ρ is at most (e^ζ − 1 − ζ)/ζ of its S z, and its Δp e^ζ − 1 of its p.
+        most = (growth - zeta) / zeta.clamp_min(TINY) * (self.energy * self.force).sqrt()
+        return (most + 0.5 * growth * self.stiff) / (length or 1.0)
+
+    def second_order(self, sums: Sums, bending: Tensor) -> Tensor:
+        """Return what a second step would add at most, in nats."""
+        bend = (sums.bent_step.clamp_min(0) / self.energy).sqrt()  # relative change of H along δ
+        step = sums.length / (1.0 - bend).clamp_min(TINY)
+        stiffness = self.force / self.stiff  # of P₂ in units of H along δ
+        along = sums.bent.clamp_min(0).sqrt() + sums.response.clamp_min(0).sqrt()
+        along = along + 2.0 * bending.abs() * (stiffness / self.stiff).sqrt()
+        return 0.5 * stiffness * step.square() + step * along
 
 
-def _picked(sensitivity: object, active: Tensor) -> object:
-    """Return the sensitivities of the removals at `active`."""
-    kind = type(sensitivity)
-    parts = (sensitivity.pull, sensitivity.curvature)
-    return kind(*(part[active] if part.numel() else part for part in parts))
+@dataclass
+class Effects:
+    """What n rows add for B removals, `(n, B)` where not said, without any weight.
 
+    Attributes:
+        change: Δp, `(n, C, B)`.
+        rest: `ρ = Δp − S z`, `(n, C, B)`.
+        moved: `y·ρ`.
+        priced: `Δp·price`.
+        unexplained: `|ρ|²` in the metric of S⁻.
+        bent: `|ΔS y|²` in that metric.
+        bent_step: `|ΔS z|²` in that metric.
+        response: `|price|²` in the metric of S.
+    """
 
-def _bent(change: Tensor, y: Tensor, p: Tensor, inverse: Tensor) -> Tensor:
-    """Return `|ΔS y|²` in the metric of S⁻, `(n, B)`, y centred."""
-    mean = (change * y).sum(1, keepdim=True)
-    bent = change * (y - mean) - p[:, :, None] * mean
-    return (bent.square() * inverse[:, :, None]).sum(1)
+    change: Tensor
+    rest: Tensor
+    moved: Tensor
+    priced: Tensor
+    unexplained: Tensor
+    bent: Tensor
+    bent_step: Tensor
+    response: Tensor
+
+    @classmethod
+    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, own: Tensor) -> Effects:
+        """Return them; nothing where a row is the left-out sample itself.
+
+        Shapes: p `(n, C)`; changes of the logits along δ, z, and a, y, and price `(n, C, B)`; own `(n, B)`.
+        """
+        change = probability_shift(p, z).masked_fill(own[:, None, :], 0.0)
+        z, y, price = (centred(each, p).masked_fill(own[:, None, :], 0.0) for each in (z, y, price))
+        weight, inverse = p[:, :, None], 1.0 / p.clamp_min(1e-30)[:, :, None]
+        rest = change - weight * z
+
+        def bent(v: Tensor) -> Tensor:
+            mean = (change * v).sum(1, keepdim=True)  # ΔS v = Δp (v − p'·v) − p (Δp·v)
+            return ((change * (v - mean) - weight * mean).square() * inverse).sum(1)
+
+        return cls(
+            change,
+            rest,
+            (y * rest).sum(1),
+            (change * price).sum(1),
+            (rest.square() * inverse).sum(1),
+            bent(y),
+            bent(z),
+            (price.square() * weight).sum(1),
+        )
+
+    @property
+    def each(self) -> Tensor:
+        """What each row adds to the divergence, `(n, B)`."""
+        return self.priced - self.moved
