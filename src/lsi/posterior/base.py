@@ -142,6 +142,10 @@ class Posterior(ABC):
         Shapes: x `(n, D)`, weight `(n,)`, probabilities `(n, C)`.
         """
 
+    def draws(self, count: int) -> Tensor:
+        """Return draws of N(0, P₁⁻¹), `(count, C', D)`, where the shift is not accumulated; else none."""
+        return torch.zeros((0, *self.model.theta.shape), dtype=self.model.design.dtype)
+
     @abstractmethod
     def to_dense(self) -> Tensor:
         """Return the precision as a dense `(K, K)` matrix in all classes; for tests only."""

@@ -182,3 +182,12 @@ class DenseSolver:
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
         return self._with_reach(plain.view(b, -1), removal.index, removal.x, lift).view(b, k, d)
+
+    def own_logits(self, removal: FirstOrder, right: Tensor) -> Tensor:
+        """Return `E_iᵀ H₋ᵢ⁻¹ v_i`, `(B, C')`, for `right` of shape `(B, C', D)`; no product with held `T_i`."""
+        if removal.index is not self._reach_index:
+            return (self.solve(removal, right) @ removal.x[:, :, None])[:, :, 0]
+        # E_iᵀ H₋ᵢ⁻¹ = (I − S_i Q_i)⁻ᵀ T_iᵀ
+        flat = right.reshape(len(right), -1)
+        plain = torch.stack([(block * flat).sum(1) for block in self._reach], 1)
+        return (removal.downdate.mT @ plain.to(torch.float64)[:, :, None])[:, :, 0].to(right.dtype)

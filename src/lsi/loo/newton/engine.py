@@ -160,7 +160,7 @@ class NewtonEngine:
         assert self._corrector is not None
         found = self._corrector.correct(first)
         refined = Refined(first.delta, found.terms, found.certificate)
-        return self._result(first, refined, found.logit_shift)
+        return self._result(first, refined, -self.solver.own_logits(first, found.gradient))
 
     def _result(self, first: FirstOrder, refined: Refined, logit_shift: Tensor | None = None) -> LooResult:
         probability, prediction = loo_prediction(self.model, first.index, refined.delta, logit_shift)

@@ -32,6 +32,7 @@ LEVELS = (256, 2048, 8192)  # rows that are read, until the certificate is withi
 MORE_SHARE = 0.5  # share of all rows from which a sweep over them costs hardly more
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
 SURPRISE = 6.0  # −ln of the chance that the sample misleads
+DRAWS = 4  # of a full posterior, whose covariance term is bounded with them
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -42,12 +43,12 @@ class Corrected:
     Attributes:
         terms: The divergence's two terms, `(B,)` each.
         certificate: Upper estimate of the relative error, `(B,)`.
-        logit_shift: What the correction of δ adds to the sample's own logits, `(B, C')`.
+        gradient: What the first-order step leaves of the gradient, `(B, C', D)`.
     """
 
     terms: Terms
     certificate: Tensor
-    logit_shift: Tensor
+    gradient: Tensor
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Sums:
         bent: `Σ |ΔS y|²` in that metric.
         bent_step: `Σ |ΔS z|²` in that metric.
         response: `Σ |price|²` in the metric of S.
+        turned: `Σ |ΔS φ|²` in the metric of S⁻, mean over draws φ of a full posterior; else zero.
         square: `Σ (1 − π) e²` with e what a drawn row adds to the divergence, weight included.
         mean: `Σ (1 − π) e`.
         gradient: `Σ ρ ⊗ x`, `(B, C, D)`.
@@ -74,6 +76,7 @@ class Sums:
     bent: Tensor
     bent_step: Tensor
     response: Tensor
+    turned: Tensor
     square: Tensor
     mean: Tensor
     gradient: Tensor
@@ -81,7 +84,7 @@ class Sums:
     halves: Any
     probes: Tensor
 
-    SCALARS = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "square", "mean")
+    SCALARS = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "turned", "square", "mean")
 
     def select(self, keep: Tensor) -> Sums:
         """Return the removals picked by a mask or an index."""
@@ -117,6 +120,7 @@ class RowCorrector:
     ) -> None:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.tol, self.floor = tol, floor
+        self.draws = posterior.draws(DRAWS if posterior.shift_is_current else 0)
         reach = Reach.of(model, posterior, solver.probes)
         counts = [count for count in LEVELS if count <= MORE_SHARE * model.n_samples] or [model.n_samples]
         bound = reach.leverage * reach.length
@@ -129,7 +133,10 @@ class RowCorrector:
         return Neighbours(self.model)
 
     def correct(self, first: FirstOrder) -> Corrected:
-        """Return the corrected removals, each from as few rows as certify it."""
+        """Return the corrected removals, each from as few rows as certify it.
+
+        The weights themselves are not corrected: `−H₋ᵢ⁻¹ gradient` would be what they lack.
+        """
         b, zero = len(first.index), torch.zeros(len(first.index), dtype=torch.float64, device=first.x.device)
         removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
         sensitivity = self.posterior.sensitivity(removal)
@@ -137,7 +144,7 @@ class RowCorrector:
         pull = self.solver.solve(first, sensitivity.pull)
         state = State.of(self.model, first, frozen, sensitivity, pull)
         found = Corrected(
-            Terms(zero.clone(), zero.clone()), torch.full_like(zero, float("inf")), torch.zeros_like(first.residual)
+            Terms(zero.clone(), zero.clone()), torch.full_like(zero, float("inf")), torch.zeros_like(first.delta)
         )
         active = torch.arange(b, device=zero.device)
         for level in self.levels:
@@ -161,7 +168,7 @@ class RowCorrector:
         self, found: Corrected, level: _Level, which: Tensor, part: State, sums: Sums, missed: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Put values and certificates into `found`; return the certificates, and without unseen rows."""
-        first, covariance, covariance_error = part.first, part.covariance, torch.zeros_like(part.covariance)
+        first, covariance = part.first, part.covariance
         mean = part.mean + sums.priced
         if sums.shift is not None:
             own = Removal(first.index, first.x, first.curvature, first.delta, sums.shift)
@@ -169,8 +176,10 @@ class RowCorrector:
             mean, covariance = shifted.mean, shifted.covariance
             nothing = (torch.zeros_like(each) for each in (first.x, first.curvature, first.delta))
             off = self.posterior.divergence(Removal(first.index, *nothing, sums.halves)).covariance
-            # About a quarter of a squared norm of the changed curvature, so that norms add up.
-            covariance_error = 2.0 * (covariance * off).sqrt() + off
+        else:
+            off = 0.25 * sums.turned.clamp_min(0)
+        # The term is about a quarter of a squared norm of the changed curvature: norms add up.
+        covariance_error = 2.0 * (covariance * off).sqrt() + off
         bending = mean - part.mean
         mean = (mean - sums.moved).clamp_min(0)
         total = (mean + covariance).clamp_min(TINY)
@@ -180,13 +189,8 @@ class RowCorrector:
         certificate = certificate.nan_to_num(nan=float("inf"), posinf=float("inf"))
         found.terms.mean[which], found.terms.covariance[which] = mean, covariance
         found.certificate[which] = certificate[0]
-        found.logit_shift[which] = self._own_logits(first, sums.gradient)
+        found.gradient[which] = self.model.contrasts.T.to(sums.gradient.dtype) @ sums.gradient
         return certificate[0], certificate[1]
-
-    def _own_logits(self, part: FirstOrder, gradient: Tensor) -> Tensor:
-        """Return `−E_iᵀ H₋ᵢ⁻¹ r_i`, `(B, C')`. Shapes: gradient `(B, C, D)`."""
-        step = self.solver.solve(part, self.model.contrasts.T.to(gradient.dtype) @ gradient)
-        return -(step @ part.x[:, :, None])[:, :, 0]
 
     def _sums(self, level: _Level, part: State) -> Sums:
         """Return the sums over the rows of a level."""
@@ -202,7 +206,8 @@ class RowCorrector:
             x, p, scale = level.x[rows], level.p[rows], level.scale[rows]
             z, y = ((x @ weights.T).view(len(x), -1, b) for weights in (step, force))
             own = level.rows[rows, None] == part.first.index[None, :]
-            effect = Effects.of(p, z, y, self.posterior.row_price(price, x, p, centred(z, p)), own)
+            price_of = self.posterior.row_price(price, x, p, centred(z, p))
+            effect = Effects.of(p, z, y, price_of, centred(probe_logits(self.model, x, self.draws), p), own)
             for name in Sums.SCALARS[:-2]:
                 total[name] += (scale @ getattr(effect, name)).to(torch.float64)
             each, left = effect.each * scale[:, None], level.left[rows]
@@ -238,7 +243,8 @@ class RowCorrector:
             rows, one = slice(k * m, (k + 1) * m), slice(k, k + 1)
             price = self.posterior.price(part.select(one).sensitivity)
             prices.append(self.posterior.row_price(price, x[rows], p[rows], middle[rows]))
-        effect = Effects.of(p, z, y, torch.cat(prices), (flat == index.repeat_interleave(m))[:, None])
+        draws = centred(probe_logits(self.model, x, self.draws), p)
+        effect = Effects.of(p, z, y, torch.cat(prices), draws, (flat == index.repeat_interleave(m))[:, None])
         # What is counted already, where a row was drawn, is taken back.
         before = torch.where(level.is_drawn[flat], 1.0 / chance, torch.zeros_like(chance))
         weight = self.model.weight[flat].to(x.dtype)
@@ -378,6 +384,7 @@ class Effects:
         bent: `|ΔS y|²` in that metric.
         bent_step: `|ΔS z|²` in that metric.
         response: `|price|²` in the metric of S.
+        turned: `|ΔS φ|²` in the metric of S⁻, mean over the draws.
     """
 
     change: Tensor
@@ -388,12 +395,14 @@ class Effects:
     bent: Tensor
     bent_step: Tensor
     response: Tensor
+    turned: Tensor
 
     @classmethod
-    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, own: Tensor) -> Effects:
+    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, draws: Tensor, own: Tensor) -> Effects:
         """Return them; nothing where a row is the left-out sample itself.
 
-        Shapes: p `(n, C)`; changes of the logits along δ, z, and a, y, and price `(n, C, B)`; own `(n, B)`.
+        Shapes: p `(n, C)`; changes of the logits along δ, z, and a, y, and price `(n, C, B)`; of the draws of
+        a full posterior `(n, C, R)`; own `(n, B)`.
         """
         change = probability_shift(p, z).masked_fill(own[:, None, :], 0.0)
         z, y, price = (centred(each, p).masked_fill(own[:, None, :], 0.0) for each in (z, y, price))
@@ -413,6 +422,7 @@ class Effects:
             bent(y),
             bent(z),
             (price.square() * weight).sum(1),
+            torch.stack([bent(draw[:, :, None]) for draw in draws.unbind(2)] or [bent(z) * 0.0]).mean(0),
         )
 
     @property
