@@ -137,7 +137,9 @@ class Posterior(ABC):
 
     @abstractmethod
     def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
-        """Return each row's share of the posterior's curvature beyond its leverage in the fit, `(n,)`.
+        """Return at least the norm of each row's share of P₁, `‖P₁^{-½} h_j P₁^{-½}‖_F`, as far as it moves, `(n,)`.
+
+        Where that is the row's leverage in the fit, zeros.
 
         Shapes: x `(n, D)`, weight `(n,)`, probabilities `(n, C)`.
         """

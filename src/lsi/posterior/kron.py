@@ -106,9 +106,9 @@ class KronPosterior(Posterior):
         return across.mul_(-2.0).add_(price[0])
 
     def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
-        """Return `w tr(S B⁻¹) / N`, with the prior in the inverse as it is on average over the features."""
+        """Return `√D w tr(S B⁻¹) / N`, with the prior in the inverse as it is on average over the features."""
         alpha = self.precision.feature_values
-        inverse = (alpha / self.precision.spectrum()).mean(1) / self.model.n_samples
+        inverse = (alpha / self.precision.spectrum()).mean(1) * (len(alpha) ** 0.5 / self.model.n_samples)
         across = (self.model.contrasts @ self.class_basis * inverse.sqrt()).to(x.dtype)  # (C, C')
         spread = probabilities @ across.square() - (probabilities @ across).square()
         return weight.to(x.dtype) * spread.sum(1).clamp_min(0)

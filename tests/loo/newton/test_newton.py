@@ -95,11 +95,11 @@ def test_blocks_fit_their_room(contrasts, features, holds, dtype):
 
 @every_posterior
 @pytest.mark.parametrize("spread", [2.0, 6.0], ids=["nearly separable", "overlapping"])
-@pytest.mark.parametrize("share", [0.0, 1.0], ids=["one pass", "two passes"])
-def test_values_from_sampled_rows(posterior, spread, share, monkeypatch):
+@pytest.mark.parametrize("levels", [(2048,), (256, 2048)], ids=["one level", "two levels"])
+def test_values_from_sampled_rows(posterior, spread, levels, monkeypatch):
     # Where a sweep for every sample is dear, a loose tolerance is met from a few thousand rows.
     monkeypatch.setattr("lsi.loo.newton.engine.SAMPLED_WORK", 0)
-    monkeypatch.setattr("lsi.loo.newton.engine.MORE_SHARE", share)
+    monkeypatch.setattr("lsi.loo.newton.sampled.LEVELS", levels)
     case = Case("many", *clusters(15, (4000, 3000, 2000), 40, spread, 0.6), weight_decay=1e-3)
     probable = softmax_probe.probabilities(case.oracle.head(), case.design)
     order = np.argsort(probable[np.arange(9000), case.target])

@@ -150,22 +150,27 @@ class RowCorrector:
         for level in self.levels:
             part = state.select(active)
             sums = self._sums(level, part)
-            missed = part.unseen(level.length) * level.spacing
-            certificate, known = self._put(found, level, active, part, sums, missed)
+            certificate, known = self._put(found, level, active, part, sums)
             # Where the rows that were not drawn are all that is in doubt, the likeliest of them are looked at.
             doubtful = ~(certificate <= self.tol) & (known <= self.tol)
             if bool(doubtful.any()) and level.spacing > 0:
                 near, which = part.select(doubtful), active[doubtful]
                 sums = sums.select(doubtful)
-                missed = torch.minimum(missed[doubtful], self._look(level, near, sums))
-                certificate[doubtful], _ = self._put(found, level, which, near, sums, missed)
+                farther = self._look(level, near, sums)
+                certificate[doubtful], _ = self._put(found, level, which, near, sums, farther)
             active = active[~(certificate <= self.tol)]
             if not len(active):
                 break
         return found
 
     def _put(
-        self, found: Corrected, level: _Level, which: Tensor, part: State, sums: Sums, missed: Tensor
+        self,
+        found: Corrected,
+        level: _Level,
+        which: Tensor,
+        part: State,
+        sums: Sums,
+        farther: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Put values and certificates into `found`; return the certificates, and without unseen rows."""
         first, covariance = part.first, part.covariance
@@ -185,6 +190,8 @@ class RowCorrector:
         total = (mean + covariance).clamp_min(TINY)
         spread = (sums.square - sums.mean.square() / level.n_drawn).clamp_min(0)
         known = (2.0 * SURPRISE * spread).sqrt() + covariance_error + part.second_order(sums, bending)
+        missed = level.spacing * part.unseen(level.length, torch.maximum(covariance, part.covariance))
+        missed = missed if farther is None else torch.minimum(missed, farther)
         certificate = self.floor + torch.stack([known + SURPRISE * missed, known]) / total
         certificate = certificate.nan_to_num(nan=float("inf"), posinf=float("inf"))
         found.terms.mean[which], found.terms.covariance[which] = mean, covariance
@@ -353,13 +360,14 @@ class State:
         """`δᵀ P₂ δ`."""
         return 2.0 * self.mean.clamp_min(TINY)
 
-    def unseen(self, length: float) -> Tensor:
-        """Return the most that a row may add to the divergence, over its bound `(leverage) · √Q_j`."""
+    def unseen(self, length: float, covariance: Tensor) -> Tensor:
+        """Return the most that a row may add to the divergence, over its bound: leverage times `√Q_j`."""
         zeta = length * self.energy.sqrt()
         growth = zeta.expm1()
-        # A row's ρ is at most (e^ζ − 1 − ζ)/ζ of its S z, and its Δp e^ζ − 1 of its p.
+        # A row's ρ is at most (e^ζ − 1 − ζ)/ζ of its S z, and its Δp e^ζ − 1 of its p. The covariance term,
+        # a quarter of a squared norm, then changes by half of that norm times the row's leverage.
         most = (growth - zeta) / zeta.clamp_min(TINY) * (self.energy * self.force).sqrt()
-        return (most + 0.5 * growth * self.stiff) / (length or 1.0)
+        return (most + growth * (0.5 * self.stiff + covariance.sqrt())) / (length or 1.0)
 
     def second_order(self, sums: Sums, bending: Tensor) -> Tensor:
         """Return what a second step would add at most, in nats."""
