@@ -28,7 +28,7 @@ def rare_categories(n=3000, gaussians=8, sizes=(2, 2, 3, 4, 6, 10, 20, 40), seed
     return X, (logits > 0).astype(int), rows
 
 
-def sparse_twins(n=3000, pairs=12, seed=1):
+def sparse_twins(n=9000, pairs=12, seed=1):
     """Return unscaled sparse features of which some columns are held by two rows, labels, and these rows."""
     random = np.random.default_rng(seed)
     X = random.poisson(0.2, size=(n, 8 + pairs)).astype(float)

@@ -24,7 +24,7 @@ from lsi.probes.softmax.model import SoftmaxModel
 TOGETHER = 64  # rows of matrices that are inverted several at a time
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 MOST = 512  # samples of a block
-PROBES = 128  # random vectors that Q_j is measured with: good to an eighth
+PROBES = 64  # random vectors that Q_j is measured with: good to a sixth
 # Fewer samples at a time than NARROW would read the inverse for longer than they multiply with it: then
 # no more of T_i is held than one class's rows, of SLAB samples, which stay in the cache.
 NARROW, SLAB = 48, 128

@@ -28,7 +28,7 @@ from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.softmax.math import probability_shift
 from lsi.probes.softmax.model import SoftmaxModel
 
-LEVELS = (256, 2048, 8192)  # rows that are read, until the certificate is within the tolerance
+LEVELS = (256, 1024, 4096)  # rows that are read, until the certificate is within the tolerance
 MORE_SHARE = 0.5  # share of all rows from which a sweep over them costs hardly more
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
 SURPRISE = 6.0  # −ln of the chance that the sample misleads
@@ -179,12 +179,14 @@ class RowCorrector:
             own = Removal(first.index, first.x, first.curvature, first.delta, sums.shift)
             shifted = self.posterior.divergence(own)
             mean, covariance = shifted.mean, shifted.covariance
-            nothing = (torch.zeros_like(each) for each in (first.x, first.curvature, first.delta))
-            off = self.posterior.divergence(Removal(first.index, *nothing, sums.halves)).covariance
+            alone, off = (self._covariance_of(first, shift) for shift in (sums.shift, sums.halves))
+            covariance = (covariance - off).clamp_min(0)  # what the sample's noise adds on average
         else:
+            alone = part.covariance
             off = 0.25 * sums.turned.clamp_min(0)
-        # The term is about a quarter of a squared norm of the changed curvature: norms add up.
-        covariance_error = 2.0 * (covariance * off).sqrt() + off
+        # The term is about a quarter of a squared norm of the changed curvature, so that norms add up. What a
+        # sampled change does to the part that the left-out sample has in it is priced row by row.
+        covariance_error = 2.0 * (alone * off).sqrt() + off
         bending = mean - part.mean
         mean = (mean - sums.moved).clamp_min(0)
         total = (mean + covariance).clamp_min(TINY)
@@ -198,6 +200,11 @@ class RowCorrector:
         found.certificate[which] = certificate[0]
         found.gradient[which] = self.model.contrasts.T.to(sums.gradient.dtype) @ sums.gradient
         return certificate[0], certificate[1]
+
+    def _covariance_of(self, first: FirstOrder, shift: Any) -> Tensor:
+        """Return the covariance term of the others' changed curvature alone."""
+        nothing = (torch.zeros_like(each) for each in (first.x, first.curvature, first.delta))
+        return self.posterior.divergence(Removal(first.index, *nothing, shift)).covariance
 
     def _sums(self, level: _Level, part: State) -> Sums:
         """Return the sums over the rows of a level."""
@@ -412,15 +419,20 @@ class Effects:
         Shapes: p `(n, C)`; changes of the logits along δ, z, and a, y, and price `(n, C, B)`; of the draws of
         a full posterior `(n, C, R)`; own `(n, B)`.
         """
-        change = probability_shift(p, z).masked_fill(own[:, None, :], 0.0)
-        z, y, price = (centred(each, p).masked_fill(own[:, None, :], 0.0) for each in (z, y, price))
+        own = own[:, None, :]
+        change = probability_shift(p, z).masked_fill_(own, 0.0)
+        z, y, price = (centred(each, p).masked_fill_(own, 0.0) for each in (z, y, price))
         weight, inverse = p[:, :, None], 1.0 / p.clamp_min(1e-30)[:, :, None]
         rest = change - weight * z
+        growth = change.square().mul_(inverse)  # Δp²/p
+        whole = growth.sum(1)
 
         def bent(v: Tensor) -> Tensor:
-            mean = (change * v).sum(1, keepdim=True)  # ΔS v = Δp (v − p'·v) − p (Δp·v)
-            return ((change * (v - mean) - weight * mean).square() * inverse).sum(1)
+            # ΔS v = Δp (v − m) − p m with m = Δp·v, so that |ΔS v|² = Σ Δp²/p (v − m)² − m²
+            mean, image = (change * v).sum(1), growth * v
+            return (image * v).sum(1) + mean * (mean * whole - 2.0 * image.sum(1) - mean)
 
+        turned = [bent(draw[:, :, None].expand_as(z)) for draw in draws.unbind(2)]
         return cls(
             change,
             rest,
@@ -429,8 +441,8 @@ class Effects:
             (rest.square() * inverse).sum(1),
             bent(y),
             bent(z),
-            (price.square() * weight).sum(1),
-            torch.stack([bent(draw[:, :, None]) for draw in draws.unbind(2)] or [bent(z) * 0.0]).mean(0),
+            torch.bmm(p[:, None, :], price.square())[:, 0],
+            torch.stack(turned).mean(0) if turned else torch.zeros_like(whole),
         )
 
     @property
