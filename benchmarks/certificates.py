@@ -1,11 +1,11 @@
-"""Does any certificate lie? Values from sampled rows against values from every row, on data made to break them.
+"""Does any certificate lie? Values from sampled rows against values from every row, on data made to be hard.
 
-`python -m benchmarks.certificates --samples 20000 --checked 600`: six generators (rare categories, twins in sparse
-columns, near-duplicates, heavy tails, classes with few rows, a wide problem with small groups), 2 to 10 classes, the
-posteriors diag, kron and full. Values and certificates at the default tolerance, from sampled rows however small the
-data, are held against values at `tol=1e-4`, for which every row is read, and for a few rows against models refitted
-without them. Half of the checked rows are those that the generator made to be hard, or random ones where it made
-fewer; the other half is random.
+`python -m benchmarks.certificates --samples 20000 --checked 600`: six generators (rare categories, twins in
+sparse columns, near-duplicates, heavy tails, classes with few rows, a wide problem with small groups), 2 to
+10 classes, the posteriors diag, kron and full. Values and certificates at the default tolerance, from sampled
+rows however small the data, are held against values at `tol=1e-4`, for which every row is read, and for a few
+rows against models refitted without them. Up to half of the checked rows are those that the generator made
+to be hard; the others are random.
 """
 
 import time
@@ -16,8 +16,8 @@ import torch
 from benchmarks.common import parser, write
 
 COLUMNS = [
-    "data", "classes", "posterior", "checked", "sampled", "violations", "worst ratio", "max error", "median certificate",
-    "above tol", "loo_probability", "loo_prediction", "refitted", "refit ratio", "reference ratio", "K² a sample",
+    "data", "classes", "posterior", "checked", "violations", "worst ratio", "max error", "median certificate",
+    "above tol", "loo_probability", "loo_prediction", "refitted", "refit ratio", "reference ratio",
 ]  # fmt: skip
 CLASSES = {"diag": (2, 5, 10), "kron": (2, 5, 10), "full": (2,)}
 TIGHT = 1e-4
@@ -49,7 +49,9 @@ def rare_categories(random, n, classes):
 
 def sparse_twins(random, n, classes):
     """Unscaled sparse columns, half of them counts and half held by two or three rows alone."""
-    X = np.concatenate([random.poisson(0.15, size=(n, 20)), random.normal(size=(n, 10))], axis=1).astype(float)
+    X = np.concatenate([random.poisson(0.15, size=(n, 20)), random.normal(size=(n, 10))], axis=1).astype(
+        float
+    )
     twins, columns = [], []
     for width in (2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3):
         members = random.choice(n, width, replace=False)
@@ -115,7 +117,14 @@ def small_groups(random, n, classes):
 
 GENERATORS = {
     function.__name__.replace("_", " "): function
-    for function in (rare_categories, sparse_twins, near_duplicates, heavy_tails, few_of_a_class, small_groups)
+    for function in (
+        rare_categories,
+        sparse_twins,
+        near_duplicates,
+        heavy_tails,
+        few_of_a_class,
+        small_groups,
+    )
 }
 
 
@@ -186,7 +195,9 @@ def check(name, classes, posterior, n, checked, refits, seed):
         reference = np.abs(truth[picks] / refit - 1.0) - 1e-8
         row["refitted"] = len(picks)
         row["refit ratio"] = float((off / certificate[picks]).max().clip(0.0))
-        row["reference ratio"] = float((reference / exact["relative_error"].to_numpy()[picks]).max().clip(0.0))
+        row["reference ratio"] = float(
+            (reference / exact["relative_error"].to_numpy()[picks]).max().clip(0.0)
+        )
     return row
 
 
@@ -195,7 +206,9 @@ def main():
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--samples", type=int, default=20_000)
     options.add_argument("--checked", type=int, default=600, help="rows a case")
-    options.add_argument("--refits", type=int, default=2, help="rows a case that are refitted, up to 5 classes")
+    options.add_argument(
+        "--refits", type=int, default=2, help="rows a case that are refitted, up to 5 classes"
+    )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", default="", help="generators whose name holds this text")
     options.add_argument("--posterior", default="", help="one of diag, kron, full; default: all")
@@ -211,9 +224,7 @@ def main():
                 if given.classes and classes != given.classes:
                     continue
                 refits = given.refits if classes <= 5 else 0
-                rows.append(
-                    check(name, classes, posterior, given.samples, given.checked, refits, given.seed)
-                )
+                rows.append(check(name, classes, posterior, given.samples, given.checked, refits, given.seed))
                 print({key: value for key, value in rows[-1].items() if key != "seconds"}, flush=True)
     checked, broken = sum(row["checked"] for row in rows), sum(row["violations"] for row in rows)
     facts = {
@@ -221,7 +232,13 @@ def main():
         "violations": f"{broken} of {checked:,} ({100 * broken / max(checked, 1):.3f} %)",
         "worst ratio": max((row["worst ratio"] for row in rows), default=0.0),
     }
-    write("Certificates", rows, [column for column in COLUMNS if any(column in row for row in rows)], facts, given.output)
+    write(
+        "Certificates",
+        rows,
+        [column for column in COLUMNS if any(column in row for row in rows)],
+        facts,
+        given.output,
+    )
 
 
 if __name__ == "__main__":

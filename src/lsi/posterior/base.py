@@ -137,9 +137,9 @@ class Posterior(ABC):
 
     @abstractmethod
     def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
-        """Return at least the norm of each row's share of P₁, `‖P₁^{-½} h_j P₁^{-½}‖_F`, as far as it moves, `(n,)`.
+        """Return at least `‖P₁^{-½} h_j P₁^{-½}‖_F` of each row, `(n,)`; zeros where its leverage is that.
 
-        Where that is the row's leverage in the fit, zeros.
+        It counts what a changed curvature of the row does to the divergence.
 
         Shapes: x `(n, D)`, weight `(n,)`, probabilities `(n, C)`.
         """

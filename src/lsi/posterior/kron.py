@@ -106,7 +106,7 @@ class KronPosterior(Posterior):
         return across.mul_(-2.0).add_(price[0])
 
     def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
-        """Return `√D w tr(S B⁻¹) / N`, with the prior in the inverse as it is on average over the features."""
+        """Return `√D w tr(S B⁻¹) / N`; the prior is in the inverse as it is on average over the features."""
         alpha = self.precision.feature_values
         inverse = (alpha / self.precision.spectrum()).mean(1) * (len(alpha) ** 0.5 / self.model.n_samples)
         across = (self.model.contrasts @ self.class_basis * inverse.sqrt()).to(x.dtype)  # (C, C')

@@ -1,4 +1,4 @@
-"""Corrections from sampled rows: what they add up to, what they must see, and what their certificates promise."""
+"""Corrections from sampled rows: what they add up to, what they must see, what their certificates promise."""
 
 import numpy as np
 import pytest
@@ -9,15 +9,15 @@ from tests.cases import CASES
 
 import lsi
 from lsi.loo.newton import engine
+from lsi.loo.newton.effects import Effects
 from lsi.loo.newton.neighbours import Neighbours
 from lsi.loo.newton.rows import draw
-from lsi.loo.newton.sampled import Effects
 
 WHOLE = torch.float64
 
 
 def rare_categories(n=3000, gaussians=8, sizes=(2, 2, 3, 4, 6, 10, 20, 40), seed=0):
-    """Return features with standardised one-hot columns of rare categories, labels, and the categories' rows."""
+    """Return features with standardised one-hot columns of rare categories, labels, and the rows in them."""
     random = np.random.default_rng(seed)
     X = random.normal(size=(n, gaussians + len(sizes)))
     rows = random.permutation(n)[: sum(sizes)]

@@ -184,7 +184,7 @@ class DenseSolver:
         return self._with_reach(plain.view(b, -1), removal.index, removal.x, lift).view(b, k, d)
 
     def own_logits(self, removal: FirstOrder, right: Tensor) -> Tensor:
-        """Return `E_iᵀ H₋ᵢ⁻¹ v_i`, `(B, C')`, for `right` of shape `(B, C', D)`; no product with held `T_i`."""
+        """Return `E_iᵀ H₋ᵢ⁻¹ v_i`, `(B, C')`, for `right` `(B, C', D)`; cheap where `T_i` is held."""
         if removal.index is not self._reach_index:
             return (self.solve(removal, right) @ removal.x[:, :, None])[:, :, 0]
         # E_iᵀ H₋ᵢ⁻¹ = (I − S_i Q_i)⁻ᵀ T_iᵀ

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.divergence import Terms
 from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder

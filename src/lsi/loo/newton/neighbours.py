@@ -1,9 +1,9 @@
 r"""The rows most like a left-out sample, which its removal moves most.
 
 Where the classes' curvatures are alike, :math:`E_j^\top \bar H^{-1} E_i` is a C×C matrix times
-:math:`x_j^\top A^{-1} x_i` with :math:`A = \sum_j w_j \mathrm{tr}\,S_j\, x_j x_j^\top + \lambda I`. So rows are compared in the
-coordinates :math:`A^{-1/2} x`, or a random projection of them, and ranked by :math:`w_j \mathrm{tr}\,S_j` times the cube
-of that product: what a row adds to a correction, to its lowest order.
+:math:`x_j^\top A^{-1} x_i` with :math:`A = \sum_j w_j \mathrm{tr}\,S_j\, x_j x_j^\top + \lambda I`. So rows
+are compared in the coordinates :math:`A^{-1/2} x`, or a random projection of them, and ranked by
+:math:`w_j \mathrm{tr}\,S_j` times the cube of that product: what a row adds to a correction, to lowest order.
 """
 
 from __future__ import annotations

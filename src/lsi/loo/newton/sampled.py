@@ -1,14 +1,15 @@
-r"""Corrections of first-order removals from a sample of rows, with a certificate that counts what was not seen.
+r"""Corrections of first-order removals from a sample of rows; certificates count what was not seen.
 
 The gradient that a first-order step leaves is exactly a sum over the other rows, at all orders,
 
-.. math:: r_i = \sum_{j \ne i} w_j\, \rho_j \otimes x_j, \qquad \rho_j = p_j(\theta + \delta_i) - p_j(\theta) - S_j z_j,
-          \qquad z_j = x_j \delta_i .
+.. math:: r_i = \sum_{j \ne i} w_j\, \rho_j \otimes x_j, \qquad
+          \rho_j = p_j(\theta + \delta_i) - p_j(\theta) - S_j z_j, \qquad z_j = x_j \delta_i .
 
-Rows that are drawn estimate it, and with it three things: what the step :math:`\eta = -H_{-i}^{-1} r_i` to the optimum
-adds to the divergence, :math:`-\sum_j w_j\, y_j \cdot \rho_j` with :math:`y_j = x_j H_{-i}^{-1} P_2 \delta_i`; the
-posterior's own response to the rows' changed curvature; and how long that step is, :math:`\|\eta\|_{H_{-i}}`, which
-bounds what a second one would add. docs/method.md derives the certificate.
+Rows that are drawn estimate it, and with it three things: what the step :math:`\eta = -H_{-i}^{-1} r_i` to
+the optimum adds to the divergence, :math:`-\sum_j w_j\, y_j \cdot \rho_j` with
+:math:`y_j = x_j H_{-i}^{-1} P_2 \delta_i`; the posterior's own response to the rows' changed curvature; and how
+long that step is, :math:`\|\eta\|_{H_{-i}}`, which bounds what a second one would add. docs/method.md derives
+the certificate.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
+from lsi.loo.newton.certificate import TINY, Doubt, State
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
+from lsi.loo.newton.effects import Effects, Sums
 from lsi.loo.newton.neighbours import Neighbours
 from lsi.loo.newton.rows import Drawn, Reach, centred, draw, probe_logits
-from lsi.posterior.base import Posterior, Removal, Sensitivity
-from lsi.probes.softmax.math import probability_shift
+from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
 
-LEVELS = (256, 1024, 4096)  # rows that are read, until the certificate is within the tolerance
+LEVELS = (256, 512, 1024, 2048, 4096, 8192, 16384)  # rows that may be read for a removal
 MORE_SHARE = 0.5  # share of all rows from which a sweep over them costs hardly more
+AHEAD = 0.9  # share of the tolerance that a level must promise to be tried
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
-SURPRISE = 6.0  # −ln of the chance that the sample misleads
 DRAWS = 4  # of a full posterior, whose covariance term is bounded with them
-TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass
@@ -49,52 +50,6 @@ class Corrected:
     terms: Terms
     certificate: Tensor
     gradient: Tensor
-
-
-@dataclass
-class Sums:
-    """Sums over the rows, each weighted by one over its chance to be drawn, `(B,)` float64 where not said.
-
-    Attributes:
-        moved: `Σ y·ρ`.
-        priced: `Σ Δp·price`.
-        unexplained: `Σ |ρ|²` in the metric of S⁻, which bounds `‖η‖²`.
-        bent: `Σ |ΔS y|²` in that metric.
-        bent_step: `Σ |ΔS z|²` in that metric.
-        response: `Σ |price|²` in the metric of S.
-        turned: `Σ |ΔS φ|²` in the metric of S⁻, mean over draws φ of a full posterior; else zero.
-        square: `Σ (1 − π) e²` with e what a drawn row adds to the divergence, weight included.
-        mean: `Σ (1 − π) e`.
-        gradient: `Σ ρ ⊗ x`, `(B, C, D)`.
-        shift: What the posterior accumulated, and the difference of its two halves.
-        probes: Mean square of `Σ ρ·Φ` over the probes, which estimates `‖η‖²`.
-    """
-
-    moved: Tensor
-    priced: Tensor
-    unexplained: Tensor
-    bent: Tensor
-    bent_step: Tensor
-    response: Tensor
-    turned: Tensor
-    square: Tensor
-    mean: Tensor
-    gradient: Tensor
-    shift: Any
-    halves: Any
-    probes: Tensor
-
-    SCALARS = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "turned", "square", "mean")
-
-    def select(self, keep: Tensor) -> Sums:
-        """Return the removals picked by a mask or an index."""
-        names = self.__dataclass_fields__
-        return Sums(*(None if (v := getattr(self, name)) is None else v[keep] for name in names))
-
-    @property
-    def length(self) -> Tensor:
-        """An upper estimate of `‖η‖` in the metric of H₋ᵢ, whose noise counts as length."""
-        return torch.minimum(self.unexplained.clamp_min(0), 1.5 * self.probes).sqrt()
 
 
 class RowCorrector:
@@ -121,11 +76,21 @@ class RowCorrector:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.tol, self.floor = tol, floor
         self.draws = posterior.draws(DRAWS if posterior.shift_is_current else 0)
-        reach = Reach.of(model, posterior, solver.probes)
+        self._reach = Reach.of(model, posterior, solver.probes)
+        self._bound = self._reach.leverage * self._reach.length
         counts = [count for count in LEVELS if count <= MORE_SHARE * model.n_samples] or [model.n_samples]
-        bound = reach.leverage * reach.length
-        drawn = draw(bound, reach.length, counts, seed)
-        self.levels = [_Level(model, reach, bound, level) for level in drawn]
+        self._drawn = draw(self._bound, self._reach.length, counts, seed)
+        self._levels: dict[int, _Level] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what workers make for themselves."""
+        return {**self.__dict__, "_levels": {}}
+
+    def _level(self, place: int) -> _Level:
+        """Return a level of the draw; the rows of large ones are only read where a removal needs them."""
+        if place not in self._levels:
+            self._levels[place] = _Level(self.model, self._reach, self._bound, self._drawn[place])
+        return self._levels[place]
 
     @cached_property
     def neighbours(self) -> Neighbours:
@@ -137,30 +102,43 @@ class RowCorrector:
 
         The weights themselves are not corrected: `−H₋ᵢ⁻¹ gradient` would be what they lack.
         """
-        b, zero = len(first.index), torch.zeros(len(first.index), dtype=torch.float64, device=first.x.device)
         removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
         sensitivity = self.posterior.sensitivity(removal)
         frozen = self.posterior.divergence(removal)
         pull = self.solver.solve(first, sensitivity.pull)
         state = State.of(self.model, first, frozen, sensitivity, pull)
         found = Corrected(
-            Terms(zero.clone(), zero.clone()), torch.full_like(zero, float("inf")), torch.zeros_like(first.delta)
+            Terms(frozen.mean.clone(), frozen.covariance.clone()),
+            torch.full_like(frozen.mean, float("inf")),
+            torch.zeros_like(first.delta),
         )
-        active = torch.arange(b, device=zero.device)
-        for level in self.levels:
-            part = state.select(active)
-            sums = self._sums(level, part)
-            certificate, known = self._put(found, level, active, part, sums)
-            # Where the rows that were not drawn are all that is in doubt, the likeliest of them are looked at.
-            doubtful = ~(certificate <= self.tol) & (known <= self.tol)
-            if bool(doubtful.any()) and level.spacing > 0:
-                near, which = part.select(doubtful), active[doubtful]
-                sums = sums.select(doubtful)
-                farther = self._look(level, near, sums)
-                certificate[doubtful], _ = self._put(found, level, which, near, sums, farther)
-            active = active[~(certificate <= self.tol)]
+        # Every removal starts on the first level; what it lacks there says which level it needs.
+        wanted = torch.zeros(len(first.index), dtype=torch.long, device=first.x.device)
+        for place in range(len(self._drawn)):
+            active = (wanted == place).nonzero()[:, 0]
             if not len(active):
-                break
+                continue
+            level, part = self._level(place), state.select(active)
+            sums = self._sums(level, part)
+            doubt = self._put(found, level, active, part, sums)
+            # Where rows that were not drawn are all that is in doubt, the likeliest of them are looked at.
+            last = self._drawn[-1].spacing / level.spacing if level.spacing > 0 else 0.0
+            open_ = doubt.whole() > self.tol - self.floor
+            look = open_ & (doubt.seen(last) <= self.tol - self.floor)
+            if bool(look.any()) and level.spacing > 0:
+                near, which = part.select(look), active[look]
+                farther = self._look(level, near, looked := sums.select(look))
+                doubt.put(look, self._put(found, level, which, near, looked, farther))
+            wanted[active] = self._next(place, doubt)
+        return found
+
+    def _next(self, place: int, doubt: Doubt) -> Tensor:
+        """Return the level that each removal needs next; none where it is certified or no level will do."""
+        found = torch.full_like(doubt.spread, len(self._drawn), dtype=torch.long)
+        room = self.tol - self.floor
+        for other in reversed(range(place + 1, len(self._drawn))):
+            ratio = self._drawn[other].spacing / self._drawn[place].spacing
+            found[(doubt.whole() > room) & (doubt.whole(ratio) <= AHEAD * room)] = other
         return found
 
     def _put(
@@ -171,40 +149,35 @@ class RowCorrector:
         part: State,
         sums: Sums,
         farther: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Put values and certificates into `found`; return the certificates, and without unseen rows."""
-        first, covariance = part.first, part.covariance
-        mean = part.mean + sums.priced
-        if sums.shift is not None:
+    ) -> Doubt:
+        """Put values and certificates into `found`; return what they may be off."""
+        first = part.first
+        if sums.shift is None:
+            mean, covariance, alone = part.mean + sums.priced, part.covariance, part.covariance
+            off = 0.25 * sums.turned.clamp_min(0)
+        else:
             own = Removal(first.index, first.x, first.curvature, first.delta, sums.shift)
             shifted = self.posterior.divergence(own)
-            mean, covariance = shifted.mean, shifted.covariance
-            alone, off = (self._covariance_of(first, shift) for shift in (sums.shift, sums.halves))
-            covariance = (covariance - off).clamp_min(0)  # what the sample's noise adds on average
-        else:
-            alone = part.covariance
-            off = 0.25 * sums.turned.clamp_min(0)
-        # The term is about a quarter of a squared norm of the changed curvature, so that norms add up. What a
-        # sampled change does to the part that the left-out sample has in it is priced row by row.
-        covariance_error = 2.0 * (alone * off).sqrt() + off
-        bending = mean - part.mean
+            alone = self._covariance_of(first, sums.shift)
+            off = self._covariance_of(first, sums.halves)
+            # What the noise of the sample adds on average is taken out.
+            mean, covariance = shifted.mean, (shifted.covariance - off).clamp_min(0)
+        second = part.second_order(sums, mean - part.mean)
+        unseen = level.spacing * part.unseen(level.length, torch.maximum(covariance, part.covariance))
+        unseen = unseen if farther is None else torch.minimum(unseen, farther)
         mean = (mean - sums.moved).clamp_min(0)
         total = (mean + covariance).clamp_min(TINY)
         spread = (sums.square - sums.mean.square() / level.n_drawn).clamp_min(0)
-        known = (2.0 * SURPRISE * spread).sqrt() + covariance_error + part.second_order(sums, bending)
-        missed = level.spacing * part.unseen(level.length, torch.maximum(covariance, part.covariance))
-        missed = missed if farther is None else torch.minimum(missed, farther)
-        certificate = self.floor + torch.stack([known + SURPRISE * missed, known]) / total
-        certificate = certificate.nan_to_num(nan=float("inf"), posinf=float("inf"))
+        doubt = Doubt(spread / total.square(), *(each / total for each in (alone, off, second, unseen)))
         found.terms.mean[which], found.terms.covariance[which] = mean, covariance
-        found.certificate[which] = certificate[0]
+        found.certificate[which] = self.floor + doubt.whole()
         found.gradient[which] = self.model.contrasts.T.to(sums.gradient.dtype) @ sums.gradient
-        return certificate[0], certificate[1]
+        return doubt
 
     def _covariance_of(self, first: FirstOrder, shift: Any) -> Tensor:
         """Return the covariance term of the others' changed curvature alone."""
-        nothing = (torch.zeros_like(each) for each in (first.x, first.curvature, first.delta))
-        return self.posterior.divergence(Removal(first.index, *nothing, shift)).covariance
+        x, curvature, delta = (torch.zeros_like(each) for each in (first.x, first.curvature, first.delta))
+        return self.posterior.divergence(Removal(first.index, x, curvature, delta, shift)).covariance
 
     def _sums(self, level: _Level, part: State) -> Sums:
         """Return the sums over the rows of a level."""
@@ -213,9 +186,9 @@ class RowCorrector:
         price = self.posterior.price(part.sensitivity)
         zero = torch.zeros(b, dtype=torch.float64, device=part.mean.device)
         total = {name: zero.clone() for name in Sums.SCALARS}
-        probes = torch.zeros((level.probes.shape[2], b), dtype=step.dtype, device=step.device)
+        probes = torch.zeros((3, level.probes.shape[2], b), dtype=step.dtype, device=step.device)
         gradient = torch.zeros((self.model.n_classes * b, d), dtype=step.dtype, device=step.device)
-        shifts = [None if self.posterior.shift_is_current else self.posterior.new_shift(b) for _ in range(3)]
+        shifts = [] if self.posterior.shift_is_current else [self.posterior.new_shift(b) for _ in range(3)]
         for half, rows in level.tiles:
             x, p, scale = level.x[rows], level.p[rows], level.scale[rows]
             z, y = ((x @ weights.T).view(len(x), -1, b) for weights in (step, force))
@@ -227,21 +200,22 @@ class RowCorrector:
             each, left = effect.each * scale[:, None], level.left[rows]
             total["square"] += left @ each.square()
             total["mean"] += left @ each
-            if shifts[half] is not None:
+            if shifts:
                 self.posterior.add_shift(shifts[half], x, scale, p, effect.change)
             rest = effect.rest * scale[:, None, None]
-            probes.addmm_(level.probes[rows].flatten(0, 1).T, rest.flatten(0, 1))
+            probes[half].addmm_(level.probes[rows].flatten(0, 1).T, rest.flatten(0, 1))
             gradient.addmm_(rest.flatten(1).T, x)
         gradient = gradient.view(-1, b, d).transpose(0, 1)
-        if shifts[0] is None:
-            shift = halves = None
-        else:
+        shift = halves = None
+        if shifts:
             shift, halves = shifts[0] + shifts[1] + shifts[2], shifts[1] - shifts[2]
-        energy = probes.square().mean(0).to(torch.float64)
+        # The two halves differ as much as their sum is off: on average that is what noise adds to its square.
+        noise = (probes[1] - probes[2]).square().mean(0).to(torch.float64)
+        energy = (probes.sum(0).square().mean(0).to(torch.float64) - noise).clamp_min(0) + 0.5 * noise
         return Sums(**total, gradient=gradient, shift=shift, halves=halves, probes=energy)
 
     def _look(self, level: _Level, part: State, sums: Sums) -> Tensor:
-        """Count the rows nearest to each sample in full; return what one beyond them may add, over its chance."""
+        """Count the rows nearest to each sample in full; return the most that others may add, over their π."""
         index, b = part.first.index, len(part.mean)
         nearest = self.neighbours.nearest(index, level.chance < 1.0)
         m = nearest.shape[1]
@@ -270,13 +244,17 @@ class RowCorrector:
         left = (1.0 - chance).view(b, m)
         sums.square = (sums.square - (left * counted.square()).sum(1)).clamp_min(0)
         sums.mean = sums.mean - (left * counted).sum(1)
-        sums.probes = (sums.probes.sqrt() + (scale.abs() * effect.unexplained.view(b, m)).sum(1).sqrt()).square()
+        sums.probes = (
+            sums.probes.sqrt() + (scale.abs() * effect.unexplained.view(b, m)).sum(1).sqrt()
+        ).square()
         rest = effect.rest.view(b, m, -1) * scale[:, :, None]
         sums.gradient = sums.gradient + rest.mT @ x.view(b, m, -1)
         if sums.shift is not None:
             for k in range(b):
                 rows = slice(k * m, (k + 1) * m)
-                self.posterior.add_shift(sums.shift[k : k + 1], x[rows], scale[k], p[rows], effect.change[rows])
+                self.posterior.add_shift(
+                    sums.shift[k : k + 1], x[rows], scale[k], p[rows], effect.change[rows]
+                )
         farther = (each.abs() / chance.view(b, m))[:, m // 2 :]
         return farther.amax(1).to(torch.float64)
 
@@ -293,159 +271,22 @@ class _Level:
     def __init__(self, model: SoftmaxModel, reach: Reach, bound: Tensor, drawn: Drawn) -> None:
         self.spacing, self.length = drawn.spacing, drawn.length
         # Rows that are always taken, then the two halves of the others.
-        others = slice(drawn.n_certain, None)
-        order = [torch.arange(drawn.n_certain, device=bound.device)]
-        order += [torch.arange(drawn.n_certain, len(drawn.rows), device=bound.device)[half::2] for half in (0, 1)]
+        place = torch.arange(len(drawn.rows), device=bound.device)
+        order = [place[: drawn.n_certain], place[drawn.n_certain :: 2], place[drawn.n_certain + 1 :: 2]]
         self.rows, weight = drawn.rows[torch.cat(order)], drawn.weight[torch.cat(order)]
         self.tiles, start = [], 0
         for half, part in enumerate(order):
             for low in range(start, start + len(part), TILE):
                 self.tiles.append((half, slice(low, min(low + TILE, start + len(part)))))
             start += len(part)
-        self.n_drawn = max(1, len(drawn.rows[others]))
+        self.n_drawn = max(1, len(drawn.rows) - drawn.n_certain)
         self.x = model.design.take(self.rows)
         self.p = model.probabilities(self.x)
         self.scale = (model.weight[self.rows] * weight).to(self.x.dtype)
         self.left = (1.0 - 1.0 / weight).to(self.x.dtype)  # 1 − π: what is always taken has no variance
         self.probes = probe_logits(model, self.x, reach.probes)
         chance = bound / drawn.spacing if drawn.spacing > 0 else torch.ones_like(bound)
-        self.chance = chance.clamp_max(1.0).to(self.x.dtype)
+        self.chance = chance.clamp(1e-30, 1.0).to(self.x.dtype)
         self.chance[drawn.rows[: drawn.n_certain]] = 1.0
         self.is_drawn = torch.zeros_like(bound, dtype=torch.bool)
         self.is_drawn[drawn.rows] = True
-
-
-@dataclass
-class State:
-    """What is known of first-order removals before any other row is read, `(B,)` float64 where not said.
-
-    Attributes:
-        first: The removals.
-        sensitivity: Of their divergences.
-        pull: `a = H₋⁻¹ P₂ δ`, `(B, C', D)`.
-        mean: Mean term at the others' frozen curvature.
-        covariance: Covariance term there.
-        energy: `δᵀ H̄ δ`.
-        force: `aᵀ H̄ a`.
-    """
-
-    first: FirstOrder
-    sensitivity: Sensitivity
-    pull: Tensor
-    mean: Tensor
-    covariance: Tensor
-    energy: Tensor
-    force: Tensor
-
-    @classmethod
-    def of(
-        cls, model: SoftmaxModel, first: FirstOrder, frozen: Terms, sensitivity: Sensitivity, pull: Tensor
-    ) -> State:
-        """Return it. Shapes: pull `(B, C', D)`."""
-        z, y = ((step @ first.x[:, :, None])[:, :, 0].to(torch.float64) for step in (first.delta, pull))
-        own = first.curvature.to(torch.float64)
-        decay = model.weight_decay * (first.delta.flatten(1).to(torch.float64) @ model.theta.reshape(-1))
-        # δᵀH₋δ = δ·(g ⊗ x + wd θ) and aᵀH₋a = a·P₂δ; H̄ has the sample's own curvature on top.
-        energy = (z * first.residual).sum(1) + decay + torch.einsum("bk,bkl,bl->b", z, own, z)
-        force = (pull * sensitivity.pull).sum((1, 2), dtype=torch.float64)
-        force = force + torch.einsum("bk,bkl,bl->b", y, own, y)
-        return cls(
-            first, sensitivity, pull, frozen.mean, frozen.covariance, energy.clamp_min(TINY), force.clamp_min(0)
-        )
-
-    def select(self, keep: Any) -> State:
-        """Return the removals picked by a mask, an index or a slice."""
-        curvature = self.sensitivity.curvature
-        sensitivity = Sensitivity(
-            self.sensitivity.pull[keep], curvature[keep] if curvature.numel() else curvature
-        )
-        rest = (getattr(self, name)[keep] for name in ("pull", "mean", "covariance", "energy", "force"))
-        return State(self.first.select(keep), sensitivity, *rest)
-
-    @property
-    def stiff(self) -> Tensor:
-        """`δᵀ P₂ δ`."""
-        return 2.0 * self.mean.clamp_min(TINY)
-
-    def unseen(self, length: float, covariance: Tensor) -> Tensor:
-        """Return the most that a row may add to the divergence, over its bound: leverage times `√Q_j`."""
-        zeta = length * self.energy.sqrt()
-        growth = zeta.expm1()
-        # A row's ρ is at most (e^ζ − 1 − ζ)/ζ of its S z, and its Δp e^ζ − 1 of its p. The covariance term,
-        # a quarter of a squared norm, then changes by half of that norm times the row's leverage.
-        most = (growth - zeta) / zeta.clamp_min(TINY) * (self.energy * self.force).sqrt()
-        return (most + growth * (0.5 * self.stiff + covariance.sqrt())) / (length or 1.0)
-
-    def second_order(self, sums: Sums, bending: Tensor) -> Tensor:
-        """Return what a second step would add at most, in nats."""
-        bend = (sums.bent_step.clamp_min(0) / self.energy).sqrt()  # relative change of H along δ
-        step = sums.length / (1.0 - bend).clamp_min(TINY)
-        stiffness = self.force / self.stiff  # of P₂ in units of H along δ
-        along = sums.bent.clamp_min(0).sqrt() + sums.response.clamp_min(0).sqrt()
-        along = along + 2.0 * bending.abs() * (stiffness / self.stiff).sqrt()
-        return 0.5 * stiffness * step.square() + step * along
-
-
-@dataclass
-class Effects:
-    """What n rows add for B removals, `(n, B)` where not said, without any weight.
-
-    Attributes:
-        change: Δp, `(n, C, B)`.
-        rest: `ρ = Δp − S z`, `(n, C, B)`.
-        moved: `y·ρ`.
-        priced: `Δp·price`.
-        unexplained: `|ρ|²` in the metric of S⁻.
-        bent: `|ΔS y|²` in that metric.
-        bent_step: `|ΔS z|²` in that metric.
-        response: `|price|²` in the metric of S.
-        turned: `|ΔS φ|²` in the metric of S⁻, mean over the draws.
-    """
-
-    change: Tensor
-    rest: Tensor
-    moved: Tensor
-    priced: Tensor
-    unexplained: Tensor
-    bent: Tensor
-    bent_step: Tensor
-    response: Tensor
-    turned: Tensor
-
-    @classmethod
-    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, draws: Tensor, own: Tensor) -> Effects:
-        """Return them; nothing where a row is the left-out sample itself.
-
-        Shapes: p `(n, C)`; changes of the logits along δ, z, and a, y, and price `(n, C, B)`; of the draws of
-        a full posterior `(n, C, R)`; own `(n, B)`.
-        """
-        own = own[:, None, :]
-        change = probability_shift(p, z).masked_fill_(own, 0.0)
-        z, y, price = (centred(each, p).masked_fill_(own, 0.0) for each in (z, y, price))
-        weight, inverse = p[:, :, None], 1.0 / p.clamp_min(1e-30)[:, :, None]
-        rest = change - weight * z
-        growth = change.square().mul_(inverse)  # Δp²/p
-        whole = growth.sum(1)
-
-        def bent(v: Tensor) -> Tensor:
-            # ΔS v = Δp (v − m) − p m with m = Δp·v, so that |ΔS v|² = Σ Δp²/p (v − m)² − m²
-            mean, image = (change * v).sum(1), growth * v
-            return (image * v).sum(1) + mean * (mean * whole - 2.0 * image.sum(1) - mean)
-
-        turned = [bent(draw[:, :, None].expand_as(z)) for draw in draws.unbind(2)]
-        return cls(
-            change,
-            rest,
-            (y * rest).sum(1),
-            (change * price).sum(1),
-            (rest.square() * inverse).sum(1),
-            bent(y),
-            bent(z),
-            torch.bmm(p[:, None, :], price.square())[:, 0],
-            torch.stack(turned).mean(0) if turned else torch.zeros_like(whole),
-        )
-
-    @property
-    def each(self) -> Tensor:
-        """What each row adds to the divergence, `(n, B)`."""
-        return self.priced - self.moved
