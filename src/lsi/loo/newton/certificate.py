@@ -90,13 +90,15 @@ class State:
         most = (growth - zeta) / zeta.clamp_min(TINY) * (self.energy * self.force).sqrt()
         return (most + growth * (0.5 * self.stiff + covariance.sqrt())) / (length or 1.0)
 
-    def second_order(self, sums: Sums, bending: Tensor) -> Tensor:
+    def second_order(self, sums: Sums, bending: Tensor, alone: Tensor) -> Tensor:
         """Return what a second step would add at most, in nats."""
         bend = (sums.bent_step.clamp_min(0) / self.energy).sqrt()  # relative change of H along δ
         step = sums.length / (1.0 - bend).clamp_min(TINY)
         stiffness = self.force / self.stiff  # of P₂ in units of H along δ
         along = sums.bent.clamp_min(0).sqrt() + sums.response.clamp_min(0).sqrt()
         along = along + 2.0 * bending.abs() * (stiffness / self.stiff).sqrt()
+        # The others' changed curvature is linear in the step; twice its rate along δ is allowed for.
+        along = along + 4.0 * alone / self.energy.sqrt()
         return 0.5 * stiffness * step.square() + step * along
 
 
@@ -124,7 +126,7 @@ class Doubt:
             getattr(self, name)[where] = getattr(other, name)
 
     def seen(self, ratio: float = 1.0) -> Tensor:
-        """Return the relative error but for unseen rows, if rows were drawn with `1 / ratio` of the chance."""
+        """Return the relative error but for unseen rows, if rows had `1 / ratio` of the chance to be drawn."""
         # The covariance term is about a quarter of a squared norm of the changed curvature: norms add up.
         covariance = 2.0 * (self.alone * self.off * ratio).sqrt() + self.off * ratio
         return (2.0 * SURPRISE * self.spread * ratio).sqrt() + covariance + self.second

@@ -7,9 +7,9 @@ The gradient that a first-order step leaves is exactly a sum over the other rows
 
 Rows that are drawn estimate it, and with it three things: what the step :math:`\eta = -H_{-i}^{-1} r_i` to
 the optimum adds to the divergence, :math:`-\sum_j w_j\, y_j \cdot \rho_j` with
-:math:`y_j = x_j H_{-i}^{-1} P_2 \delta_i`; the posterior's own response to the rows' changed curvature; and how
-long that step is, :math:`\|\eta\|_{H_{-i}}`, which bounds what a second one would add. docs/method.md derives
-the certificate.
+:math:`y_j = x_j H_{-i}^{-1} P_2 \delta_i`; the posterior's own response to the rows' changed curvature; and
+how long that step is, :math:`\|\eta\|_{H_{-i}}`, which bounds what a second one would add. docs/method.md
+derives the certificate.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class RowCorrector:
             off = self._covariance_of(first, sums.halves)
             # What the noise of the sample adds on average is taken out.
             mean, covariance = shifted.mean, (shifted.covariance - off).clamp_min(0)
-        second = part.second_order(sums, mean - part.mean)
+        second = part.second_order(sums, mean - part.mean, alone)
         unseen = level.spacing * part.unseen(level.length, torch.maximum(covariance, part.covariance))
         unseen = unseen if farther is None else torch.minimum(unseen, farther)
         mean = (mean - sums.moved).clamp_min(0)
@@ -215,7 +215,7 @@ class RowCorrector:
         return Sums(**total, gradient=gradient, shift=shift, halves=halves, probes=energy)
 
     def _look(self, level: _Level, part: State, sums: Sums) -> Tensor:
-        """Count the rows nearest to each sample in full; return the most that others may add, over their π."""
+        """Count the rows nearest to each sample in full; return the most that others add, over their chance."""
         index, b = part.first.index, len(part.mean)
         nearest = self.neighbours.nearest(index, level.chance < 1.0)
         m = nearest.shape[1]
