@@ -126,7 +126,7 @@ class Doubt:
             getattr(self, name)[where] = getattr(other, name)
 
     def seen(self, ratio: float = 1.0) -> Tensor:
-        """Return the relative error but for unseen rows, if rows had `1 / ratio` of the chance to be drawn."""
+        """Return the relative error but for unseen rows, if rows had `1 / ratio` of the chance."""
         # The covariance term is about a quarter of a squared norm of the changed curvature: norms add up.
         covariance = 2.0 * (self.alone * self.off * ratio).sqrt() + self.off * ratio
         return (2.0 * SURPRISE * self.spread * ratio).sqrt() + covariance + self.second

@@ -215,7 +215,7 @@ class RowCorrector:
         return Sums(**total, gradient=gradient, shift=shift, halves=halves, probes=energy)
 
     def _look(self, level: _Level, part: State, sums: Sums) -> Tensor:
-        """Count the rows nearest to each sample in full; return the most that others add, over their chance."""
+        """Count the rows nearest to each sample in full; return the most that others add, over π."""
         index, b = part.first.index, len(part.mean)
         nearest = self.neighbours.nearest(index, level.chance < 1.0)
         m = nearest.shape[1]
