@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import lsi
-from lsi.planning.plan import estimate, refuse_oversize
+from lsi.planning.plan import choose_solver, estimate, refuse_oversize
 from lsi.system.machine import available_memory
 
 
@@ -32,6 +32,24 @@ def test_what_cannot_fit_is_refused_before_any_work(monkeypatch):
     X = np.random.default_rng(0).normal(size=(600, 500)).astype(np.float32)
     with pytest.raises(lsi.InputError, match=r"500 features × 60 classes .*PCA"):
         lsi.score(X, np.arange(600) % 60)
+
+
+@pytest.mark.parametrize("have", [1 << 29, 1 << 31, 1 << 40, None])
+def test_the_solver_is_the_same_on_every_machine(have, monkeypatch):
+    monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: have)
+    wide = 50_000, 257, 40, "diag", lsi.Newton()
+    assert choose_solver(*wide) == "dense"
+    assert choose_solver(*wide, memory=8 << 30) == "dense"
+    assert choose_solver(*wide, memory=1 << 30) == "blocks"
+    assert choose_solver(50_000, 513, 100, "diag", lsi.Newton()) == "blocks"
+    assert lsi.make_plan(50_000, 256, 40).chosen.solver == "dense"
+
+
+def test_a_machine_that_is_too_small_says_what_would_fit(monkeypatch):
+    monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: 1 << 30)
+    with pytest.raises(lsi.InputError, match=r"Reduce the features .*PCA.*solver='blocks'"):
+        refuse_oversize(50_000, 256, 40, "diag", lsi.Newton(), torch.device("cpu"))
+    refuse_oversize(50_000, 256, 40, "diag", lsi.Newton(solver="blocks"), torch.device("cpu"))
 
 
 def test_a_run_that_fits_is_not_refused(monkeypatch):

@@ -27,7 +27,8 @@ class Newton:
             are flagged by a larger `relative_error`. None: no refinement.
         solver: ``"dense"``: one inverse of the whole Hessian, the most exact. ``"blocks"``: its class blocks,
             for problems whose Hessian does not fit in memory; only the highest scores are refined.
-            ``"auto"``: dense where it fits. ``"kron"`` is another name of blocks.
+            ``"auto"``: dense where its matrices need at most the run's `memory`, 8 GiB where that is not
+            given, whatever the machine has free. ``"kron"`` is another name of blocks.
         max_passes: Limit of refinement passes a sample before the slow, safe solver takes over.
         added_weight_decay: Added to the probe's weight decay; see `from_early_stopping`.
 

@@ -15,6 +15,8 @@ from lsi.system.machine import available_memory
 from lsi.validation.settings import check_choice
 
 WORKER_START = 5.0  # seconds until workers of a cluster have the library loaded
+# What `solver="auto"` gives the dense solver where `memory` does not say: the same on every machine.
+DENSE_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def make_plan(
     shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
     newton = method if isinstance(method, Newton) else Newton()
     retrain = method if isinstance(method, Retrain) else Retrain()
-    chosen = choose_solver(n_samples, n_features + 1, n_classes, posterior, newton, have)
+    chosen = choose_solver(n_samples, n_features + 1, n_classes, posterior, newton, memory)
     other = "blocks" if chosen == "dense" else "dense"
     ways: list[tuple[Newton | Retrain, str]] = [(newton, chosen), (newton, other), (retrain, "")]
     if isinstance(method, Retrain):
@@ -139,7 +141,7 @@ def make_plan(
             and isinstance(method, Newton)
             and (structure, newton.solver) != ("full", "blocks")
         ):
-            solver = choose_solver(n_samples, n_features + 1, n_classes, structure, newton, have)
+            solver = choose_solver(n_samples, n_features + 1, n_classes, structure, newton, memory)
             others.append(_way(shape, structure, newton, solver, have, workers))
     return Plan(first, tuple(others), have)
 
@@ -188,12 +190,20 @@ def room_on(device: torch.device, memory: int | None) -> int | None:
 def choose_solver(
     n_samples: int, n_features: int, n_classes: int, posterior: str, method: Newton, memory: int | None = None
 ) -> str:
-    """Return the solver of a run: the one asked for, else dense where its matrices fit in memory."""
+    """Return the solver of a run: the one asked for, else dense where its matrices fit `memory` or `DENSE_BYTES`.
+
+    Never by what the machine happens to have free: the two solvers give different values.
+    """
     if method.solver != "auto":
         return method.solver
-    have = budget(memory)
+    allowed = DENSE_BYTES if memory is None else memory
     need = cost(Shape(n_samples, n_features, n_classes, 0), posterior, method, "dense", 1.0).bytes
-    return "dense" if have is None or need <= have or posterior == "full" else "blocks"
+    return "dense" if need <= allowed or posterior == "full" else "blocks"
+
+
+def grade(solver: str, method: Newton) -> str:
+    """Return what the values of a run are good for: ``"certified"`` or ``"ranking"``."""
+    return "certified" if solver == "dense" and method.tol is not None else "ranking"
 
 
 def refuse_oversize(
@@ -217,7 +227,9 @@ def refuse_oversize(
     have = room_on(device, memory)
     solver = choose_solver(n_samples, d, n_classes, posterior, method, memory)
     need = cost(Shape(n_samples, d, n_classes, 0), posterior, method, solver, 1.0).bytes
-    cure = "use posterior='kron' or 'diag' with solver='auto'"
+    cure = "choose solver='blocks', which needs less and whose values rank rather than measure"
+    if posterior == "full":
+        cure = "use posterior='kron' or 'diag' with solver='auto'"
     if solver == "blocks":
         cure = "score fewer classes at a time"
     if have is None or need <= have:

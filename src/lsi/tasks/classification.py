@@ -18,7 +18,7 @@ from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
 from lsi.planning.cost import working_dtype
-from lsi.planning.plan import choose_solver, refuse_oversize, room_on
+from lsi.planning.plan import choose_solver, grade, refuse_oversize, room_on
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.fit import Curvature
@@ -98,7 +98,8 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     with clock("audit"):
         count = run.audit_count(model.theta.numel())
         audit = audit_newton(engine, run.index, result, count, run.seed, run.work) if count else None
-    return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch."), "solver": chosen}
+    told = {"dtype": str(dtype).removeprefix("torch."), "solver": chosen, "grade": grade(chosen, settings)}
+    return result, audit, {**asdict(report), **told}
 
 
 def _retrain(run: Run, settings: Retrain) -> Outcome:
