@@ -20,6 +20,7 @@ selection and data augmentation and a method for prediction* (PRESS), Technometr
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ from lsi.divergence import Terms, diag_divergence, excess, full_divergence, sepa
 from lsi.errors import InputError
 from lsi.loo.audit import choose
 from lsi.loo.result import LooResult
-from lsi.probes.ridge import LARGE, ROWS, RidgeModel
+from lsi.probes.ridge import ROWS, RidgeModel
 from lsi.results.audit import Audit
 from lsi.system.progress import Progress
 
@@ -38,7 +39,9 @@ EPS = float(torch.finfo(torch.float64).eps)
 ELEMENTS = 1 << 18  # numbers in one (B, D) block: few enough to stay in cache
 LOST = 1e-11  # a share 1 − h below this has lost its digits
 SAFETY = 8.0
-FLOOR = 1e-10  # least relative error that is promised: brute force in float64 confirms no less
+REFINED = 4  # solutions of the audit: from the triangle, then refined
+FLOOR = 1e-10  # least relative error that is promised: brute force in float64 confirms no less, of data of
+# condition one; with features far from zero and columns that depend on each other it loses digits
 
 
 @dataclass
@@ -88,19 +91,19 @@ class RidgeEngine:
         self.model, self.prior_precision, self.noise = model, prior_precision, noise
         self.diagonal = posterior == "diag"
         self._spread = model.noise_precision().sqrt()
+        condition = model.singular[0] / (model.singular[-1].square() + model.loo_ridge).sqrt()
+        self._floor = FLOOR + SAFETY * EPS * float(condition)
         squares, basis = model.singular.square(), model.basis
         inverse = 1.0 / (squares + model.loo_ridge)
         self._theta = model.weights(model.loo_ridge)  # without the sample's own part
         # wd A⁻¹θ, from both penalties at once: their difference would cancel.
         self._drift = model.weight_decay * inverse[:, None] * model.weights(model.ridge)
+        self._solve = inverse
         if self.diagonal:
-            self._theta, self._drift = basis @ self._theta, basis @ self._drift
-            self._solve = (basis * inverse) @ basis.T
+            self._drift = basis @ self._drift
             squares = torch.zeros_like(basis[:, 0])
             for _, x in model.design.blocks(ROWS):
                 squares += x.square().sum(0)
-        else:
-            self._solve = inverse
         self._precision = noise[:, None] * squares + prior_precision
 
     def run(self, index: Tensor, progress: Progress | None = None) -> RidgeResult:
@@ -121,14 +124,15 @@ class RidgeEngine:
         half = torch.full_like(block.rest, 0.5 * z.shape[1])
         tail = torch.special.gammaincc(half, 0.5 * z.square().sum(1))
         certificate = error / (mean + covariance).clamp_min(torch.finfo(torch.float64).tiny)
-        certificate = certificate + FLOOR + SAFETY * EPS * len(self.model.singular) ** 0.5 / block.rest
+        certificate = certificate + self._floor + SAFETY * EPS * len(self.model.singular) ** 0.5 / block.rest
         prediction = self.model.target[index] - block.miss
         return mean, covariance, tail, prediction, 1.0 - block.rest, certificate, z
 
     def _block(self, index: Tensor) -> Block:
         x, y = self.model.design.take(index), self.model.target[index]
-        rows = x if self.diagonal else x @ self.model.basis
-        step = rows @ self._solve if self.diagonal else rows * self._solve
+        # In the singular vectors, where nothing cancels however far from zero the features are.
+        rows = x @ self.model.basis
+        step = rows * self._solve
         rest = 1.0 - (rows * step).sum(1)
         lost = (rest < LOST).nonzero()[:, 0]
         if len(lost):
@@ -138,7 +142,10 @@ class RidgeEngine:
             )
         miss = (y - rows @ self._theta) / rest[:, None]
         size = y.abs() + rows.abs() @ self._theta.abs()
-        return Block(rows, step, rest, miss, SAFETY * EPS * size / rest[:, None])
+        rounding = SAFETY * EPS * size / rest[:, None]
+        if self.diagonal:
+            rows, step = x, step @ self.model.basis.T
+        return Block(rows, step, rest, miss, rounding)
 
     def _divergence(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean term, covariance term and the absolute rounding error of their sum, `(B,)` each."""
@@ -186,16 +193,16 @@ def audit_ridge(
     picks = choose(result.lsi, count, seed)
     design, model = engine.model.design, engine.model
     x, y = design.rows(0, model.n_samples), model.target
-    whole = _solve(x, y, model.ridge)
-    gram = x.T @ x
+    start = torch.zeros_like(y[:1]).expand(x.shape[1], -1)
+    whole = _solve(x, model.ridge, lambda theta: x.T @ (y - x @ theta) - model.ridge * theta, start)
+    factors = [_triangle(beta.sqrt() * x, engine.prior_precision).mT for beta in engine.noise]
     exact = []
     for done, where in enumerate(picks):
         left_out = int(index[where])
-        keep = torch.arange(len(x), device=x.device) != left_out
-        delta = _solve(x[keep], y[keep], model.loo_ridge) - whole
+        delta = _removed(x, y, whole, left_out, model)
         terms = [
-            _divergence(engine, gram, x[left_out], beta, delta[:, target])
-            for target, beta in enumerate(engine.noise)
+            _divergence(engine, factor, x, left_out, beta, delta[:, target])
+            for target, (beta, factor) in enumerate(zip(engine.noise, factors, strict=True))
         ]
         exact.append(sum(float(term.total) for term in terms))
         if progress is not None:
@@ -209,27 +216,46 @@ def audit_ridge(
     )
 
 
-def _solve(x: Tensor, y: Tensor, ridge: float) -> Tensor:
-    """Return the weights `(D, T)`: least squares on the data with `√λ I` below them, or normal equations.
+def _triangle(x: Tensor, ridge: float) -> Tensor:
+    """Return R with `RᵀR = xᵀx + ridge · I`, from QR: the product `xᵀx` would square the condition number."""
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return torch.linalg.qr(torch.cat([x, ridge**0.5 * eye]), mode="r")[1]
 
-    The latter where the data are large, by Cholesky's factor and one step of iterative refinement.
+
+def _solve(x: Tensor, ridge: float, residual: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """Return the solution `(D, T)` at which `residual`, linear with slope `−(xᵀx + ridge · I)`, is zero.
+
+    Each step solves with the triangle for what the residual, taken from the rows, says is missing.
     """
-    n, d = x.shape
-    eye = torch.eye(d, dtype=x.dtype, device=x.device)
-    if n * d**2 <= LARGE:
-        nothing = torch.zeros((d, y.shape[1]), dtype=y.dtype, device=y.device)
-        q, r = torch.linalg.qr(torch.cat([x, ridge**0.5 * eye]))
-        return torch.linalg.solve_triangular(r, q.T @ torch.cat([y, nothing]), upper=True)
-    factor = torch.linalg.cholesky(x.T @ x + ridge * eye)
-    weights = torch.cholesky_solve(x.T @ y, factor)
-    return weights + torch.cholesky_solve(x.T @ (y - x @ weights) - ridge * weights, factor)
+    triangle, solution = _triangle(x, ridge), start
+    for _ in range(REFINED):
+        missing = residual(solution)
+        half = torch.linalg.solve_triangular(triangle.mT, missing, upper=False)
+        solution = solution + torch.linalg.solve_triangular(triangle, half, upper=True)
+    return solution
 
 
-def _divergence(engine: RidgeEngine, gram: Tensor, x: Tensor, beta: Tensor, delta: Tensor) -> Terms:
-    """Return the divergence of one target from dense precisions."""
-    first = beta * gram
-    first.diagonal().add_(engine.prior_precision)
+def _removed(x: Tensor, y: Tensor, whole: Tensor, left_out: int, model: RidgeModel) -> Tensor:
+    """Return what the weights without a sample differ from those of all, `(D, T)`.
+
+    The difference itself is solved for, `A₋ δ = r ⊗ x + wd θ`: subtracting two solutions would cancel.
+    """
+    keep = torch.arange(len(x), device=x.device) != left_out
+    others, own = x[keep], x[left_out]
+    right = torch.outer(own, own @ whole - y[left_out]) + model.weight_decay * whole
+
+    def residual(delta: Tensor) -> Tensor:
+        return right - others.T @ (others @ delta) - model.loo_ridge * delta
+
+    return _solve(others, model.loo_ridge, residual, torch.zeros_like(whole))
+
+
+def _divergence(
+    engine: RidgeEngine, factor: Tensor, x: Tensor, left_out: int, beta: Tensor, delta: Tensor
+) -> Terms:
+    """Return the divergence of one target from dense precisions. Shapes: factor `(D, D)`, delta `(D,)`."""
+    own = x[left_out]
     if engine.diagonal:
-        return diag_divergence(first.diagonal(), -beta * x.square()[None], delta[None])
-    factor = torch.linalg.cholesky(first)
-    return full_divergence(factor, -beta * torch.outer(x, x)[None], delta[None])
+        first = beta * x.square().sum(0) + engine.prior_precision
+        return diag_divergence(first, -beta * own.square()[None], delta[None])
+    return full_divergence(factor, -beta * torch.outer(own, own)[None], delta[None])

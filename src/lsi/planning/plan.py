@@ -190,7 +190,7 @@ def room_on(device: torch.device, memory: int | None) -> int | None:
 def choose_solver(
     n_samples: int, n_features: int, n_classes: int, posterior: str, method: Newton, memory: int | None = None
 ) -> str:
-    """Return the solver of a run: the one asked for, else dense where its matrices fit `memory` or `DENSE_BYTES`.
+    """Return the solver asked for, else dense where its matrices fit `memory` or `DENSE_BYTES`, else blocks.
 
     Never by what the machine happens to have free: the two solvers give different values.
     """
