@@ -94,7 +94,7 @@ def few_of_a_class(random, n, classes):
     for c, count in enumerate(counts, 1):
         y[rows[start : start + count]] = c
         start += count
-    X = random.normal(size=(n, 30)) + 1.5 * random.normal(size=(classes, 30))[y]
+    X = random.normal(size=(n, 30)) + 0.4 * random.normal(size=(classes, 30))[y]
     small = rows[: max(60, counts[0] + min(200, start))]
     for size in (2, 3, 5, 8, 25):
         column = np.zeros((n, 1))
