@@ -13,10 +13,10 @@ classes, and probabilities have no unit that the number of features could change
 *Understanding Dataset Difficulty with V-Usable Information*, ICML 2022, with leave-one-out in place of
 held-out data.
 
-LSI itself shrinks with 1/n and grows with the number of weights: Σ LSI ≈ (C − 1) D / 2 nats for a well-specified
-model of C classes and D features, the intercept's column included, with the full posterior. Each weight that the
-data tell is worth half a nat; the same row added to all classes changes nothing. `information_per_weight` =
-2 Σ LSI / ((C − 1) D) takes out both.
+LSI itself shrinks with 1/n and grows with the number of weights: Σ LSI ≈ (C − 1) D / 2 nats for a
+well-specified model of C classes and D features, the intercept's column included, with the full posterior:
+each weight that the data tell is worth half a nat, and the same row added to all classes changes nothing.
+`information_per_weight` = 2 Σ LSI / ((C − 1) D) takes out both.
 """
 
 from __future__ import annotations

@@ -20,8 +20,13 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
+from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.probes.softmax.model import SoftmaxModel
+from lsi.probes.softmax.math import variances
+from lsi.probes.softmax.model import ELEMENTS, SoftmaxModel
+
+# Share of a precision below which a prior has lost its digits there; priors that are never so small.
+LOST, SAFE = 1e-13, 1e-3
 
 
 @dataclass
@@ -81,6 +86,28 @@ class Posterior(ABC):
         self.model = model
         self.prior_precision = prior_precision
         self.basis = basis
+        self._refuse_lost_prior()
+
+    def _refuse_lost_prior(self) -> None:
+        """Refuse a prior that is lost beside the curvature of a sample that alone holds a column."""
+        model = self.model
+        if self.prior_precision >= SAFE:
+            return
+        total = largest = torch.zeros((), dtype=torch.float64, device=model.design.device)
+        for rows, block in model.design.blocks(
+            max(64, ELEMENTS // (model.n_classes * model.design.n_features))
+        ):
+            x = block.to(torch.float64)
+            variance = model.weight[rows, None] * variances(model.probabilities(x))
+            own = variance[:, :, None] * self.lift(x).square()[:, None, :]
+            total, largest = total + own.sum(0), torch.maximum(largest, own.amax(0))
+        alone = (total - largest).clamp_min(0) + self.prior_precision
+        if bool((alone < LOST * (total + self.prior_precision)).any()):
+            raise InputError(
+                f"prior_precision={self.prior_precision:g} is lost in double precision: a single sample holds "
+                f"a feature with a curvature of up to {float(largest.amax()):.1e}, and without it only the "
+                f"prior is left. Use a prior_precision of at least {LOST * float(largest.amax()):.0e}."
+            )
 
     @classmethod
     @abstractmethod
