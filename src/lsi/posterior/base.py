@@ -103,10 +103,11 @@ class Posterior(ABC):
             total, largest = total + own.sum(0), torch.maximum(largest, own.amax(0))
         alone = (total - largest).clamp_min(0) + self.prior_precision
         if bool((alone < LOST * (total + self.prior_precision)).any()):
+            most = float(largest.amax())
             raise InputError(
                 f"prior_precision={self.prior_precision:g} is lost in double precision: a single sample holds "
-                f"a feature with a curvature of up to {float(largest.amax()):.1e}, and without it only the "
-                f"prior is left. Use a prior_precision of at least {LOST * float(largest.amax()):.0e}."
+                f"a feature with a curvature of up to {most:.1e}, and without it only the prior is left. "
+                f"Use a prior_precision of at least {LOST * most:.0e}."
             )
 
     @classmethod
