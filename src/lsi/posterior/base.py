@@ -106,7 +106,7 @@ class Posterior(ABC):
             most = float(largest.amax())
             raise InputError(
                 f"prior_precision={self.prior_precision:g} is lost in double precision: a single sample holds "
-                f"a feature with a curvature of up to {most:.1e}, and without it only the prior is left. "
+                f"a feature with a curvature of up to {most:.1e}; without it only the prior is left. "
                 f"Use a prior_precision of at least {LOST * most:.0e}."
             )
 
