@@ -20,8 +20,8 @@ def attack_picks(
     """Return the positions in `result` to audit, sorted, `(min(count, done),)`.
 
     Half of them are random, one from each of as many strata of rank. The others attack: in turn the highest
-    scores, the highest leverages, the largest relative gap between `first` and the final score, and those most
-    like another sample. What is not finite is passed over.
+    scores, the highest leverages, the largest relative gap between `first` and the final score, and those
+    most like another sample. What is not finite is passed over.
 
     Args:
         result: What the run found; only entries that are done are picked.

@@ -79,6 +79,8 @@ class Posterior(ABC):
     # Whether `divergence` rebuilds the shifted curvature at the removal's own weights (dear, exact)
     # rather than taking what the last sweep accumulated.
     shift_is_current: ClassVar[bool] = False
+    # Whether `sensitivity` counts the covariance term's response to the others' curvature.
+    prices_covariance: ClassVar[bool] = False
     # Relative error that products in float32 leave in the divergence.
     float32_floor: ClassVar[float] = 1e-5
 
@@ -105,7 +107,7 @@ class Posterior(ABC):
         if bool((alone < LOST * (total + self.prior_precision)).any()):
             most = float(largest.amax())
             raise InputError(
-                f"prior_precision={self.prior_precision:g} is lost in double precision: a single sample holds "
+                f"prior_precision={self.prior_precision:g} is lost in double precision: one sample alone holds "
                 f"a feature with a curvature of up to {most:.1e}; without it only the prior is left. "
                 f"Use a prior_precision of at least {LOST * most:.0e}."
             )

@@ -20,6 +20,7 @@ class DiagPosterior(Posterior):
     """
 
     name = "diag"
+    prices_covariance = True
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         super().__init__(model, prior_precision, basis)

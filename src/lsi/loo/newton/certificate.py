@@ -19,6 +19,7 @@ from lsi.loo.newton.effects import Sums
 from lsi.posterior.base import Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
 
+NOISE = 3.0  # so much more may a sampling error's square be than the differences of groups say
 SURPRISE = 6.0  # −ln of the chance that the sample misleads
 TINY = torch.finfo(torch.float64).tiny
 
@@ -108,7 +109,7 @@ class Doubt:
 
     Attributes:
         spread: Variance of the sum over the drawn rows.
-        alone: Covariance term of the others' changed curvature alone.
+        alone: Covariance term of the others' changed curvature, with the sample's own where it is not priced.
         off: Covariance term of that change's sampling error.
         second: What a second step would add at most.
         unseen: The most that a row which was not drawn may add, over its chance to be drawn.
@@ -128,7 +129,8 @@ class Doubt:
     def seen(self, ratio: float = 1.0) -> Tensor:
         """Return the relative error but for unseen rows, if rows had `1 / ratio` of the chance."""
         # The covariance term is about a quarter of a squared norm of the changed curvature: norms add up.
-        covariance = 2.0 * (self.alone * self.off * ratio).sqrt() + self.off * ratio
+        off = NOISE * self.off * ratio
+        covariance = 2.0 * (self.alone * off).sqrt() + off
         return (2.0 * SURPRISE * self.spread * ratio).sqrt() + covariance + self.second
 
     def whole(self, ratio: float = 1.0) -> Tensor:

@@ -92,7 +92,8 @@ class Sums:
         square: `Σ (1 − π) e²` with e what a drawn row adds to the divergence, weight included.
         mean: `Σ (1 − π) e`.
         gradient: `Σ ρ ⊗ x`, `(B, C, D)`.
-        shift: What the posterior accumulated, and the difference of its two halves.
+        shift: What the posterior accumulated.
+        noise: Differences of its groups, each as noisy as itself.
         probes: Mean square of `Σ ρ·Φ` over the probes less half of its noise, which estimates `‖η‖²`.
     """
 
@@ -107,16 +108,18 @@ class Sums:
     mean: Tensor
     gradient: Tensor
     shift: Any
-    halves: Any
+    noise: list[Any]
     probes: Tensor
 
     SCALARS = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "turned", "square", "mean")
 
     def select(self, keep: Tensor) -> Sums:
         """Return the removals picked by a mask or an index."""
-        names = self.__dataclass_fields__
-        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
-        picked: dict[str, Any] = {k: None if part is None else part[keep] for k, part in parts.items()}
+        names = set(self.__dataclass_fields__)
+        picked: dict[str, Any] = {name: getattr(self, name) for name in names}
+        picked["noise"] = [part[keep] for part in self.noise]
+        for name in names - {"noise"}:
+            picked[name] = None if picked[name] is None else picked[name][keep]
         return Sums(**picked)
 
     @property

@@ -33,8 +33,15 @@ from lsi.probes.softmax.model import SoftmaxModel
 LEVELS = (256, 512, 1024, 2048, 4096, 8192, 16384)  # rows that may be read for a removal
 MORE_SHARE = 0.5  # share of all rows from which a sweep over them costs hardly more
 AHEAD = 0.9  # share of the tolerance that a level must promise to be tried
+GROUPS = 4  # of drawn rows, whose differences show the noise of their sum
 TILE = 192  # rows priced at a time: their logits for a block of removals stay in cache
 DRAWS = 4  # of a full posterior, whose covariance term is bounded with them
+
+
+def contrasts(parts: Any) -> list[Any]:
+    """Return sums of the four groups `parts[1:]` with two signs turned: each is as noisy as the sum of all."""
+    _, a, b, c, d = parts
+    return [a + b - c - d, a - b + c - d, a - b - c + d]
 
 
 @dataclass
@@ -159,9 +166,11 @@ class RowCorrector:
             own = Removal(first.index, first.x, first.curvature, first.delta, sums.shift)
             shifted = self.posterior.divergence(own)
             alone = self._covariance_of(first, sums.shift)
-            off = self._covariance_of(first, sums.halves)
+            off = torch.stack([self._covariance_of(first, shift) for shift in sums.noise]).mean(0)
             # What the noise of the sample adds on average is taken out.
             mean, covariance = shifted.mean, (shifted.covariance - off).clamp_min(0)
+            if not self.posterior.prices_covariance:
+                alone = torch.maximum(alone, part.covariance)
         second = part.second_order(sums, mean - part.mean, alone)
         unseen = level.spacing * part.unseen(level.length, torch.maximum(covariance, part.covariance))
         unseen = unseen if farther is None else torch.minimum(unseen, farther)
@@ -186,10 +195,11 @@ class RowCorrector:
         price = self.posterior.price(part.sensitivity)
         zero = torch.zeros(b, dtype=torch.float64, device=part.mean.device)
         total = {name: zero.clone() for name in Sums.SCALARS}
-        probes = torch.zeros((3, level.probes.shape[2], b), dtype=step.dtype, device=step.device)
+        probes = torch.zeros((1 + GROUPS, level.probes.shape[2], b), dtype=step.dtype, device=step.device)
         gradient = torch.zeros((self.model.n_classes * b, d), dtype=step.dtype, device=step.device)
-        shifts = [] if self.posterior.shift_is_current else [self.posterior.new_shift(b) for _ in range(3)]
-        for half, rows in level.tiles:
+        n_shifts = 0 if self.posterior.shift_is_current else 1 + GROUPS
+        shifts = [self.posterior.new_shift(b) for _ in range(n_shifts)]
+        for group, rows in level.tiles:
             x, p, scale = level.x[rows], level.p[rows], level.scale[rows]
             z, y = ((x @ weights.T).view(len(x), -1, b) for weights in (step, force))
             own = level.rows[rows, None] == part.first.index[None, :]
@@ -201,18 +211,16 @@ class RowCorrector:
             total["square"] += left @ each.square()
             total["mean"] += left @ each
             if shifts:
-                self.posterior.add_shift(shifts[half], x, scale, p, effect.change)
+                self.posterior.add_shift(shifts[group], x, scale, p, effect.change)
             rest = effect.rest * scale[:, None, None]
-            probes[half].addmm_(level.probes[rows].flatten(0, 1).T, rest.flatten(0, 1))
+            probes[group].addmm_(level.probes[rows].flatten(0, 1).T, rest.flatten(0, 1))
             gradient.addmm_(rest.flatten(1).T, x)
         gradient = gradient.view(-1, b, d).transpose(0, 1)
-        shift = halves = None
-        if shifts:
-            shift, halves = shifts[0] + shifts[1] + shifts[2], shifts[1] - shifts[2]
-        # The two halves differ as much as their sum is off: on average that is what noise adds to its square.
-        noise = (probes[1] - probes[2]).square().mean(0).to(torch.float64)
-        energy = (probes.sum(0).square().mean(0).to(torch.float64) - noise).clamp_min(0) + 0.5 * noise
-        return Sums(**total, gradient=gradient, shift=shift, halves=halves, probes=energy)
+        # Groups differ as much as their sum is off: on average that is what noise adds to its square.
+        apart = torch.stack([part.square().mean(0) for part in contrasts(probes)]).mean(0).to(torch.float64)
+        energy = (probes.sum(0).square().mean(0).to(torch.float64) - apart).clamp_min(0) + 0.5 * apart
+        shift, noise = (sum(shifts[1:], shifts[0]), contrasts(shifts)) if shifts else (None, [])
+        return Sums(**total, gradient=gradient, shift=shift, noise=noise, probes=energy)
 
     def _look(self, level: _Level, part: State, sums: Sums) -> Tensor:
         """Count the rows nearest to each sample in full; return the most that others add, over π."""
@@ -270,14 +278,14 @@ class _Level:
 
     def __init__(self, model: SoftmaxModel, reach: Reach, bound: Tensor, drawn: Drawn) -> None:
         self.spacing, self.length = drawn.spacing, drawn.length
-        # Rows that are always taken, then the two halves of the others.
+        # Rows that are always taken, then the others by groups.
         place = torch.arange(len(drawn.rows), device=bound.device)
-        order = [place[: drawn.n_certain], place[drawn.n_certain :: 2], place[drawn.n_certain + 1 :: 2]]
+        order = [place[: drawn.n_certain], *(place[drawn.n_certain + k :: GROUPS] for k in range(GROUPS))]
         self.rows, weight = drawn.rows[torch.cat(order)], drawn.weight[torch.cat(order)]
         self.tiles, start = [], 0
-        for half, part in enumerate(order):
+        for group, part in enumerate(order):
             for low in range(start, start + len(part), TILE):
-                self.tiles.append((half, slice(low, min(low + TILE, start + len(part)))))
+                self.tiles.append((group, slice(low, min(low + TILE, start + len(part)))))
             start += len(part)
         self.n_drawn = max(1, len(drawn.rows) - drawn.n_certain)
         self.x = model.design.take(self.rows)
