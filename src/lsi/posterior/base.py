@@ -107,7 +107,7 @@ class Posterior(ABC):
         if bool((alone < LOST * (total + self.prior_precision)).any()):
             most = float(largest.amax())
             raise InputError(
-                f"prior_precision={self.prior_precision:g} is lost in double precision: one sample alone holds "
+                f"prior_precision={self.prior_precision:g} is lost in double precision: a lone sample holds "
                 f"a feature with a curvature of up to {most:.1e}; without it only the prior is left. "
                 f"Use a prior_precision of at least {LOST * most:.0e}."
             )

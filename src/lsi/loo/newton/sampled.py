@@ -39,7 +39,7 @@ DRAWS = 4  # of a full posterior, whose covariance term is bounded with them
 
 
 def contrasts(parts: Any) -> list[Any]:
-    """Return sums of the four groups `parts[1:]` with two signs turned: each is as noisy as the sum of all."""
+    """Return sums of the four groups `parts[1:]` with two signs turned, as noisy as the sum of all."""
     _, a, b, c, d = parts
     return [a + b - c - d, a - b + c - d, a - b - c + d]
 
