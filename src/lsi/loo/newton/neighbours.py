@@ -49,10 +49,10 @@ class Neighbours:
         Shapes: index `(B,)`; left, which rows may be found, `(N,)`.
         """
         n, m = len(self.rows), min(NEAREST, len(self.rows))
-        scaled = self.rows * (self.weight * left)[:, None]
+        weight = self.weight * left
         found = []
         for part in index.split(max(1, ELEMENTS // n)):
-            alike = (self.rows[part] @ scaled.T).abs()
+            alike = (self.rows[part] @ self.rows.T).abs_().mul_(weight)
             alike.scatter_(1, part[:, None], 0.0)
             alike = torch.nn.functional.pad(alike, (0, -n % GROUP)).view(len(part), -1, GROUP)
             groups = alike.amax(2).topk(min(m, alike.shape[1]), 1).indices
