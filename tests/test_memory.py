@@ -66,7 +66,7 @@ def test_dense_blocks_are_halved(monkeypatch, posterior, tol):
     assert max(calls) > 20 >= calls[-1]
 
 
-def test_pilots_of_sampled_corrections_are_halved(monkeypatch):
+def test_sampled_corrections_are_halved(monkeypatch):
     monkeypatch.setattr(engine, "SAMPLED_WORK", 0.0)
     settings = {"subset": range(0, 100, 4), "audit": 2, "label_noise": False}
     expected = lsi.score(X, Y, **settings)

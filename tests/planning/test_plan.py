@@ -87,6 +87,25 @@ def test_what_cannot_fit_is_refused_before_any_work(monkeypatch):
         lsi.score(X, np.arange(600) % 60)
 
 
+@pytest.mark.parametrize("have", [1 << 29, 1 << 31, 1 << 40, None])
+def test_the_solver_is_the_same_on_every_machine(have, monkeypatch):
+    monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: have)
+    wide = Shape(50_000, 257, 40, 50_000)
+    assert choose_solver(wide, "diag", lsi.Newton()) == "dense"
+    assert choose_solver(wide, "diag", lsi.Newton(), 8 << 30) == "dense"
+    assert choose_solver(wide, "diag", lsi.Newton(), 1 << 30) == "blocks"
+    assert choose_solver(replace(CIFAR, n_classes=100), "diag", lsi.Newton()) == "blocks"
+    assert lsi.make_plan(50_000, 256, 40).chosen.solver == "dense"
+
+
+def test_a_machine_that_is_too_small_says_what_would_fit(monkeypatch):
+    monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: 1 << 30)
+    wide, machine = Shape(50_000, 257, 40, 50_000), Machine(torch.device("cpu"))
+    with pytest.raises(lsi.InputError, match=r"Reduce the features .*PCA.*solver='blocks'"):
+        refuse_oversize(wide, "diag", lsi.Newton(), machine)
+    assert refuse_oversize(wide, "diag", lsi.Newton(solver="blocks"), machine) is None
+
+
 @pytest.mark.parametrize(("posterior", "solver"), [("full", "dense"), ("diag", "dense"), ("diag", "blocks")])
 def test_what_fits_to_the_last_byte_is_not_refused_and_a_byte_less_is(monkeypatch, posterior, solver):
     method = lsi.Newton(solver=solver)

@@ -13,9 +13,10 @@ The difference :math:`H(Y) - \mathrm{cross\ entropy}` is the V-usable informatio
 Swayamdipta, *Understanding Dataset Difficulty with V-Usable Information*, ICML 2022, with leave-one-out in
 place of held-out data.
 
-LSI itself shrinks with 1/n and grows with the number of weights: Σ LSI ≈ K/2 nats for a well-specified model
-with the full posterior (each weight is worth half a nat). `information_per_weight` = 2 Σ LSI / K removes
-both.
+LSI itself shrinks with 1/n and grows with the number of weights: Σ LSI ≈ (C − 1) D / 2 nats for a
+well-specified model of C classes and D features, the intercept's column included, with the full posterior:
+each weight that the data tell is worth half a nat, and the same row added to all classes changes nothing.
+`information_per_weight` = 2 Σ LSI / ((C − 1) D) takes out both.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Difficulty:
         usable_information: `label_entropy − cross_entropy`: what the features say about a label, nats.
         loo_error: Share of samples for which a probe that has not seen them prefers another label.
         mean_lsi: Nats; compare it between runs with equal settings and N only.
-        information_per_weight: `2 N mean_lsi / K`; None where the manifest does not say how many weights
-            there are.
+        information_per_weight: `2 N mean_lsi / ((C − 1) D)`, about 1 for a well-specified model; None where
+            the manifest does not say how many weights there are.
         n_scored: Scored samples.
         n_samples: Samples N.
         n_features: Features.
@@ -169,5 +170,5 @@ def _per_weight(seen: View, manifest: Mapping[str, Any], n_samples: int) -> floa
     data, probe = manifest.get("data") or {}, (manifest.get("config") or {}).get("probe") or {}
     if probe.get("kind") != "linear" or "n_features" not in data or "n_classes" not in data:
         return None
-    weights = (int(data["n_features"]) + bool(probe.get("fit_intercept"))) * int(data["n_classes"])
+    weights = (int(data["n_features"]) + bool(probe.get("fit_intercept"))) * (int(data["n_classes"]) - 1)
     return 2.0 * n_samples * float(seen.lsi.mean()) / weights

@@ -80,13 +80,18 @@ class LooResult:
         return [each.name for each in fields(cls) if each.name not in ("extra", "done")]
 
 
-def loo_prediction(model: SoftmaxModel, index: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+def loo_prediction(
+    model: SoftmaxModel, index: Tensor, delta: Tensor, logit_shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the label's probability and the most likely class of each sample at `θ + δ_i`.
 
-    Shapes: both `(B,)`, index `(B,)`, delta `(B, C', D)`.
+    Shapes: both `(B,)`, index `(B,)`, delta `(B, C', D)`; logit_shift, what a correction of δ adds to the
+    logits in class contrasts, `(B, C')`.
     """
     x = model.design.take(index).to(torch.float64)
     # x_iᵀ(θ + δ_i) in class contrasts, then in classes
     logits = x @ model.theta.T + (delta.to(torch.float64) @ x[:, :, None])[:, :, 0]
+    if logit_shift is not None:
+        logits = logits + logit_shift
     p = torch.softmax(logits @ model.contrasts.T, -1)
     return p.gather(1, model.target[index][:, None])[:, 0], p.argmax(-1)

@@ -19,6 +19,7 @@ selection and data augmentation and a method for prediction* (PRESS), Technometr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +31,17 @@ from lsi.errors import InputError
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.result import LooResult
-from lsi.probes.ridge import LARGE, ROWS, RidgeModel
+from lsi.probes.ridge import ROWS, RidgeModel
 from lsi.validation.problem import Shape
 
 EPS = float(torch.finfo(torch.float64).eps)
 ELEMENTS = 1 << 18  # numbers in one (B, D) block: few enough to stay in cache
 LOST = 1e-11  # below this, 1 − h has no correct digits left
 SAFETY = 8.0
-FLOOR = 1e-10  # smallest relative error that is promised: brute force in float64 cannot confirm a smaller one
+REFINED = 4  # solutions of the audit: from the triangle, then refined
+# Smallest relative error that is promised: brute force in float64 cannot confirm a smaller one, even on data
+# of condition one. Features far from zero and columns that depend on each other cost more digits.
+FLOOR = 1e-10
 
 
 @dataclass
@@ -89,19 +93,19 @@ class RidgeEngine(Engine):
         self.model, self.prior_precision, self.noise = model, prior_precision, noise
         self.diagonal = posterior == "diag"
         self._spread = model.noise_precision().sqrt()
+        condition = model.singular[0] / (model.singular[-1].square() + model.loo_ridge).sqrt()
+        self._floor = FLOOR + SAFETY * EPS * float(condition)
         squares, basis = model.singular.square(), model.basis
         inverse = 1.0 / (squares + model.loo_ridge)  # A⁻¹ in the singular vectors
         self._theta = model.weights(model.loo_ridge)  # A⁻¹XᵀY
         # wd A⁻¹θ as a product: the difference of the solutions for both penalties would cancel.
         self._drift = model.weight_decay * inverse[:, None] * model.weights(model.ridge)
+        self._solve = inverse
         if self.diagonal:
-            self._theta, self._drift = basis @ self._theta, basis @ self._drift
-            self._solve = (basis * inverse) @ basis.T
+            self._drift = basis @ self._drift
             squares = torch.zeros_like(basis[:, 0])
             for _, x in model.design.blocks(ROWS):
                 squares += x.square().sum(0)
-        else:
-            self._solve = inverse
         self._precision = noise[:, None] * squares + prior_precision  # P₁, diagonal here
 
     def run(self, index: Tensor, work: Work | None = None) -> RidgeResult:
@@ -125,26 +129,26 @@ class RidgeEngine(Engine):
         """
         model = self.model
         x, y = model.design.rows(0, model.n_samples), model.target
-        theta, gram = _solve(x, y, model.ridge), x.T @ x
+        start = torch.zeros_like(y[:1]).expand(x.shape[1], -1)
+        theta = _solve(x, model.ridge, lambda w: x.T @ (y - x @ w) - model.ridge * w, start)
+        factors = [_triangle(beta.sqrt() * x, self.prior_precision).mT for beta in self.noise]
         exact = np.zeros(len(positions))
         for k, i in enumerate(positions.tolist()):
-            keep = torch.arange(len(x), device=x.device) != i
-            delta = _solve(x[keep], y[keep], model.loo_ridge) - theta
+            delta = _removed(x, y, theta, i, model)
             terms = [
-                self._dense_divergence(gram, x[i], beta, delta[:, t]) for t, beta in enumerate(self.noise)
+                self._dense_divergence(factor, x, i, beta, delta[:, t])
+                for t, (beta, factor) in enumerate(zip(self.noise, factors, strict=True))
             ]
             exact[k] = sum(float(term.total) for term in terms)
             tick(1)
         return {"exact": exact}
 
-    def _dense_divergence(self, gram: Tensor, x: Tensor, beta: Tensor, delta: Tensor) -> Terms:
-        """Return one target's divergence from dense precisions. Shapes: gram `(D, D)`, x, delta `(D,)`."""
-        p1 = beta * gram  # P₁ = β XᵀX + τI
-        p1.diagonal().add_(self.prior_precision)
+    def _dense_divergence(self, factor: Tensor, x: Tensor, i: int, beta: Tensor, delta: Tensor) -> Terms:
+        """Return one target's divergence from dense precisions. Shapes: factor `(D, D)`, delta `(D,)`."""
         if self.diagonal:
-            return diag_divergence(p1.diagonal(), -beta * x.square()[None], delta[None])
-        factor = torch.linalg.cholesky(p1)
-        return full_divergence(factor, -beta * torch.outer(x, x)[None], delta[None])
+            p1 = beta * x.square().sum(0) + self.prior_precision  # P₁ = β diag(XᵀX) + τI
+            return diag_divergence(p1, -beta * x[i].square()[None], delta[None])
+        return full_divergence(factor, -beta * torch.outer(x[i], x[i])[None], delta[None])
 
     def _columns(self, index: Tensor) -> tuple[Tensor, ...]:
         block = self._block(index)
@@ -154,24 +158,28 @@ class RidgeEngine(Engine):
         half = torch.full_like(block.rest, 0.5 * z.shape[1])
         tail = torch.special.gammaincc(half, 0.5 * z.square().sum(1))
         certificate = error / (mean + covariance).clamp_min(torch.finfo(torch.float64).tiny)
-        certificate = certificate + FLOOR + SAFETY * EPS * len(self.model.singular) ** 0.5 / block.rest
+        certificate = certificate + self._floor + SAFETY * EPS * len(self.model.singular) ** 0.5 / block.rest
         prediction = self.model.target[index] - block.residual
         return mean, covariance, tail, prediction, 1.0 - block.rest, certificate, z
 
     def _block(self, index: Tensor) -> Block:
         x, y = self.model.design.take(index), self.model.target[index]
-        x = x if self.diagonal else x @ self.model.basis
-        a = x @ self._solve if self.diagonal else x * self._solve  # a = A⁻¹x
-        rest = 1.0 - (x * a).sum(1)  # 1 − h
+        # In the singular vectors, where nothing cancels however far from zero the features are.
+        rows = x @ self.model.basis
+        a = rows * self._solve  # a = A⁻¹x
+        rest = 1.0 - (rows * a).sum(1)  # 1 − h
         lost = (rest < LOST).nonzero()[:, 0]
         if len(lost):
             raise InputError(
                 f"without the sample in row {int(index[lost[0]])} the weights are not determined in double "
                 "precision: no other sample has a component in one of its directions. Raise weight_decay."
             )
-        residual = (y - x @ self._theta) / rest[:, None]  # r̃ / (1 − h)
-        size = y.abs() + x.abs() @ self._theta.abs()
-        return Block(x, a, rest, residual, SAFETY * EPS * size / rest[:, None])
+        residual = (y - rows @ self._theta) / rest[:, None]  # r̃ / (1 − h)
+        size = y.abs() + rows.abs() @ self._theta.abs()
+        rounding = SAFETY * EPS * size / rest[:, None]
+        if self.diagonal:
+            rows, a = x, a @ self.model.basis.T
+        return Block(rows, a, rest, residual, rounding)
 
     def _divergence(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean term, covariance term and the absolute rounding error of their sum, `(B,)` each."""
@@ -207,20 +215,38 @@ def _half_excess(share: Tensor) -> tuple[Tensor, Tensor]:
     return 0.5 * excess((-share).clamp_min(-1 + 1e-15)).sum(1), SAFETY * EPS * lost.sum(1)
 
 
-def _solve(x: Tensor, y: Tensor, ridge: float) -> Tensor:
-    """Return the weights `(D, T)`: least squares with rows `√λ I` appended, by QR.
+def _triangle(x: Tensor, ridge: float) -> Tensor:
+    """Return R with `RᵀR = xᵀx + ridge · I`, from QR: the product `xᵀx` would square the condition number."""
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return torch.linalg.qr(torch.cat([x, ridge**0.5 * eye]), mode="r")[1]
 
-    Large data go through the normal equations, by a Cholesky factor and one step of iterative refinement.
+
+def _solve(x: Tensor, ridge: float, residual: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """Return the solution `(D, T)` at which `residual`, linear with slope `−(xᵀx + ridge · I)`, is zero.
+
+    Each step solves with the triangle for what the residual, taken from the rows, says is missing.
     """
-    n, d = x.shape
-    eye = torch.eye(d, dtype=x.dtype, device=x.device)
-    if n * d**2 <= LARGE:
-        nothing = torch.zeros((d, y.shape[1]), dtype=y.dtype, device=y.device)
-        q, r = torch.linalg.qr(torch.cat([x, ridge**0.5 * eye]))
-        return torch.linalg.solve_triangular(r, q.T @ torch.cat([y, nothing]), upper=True)
-    factor = torch.linalg.cholesky(x.T @ x + ridge * eye)
-    weights = torch.cholesky_solve(x.T @ y, factor)
-    return weights + torch.cholesky_solve(x.T @ (y - x @ weights) - ridge * weights, factor)
+    triangle, solution = _triangle(x, ridge), start
+    for _ in range(REFINED):
+        missing = residual(solution)
+        half = torch.linalg.solve_triangular(triangle.mT, missing, upper=False)
+        solution = solution + torch.linalg.solve_triangular(triangle, half, upper=True)
+    return solution
+
+
+def _removed(x: Tensor, y: Tensor, whole: Tensor, left_out: int, model: RidgeModel) -> Tensor:
+    """Return the change of the weights without a sample, `(D, T)`.
+
+    The difference itself is solved for, `A₋ δ = r ⊗ x + wd θ`: subtracting two solutions would cancel.
+    """
+    keep = torch.arange(len(x), device=x.device) != left_out
+    others, own = x[keep], x[left_out]
+    right = torch.outer(own, own @ whole - y[left_out]) + model.weight_decay * whole
+
+    def residual(delta: Tensor) -> Tensor:
+        return right - others.T @ (others @ delta) - model.loo_ridge * delta
+
+    return _solve(others, model.loo_ridge, residual, torch.zeros_like(whole))
 
 
 def ridge_cost(shape: Shape) -> tuple[float, int]:

@@ -25,7 +25,8 @@ class Newton:
             larger `relative_error`. None: no refinement.
         solver: ``"dense"``: one inverse of the whole Hessian, the most accurate. ``"blocks"``: its class
             blocks, for problems whose Hessian does not fit in memory; only the highest scores are refined.
-            ``"auto"``: dense if it fits.
+            ``"auto"``: dense if its matrices need at most the run's `memory` (8 GiB if that is not given),
+            whatever the machine has free: the two solvers give different values.
         max_passes: Maximum number of refinement passes a sample before the slow, safe solver takes over.
         added_weight_decay: Added to the probe's weight decay; see `from_early_stopping`.
 

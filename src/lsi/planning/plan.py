@@ -17,6 +17,8 @@ from lsi.validation.problem import Shape
 from lsi.validation.settings import check_choice
 
 WORKER_START = 5.0  # seconds until the workers of a cluster have loaded the library
+# What `solver="auto"` gives the dense solver where `memory` does not say: the same on every machine.
+DENSE_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -125,25 +127,25 @@ def make_plan(
     shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
     first, *others = [
         _way(shape, structure, way, solver, have, workers)
-        for structure, way, solver in _ways(shape, posterior, method, have)
+        for structure, way, solver in _ways(shape, posterior, method, memory)
         if _exists(structure, solver)
     ]
     return Plan(first, tuple(others), have)
 
 
 def _ways(
-    shape: Shape, posterior: str, method: Newton | Retrain, have: int | None
+    shape: Shape, posterior: str, method: Newton | Retrain, memory: int | None
 ) -> list[tuple[str, Newton | Retrain, str]]:
     """Return posterior, method and solver of every way: what was asked for first, then the alternatives."""
     newton = method if isinstance(method, Newton) else Newton()
     retrain = method if isinstance(method, Retrain) else Retrain()
-    chosen = choose_solver(shape, posterior, newton, have)
+    chosen = choose_solver(shape, posterior, newton, memory)
     other = "blocks" if chosen == "dense" else "dense"
     first, second = (posterior, newton, chosen), (posterior, newton, other)
     if isinstance(method, Retrain):
         return [(posterior, retrain, ""), first, second]
     structures = [
-        (name, newton, choose_solver(shape, name, newton, have)) for name in POSTERIORS if name != posterior
+        (name, newton, choose_solver(shape, name, newton, memory)) for name in POSTERIORS if name != posterior
     ]
     return [first, second, (posterior, retrain, ""), *structures]
 
@@ -184,12 +186,19 @@ def room_on(device: torch.device, memory: int | None) -> int | None:
 
 
 def choose_solver(shape: Shape, posterior: str, method: Newton, memory: int | None = None) -> str:
-    """Return the solver of a run: the one asked for, else dense where its matrices fit in memory."""
+    """Return the solver asked for, else dense where its matrices fit `memory` or `DENSE_BYTES`, else blocks.
+
+    Never by what the machine happens to have free: the two solvers give different values.
+    """
     if method.solver != "auto":
         return method.solver
-    have = budget(memory)
     _, need = counted(shape, posterior, method, "dense")
-    return "dense" if have is None or need <= have or posterior == "full" else "blocks"
+    return "dense" if need <= (memory or DENSE_BYTES) or posterior == "full" else "blocks"
+
+
+def grade(solver: str, method: Newton) -> str:
+    """Return what the values of a run are good for: ``"certified"`` or ``"ranking"``."""
+    return "certified" if solver == "dense" and method.tol is not None else "ranking"
 
 
 def refuse_oversize(shape: Shape, posterior: str, method: Newton | Retrain, machine: Machine) -> None:
@@ -206,7 +215,9 @@ def refuse_oversize(shape: Shape, posterior: str, method: Newton | Retrain, mach
     _, need = counted(shape, posterior, method, solver)
     if have is None or need <= have:
         return
-    cure = "use posterior='kron' or 'diag' with solver='auto'"
+    cure = "choose solver='blocks', which needs less and whose values rank rather than measure"
+    if posterior == "full":
+        cure = "use posterior='kron' or 'diag' with solver='auto'"
     if solver == "blocks":
         cure = "score fewer classes at a time"
     fitting = int((have / (8.0 * 3.5)) ** 0.5 / max(1, shape.n_classes - 1))

@@ -23,8 +23,13 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
+from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.probes.softmax.model import SoftmaxModel
+from lsi.probes.softmax.math import variances
+from lsi.probes.softmax.model import ELEMENTS, SoftmaxModel
+
+# Share of a precision below which a prior has lost its digits there; priors that are never so small.
+LOST, SAFE = 1e-13, 1e-3
 
 
 @dataclass
@@ -78,6 +83,8 @@ class Posterior(ABC):
     # Whether `divergence` computes the shifted curvature itself, at the removal's own weights (expensive and
     # exact), instead of taking what the last sweep accumulated.
     shift_is_current: ClassVar[bool] = False
+    # Whether `sensitivity` counts the covariance term's response to the others' curvature.
+    prices_covariance: ClassVar[bool] = False
     # Relative error that float32 products leave in the divergence.
     float32_floor: ClassVar[float] = 1e-5
 
@@ -85,6 +92,29 @@ class Posterior(ABC):
         self.model = model
         self.prior_precision = prior_precision
         self.basis = basis
+        self._refuse_lost_prior()
+
+    def _refuse_lost_prior(self) -> None:
+        """Refuse a prior that is lost beside the curvature of a sample that alone holds a column."""
+        model = self.model
+        if self.prior_precision >= SAFE:
+            return
+        total = largest = torch.zeros((), dtype=torch.float64, device=model.design.device)
+        for rows, block in model.design.blocks(
+            max(64, ELEMENTS // (model.n_classes * model.design.n_features))
+        ):
+            x = block.to(torch.float64)
+            variance = model.weight[rows, None] * variances(model.probabilities(x))
+            own = variance[:, :, None] * self.lift(x).square()[:, None, :]
+            total, largest = total + own.sum(0), torch.maximum(largest, own.amax(0))
+        alone = (total - largest).clamp_min(0) + self.prior_precision
+        if bool((alone < LOST * (total + self.prior_precision)).any()):
+            most = float(largest.amax())
+            raise InputError(
+                f"prior_precision={self.prior_precision:g} is lost in double precision: a lone sample holds "
+                f"a feature with a curvature of up to {most:.1e}; without it only the prior is left. "
+                f"Use a prior_precision of at least {LOST * most:.0e}."
+            )
 
     @classmethod
     @abstractmethod
@@ -137,6 +167,19 @@ class Posterior(ABC):
             probabilities: At the full-data weights, `(n, C)`.
             z: Change of the logits minus its mean under `probabilities`, `(n, C, B)`.
         """
+
+    @abstractmethod
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return at least `‖P₁^{-½} h_j P₁^{-½}‖_F` of each row, `(n,)`; zeros where its leverage is that.
+
+        It counts what a changed curvature of the row does to the divergence.
+
+        Shapes: x `(n, D)`, weight `(n,)`, probabilities `(n, C)`.
+        """
+
+    def draws(self, count: int) -> Tensor:
+        """Return draws of N(0, P₁⁻¹), `(count, C', D)`, where the shift is not accumulated; else none."""
+        return torch.zeros((0, *self.model.theta.shape), dtype=self.model.design.dtype)
 
     @abstractmethod
     def to_dense(self) -> Tensor:

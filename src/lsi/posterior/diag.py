@@ -25,6 +25,7 @@ class DiagPosterior(Posterior):
     """
 
     name = "diag"
+    prices_covariance = True
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         super().__init__(model, prior_precision, basis)
@@ -55,7 +56,7 @@ class DiagPosterior(Posterior):
         observed = self.model.observed
         dp = change[:, observed]
         ds = ((1.0 - 2.0 * probabilities[:, observed])[:, :, None] - dp).mul_(dp)
-        if not self.model.unweighted:
+        if not bool((weight == 1).all()):
             ds *= weight[:, None, None]
         shift.transpose(0, 1).flatten(0, 1).addmm_(ds.flatten(1).T, self.lift(x).square())
 
@@ -108,6 +109,11 @@ class DiagPosterior(Posterior):
         whole = torch.zeros_like(z)
         whole[:, observed] = out
         return whole
+
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return `Σ_cd w p_c (1 − p_c) x_d² / P_cd`."""
+        share = self.lift(x).square() @ self.precision.reciprocal().T.to(x.dtype)
+        return weight.to(x.dtype) * (variances(probabilities)[:, self.model.observed] * share).sum(1)
 
     def to_dense(self) -> Tensor:
         """Return the diagonal matrix; for tests only."""

@@ -122,6 +122,17 @@ class FullPosterior(Posterior):
         """
         return z.square().mul_(0.5)
 
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return zeros: a row's share of this posterior is its leverage in the fit."""
+        return torch.zeros_like(probabilities[:, 0])
+
+    def draws(self, count: int) -> Tensor:
+        """Return draws of N(0, P₁⁻¹), `(count, C', D)`."""
+        generator = torch.Generator().manual_seed(0)
+        normal = torch.randn((len(self.factor), count), generator=generator, dtype=torch.float64)
+        draws = torch.linalg.solve_triangular(self.factor.mT, normal.to(self.factor.device), upper=True)
+        return draws.T.reshape(count, *self.model.theta.shape).to(self.model.design.dtype)
+
     def to_dense(self) -> Tensor:
         """Return the dense precision in all classes; for tests only."""
         data = self._classes(self.curvature)

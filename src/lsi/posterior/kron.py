@@ -118,6 +118,14 @@ class KronPosterior(Posterior):
         w_p = (probabilities @ price[1:].reshape(c, c * b)).view(z.shape)
         return w_p.mul_(-2.0).add_(price[0])
 
+    def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
+        """Return `√D w tr(S B⁻¹) / N`; the prior is in the inverse as it is on average over the features."""
+        alpha = self.precision.feature_values
+        inverse = (alpha / self.precision.spectrum()).mean(1) * (len(alpha) ** 0.5 / self.model.n_samples)
+        across = (self.model.contrasts @ self.class_basis * inverse.sqrt()).to(x.dtype)  # (C, C')
+        spread = probabilities @ across.square() - (probabilities @ across).square()
+        return weight.to(x.dtype) * spread.sum(1).clamp_min(0)
+
     def to_dense(self) -> Tensor:
         """Return the Kronecker product plus the prior; for tests only."""
         k, d = self.model.theta.shape

@@ -17,17 +17,19 @@ from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
-from lsi.planning.plan import choose_solver, refuse_oversize
+from lsi.planning.plan import choose_solver, grade, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.fit import Curvature
-from lsi.probes.softmax.model import SoftmaxModel
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import Machine
 from lsi.tasks.base import Task
 from lsi.tasks.copies import AUDITED, retrain
 from lsi.tasks.fitting import fit_blocks_once, fit_once, solver_once
 from lsi.validation.problem import Problem
+
+OFFSET = 10.0  # standard deviations from zero, from which a full posterior is accumulated in float64
 
 
 def check(probe: Any, posterior: str, method: Method) -> None:
@@ -70,6 +72,10 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     dtype = working_dtype(shape) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
+        if run.posterior == "full" and dtype == torch.float32 and far_from_zero(design):
+            # Its precision is a sum in which the digits of everything but the offset would be lost.
+            dtype = torch.float64
+            design = run.design(dtype)
         # A diagonal posterior belongs to the original features, where class blocks are as cheap as anywhere.
         basis = None if chosen == "blocks" and run.posterior == "diag" else kind.coordinates(design)
         # Rows of a file are rotated each time they are read. The fit reads them often and needs no rotation.
@@ -86,7 +92,8 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     with clock("leave-one-out"):
         result = engine.run(run.index, run.work)
     audit = run.audited(engine, result, default_count(model.theta.numel(), run.posterior))
-    return result, audit, {**asdict(report), "dtype": str(dtype).removeprefix("torch."), "solver": chosen}
+    told = {"dtype": str(dtype).removeprefix("torch."), "solver": chosen, "grade": grade(chosen, settings)}
+    return result, audit, {**asdict(report), **told}
 
 
 def _retrain(run: Run, settings: Retrain) -> Outcome:
@@ -108,6 +115,18 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
         result = engine.run(run.index, run.work)
     run.notes["training"] = engine.training
     return result, run.audited(engine, result, AUDITED), {"dtype": "float32"}
+
+
+def far_from_zero(design: Design) -> bool:
+    """Return whether a feature lies so far from zero that its squares in float32 lose its spread."""
+    total = square = torch.zeros(design.n_features, dtype=torch.float64, device=design.device)
+    for _, block in design.blocks(ROWS):
+        x = block.to(torch.float64)
+        total, square = total + x.sum(0), square + x.square().sum(0)
+    mean = total / design.n_samples
+    spread = square / design.n_samples - mean.square()
+    varies = spread > 1e-12 * mean.square()  # a constant, such as the intercept, has no spread to lose
+    return bool((varies & (mean.square() > OFFSET**2 * spread)).any())
 
 
 def make_engine(

@@ -241,14 +241,17 @@ def test_a_subset_in_any_order_and_block_gives_the_same_values(monkeypatch):
     assert_allclose(case.score("diag", method=method).lsi, whole.lsi, rtol=FLOAT32)
 
 
-def test_dense_is_chosen_while_it_fits_and_blocks_beyond(monkeypatch):
+def test_the_manifest_names_the_solver_and_its_grade():
     case = many_classes(seed=8)
-    assert case.score("diag").manifest["fit"]["solver"] == "dense"
-    from lsi.planning import plan
-    from lsi.validation.problem import Shape
-
-    monkeypatch.setattr(plan, "available_memory", lambda: 600 << 20)
-    assert plan.choose_solver(Shape(50_000, 513, CLASSES, 0), "diag", lsi.Newton()) == "blocks"
+    fits = [
+        case.score("diag", method=method, audit=False).manifest["fit"]
+        for method in (lsi.Newton(), lsi.Newton(tol=None), lsi.Newton(solver="blocks", tol=None))
+    ]
+    assert [(fit["solver"], fit["grade"]) for fit in fits] == [
+        ("dense", "certified"),
+        ("dense", "ranking"),
+        ("blocks", "ranking"),
+    ]
 
 
 def test_a_full_posterior_has_no_blocks():

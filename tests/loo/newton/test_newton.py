@@ -106,11 +106,11 @@ def many_rows(spread):
 
 @every_posterior
 @pytest.mark.parametrize("spread", [2.0, 6.0], ids=["nearly separable", "overlapping"])
-@pytest.mark.parametrize("share", [0.0, 1.0], ids=["one pass", "two passes"])
-def test_values_from_sampled_rows(posterior, spread, share, monkeypatch):
+@pytest.mark.parametrize("levels", [(2048,), (256, 2048)], ids=["one level", "two levels"])
+def test_values_from_sampled_rows(posterior, spread, levels, monkeypatch):
     # Where a sweep for every sample is dear, a loose tolerance is met from a few thousand rows.
     monkeypatch.setattr("lsi.loo.newton.engine.SAMPLED_WORK", 0)
-    monkeypatch.setattr("lsi.loo.newton.engine.MORE_SHARE", share)
+    monkeypatch.setattr("lsi.loo.newton.sampled.LEVELS", levels)
     case, left_out = many_rows(spread)
     scores = case.score(posterior, lsi.Newton(tol=1e-2), subset=left_out)
     exact = case.oracle.lsi(posterior, 1.0, left_out)
@@ -244,3 +244,31 @@ def test_hundreds_of_classes(threads):
     assert scores.audit.spearman > 0.999
     assert scores.audit.max_relative_error < 1e-2
     assert scores.audit.certificate_coverage == 1
+
+
+def test_a_full_posterior_of_features_far_from_zero(monkeypatch):
+    random = np.random.default_rng(0)
+    X = random.normal(size=(400, 5))
+    y = (X[:, 0] + random.logistic(size=400) > 0).astype(int)
+    settings = {"posterior": "full", "subset": range(0, 400, 20), "audit": False, "label_noise": False}
+    exact = lsi.score(X + 100.0, y, method=lsi.Newton(tol=1e-5), **settings)
+    monkeypatch.setattr("lsi.planning.cost.DOUBLE_LIMIT", 0)
+    scores = lsi.score(X + 100.0, y, **settings)
+    error = np.abs(scores.lsi / exact.lsi - 1.0)
+    assert (error <= scores.to_frame()["relative_error"]).all()
+    assert lsi.score(X, y, **settings).manifest["fit"]["dtype"] == "float32"
+
+
+@every_posterior
+def test_a_prior_that_double_precision_loses_is_refused(posterior):
+    random = np.random.default_rng(0)
+    X = random.normal(size=(60, 4))
+    X[:, 3] = 0.0
+    X[7, 3] = 3.0
+    y = np.arange(60) % 2
+    settings = {"posterior": posterior, "subset": [7], "audit": False, "label_noise": False}
+    with pytest.raises(lsi.InputError, match=r"prior_precision=1e-17 is lost .* at least"):
+        lsi.score(X, y, prior_precision=1e-17, **settings)
+    assert np.isfinite(lsi.score(X, y, prior_precision=1e-9, **settings).lsi).all()
+    X[:, 3] = random.normal(size=60)  # a column that others hold too needs no prior
+    assert np.isfinite(lsi.score(X, y, prior_precision=1e-17, **settings).lsi).all()

@@ -10,8 +10,8 @@ import torch
 from lsi.loo.audit import REBUILD_LIMIT, default_count
 from lsi.loo.newton import block_engine
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
-from lsi.loo.newton.engine import PILOTS, samples_rows
-from lsi.loo.newton.sampled import SAMPLED_ROWS
+from lsi.loo.newton.engine import samples_rows
+from lsi.loo.newton.sampled import LEVELS
 from lsi.probes.softmax.fit import DENSE_START
 from lsi.probes.softmax.model import ROWS
 from lsi.validation.problem import Shape
@@ -45,8 +45,8 @@ def dense_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, 
     if tol is None:
         swept = 0.0
     elif samples_rows(n, k, tol):
-        swept = PILOTS + (0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0)
-        leave += n_scored * (2.0 * k**2 + 6.0 * SAMPLED_ROWS * k)
+        swept = 0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0
+        leave += n_scored * (2.0 * k**2 + 8.0 * LEVELS[0] * k)
     refine = swept * (12.0 * n * k + rebuilt)  # a sweep spends about as long between its products as in them
     audit = default_count(k, posterior) * (60 * 4.0 * n * k + rebuilt)
 

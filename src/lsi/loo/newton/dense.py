@@ -24,6 +24,7 @@ from lsi.probes.softmax.model import SoftmaxModel
 TOGETHER = 64  # rows of matrices that are inverted several at a time
 BLOCK_BYTES = 96 << 20  # largest tensor of a block of first-order steps
 MOST = 512  # samples of a block
+PROBES = 64  # random vectors that Q_j is measured with: good to a sixth
 # Below NARROW samples at a time, reading the inverse takes longer than multiplying with it. Then only one
 # class's rows of T_i are held at a time, for SLAB samples, so that they stay in the cache.
 NARROW, SLAB = 48, 128
@@ -61,6 +62,13 @@ class FirstOrder:
         return FirstOrder(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
+def _probes(curvature: Curvature, k: int, d: int) -> Tensor:
+    """Return draws of N(0, H̄⁻¹), `(PROBES, C', D)`: `L⁻ᵀ v` with standard normal v."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn((k * d, PROBES), generator=generator, dtype=torch.float64).to(curvature.factor)
+    return torch.linalg.solve_triangular(curvature.factor.mT, normal, upper=True).T.reshape(PROBES, k, d)
+
+
 def inverses(matrices: Tensor) -> Tensor:
     """Return the inverse of each of `matrices`, `(B, C, C)`.
 
@@ -91,6 +99,7 @@ class DenseSolver:
 
     Attributes:
         block_size: How many samples a block holds.
+        probes: Draws of N(0, H̄⁻¹), `(PROBES, C', D)`, with which `Q_j` can be measured for any row.
     """
 
     def __init__(self, model: SoftmaxModel, curvature: Curvature, block_bytes: int = BLOCK_BYTES) -> None:
@@ -98,6 +107,7 @@ class DenseSolver:
         k, d = model.theta.shape
         dtype = model.design.dtype
         self.block_size, self._holds_reach = block_of(k, d, dtype, block_bytes)
+        self.probes = _probes(curvature, k, d).to(dtype)
         inverse = curvature.into_inverse()
         decay = model.weight_decay * model.theta
         self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)
@@ -175,3 +185,12 @@ class DenseSolver:
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
         return self._with_reach(plain.view(b, -1), removal.index, removal.x, lift).view(b, k, d)
+
+    def own_logits(self, removal: FirstOrder, right: Tensor) -> Tensor:
+        """Return `E_iᵀ H₋ᵢ⁻¹ v_i`, `(B, C')`, for `right` `(B, C', D)`; cheap where `T_i` is held."""
+        if removal.index is not self._reach_index:
+            return (self.solve(removal, right) @ removal.x[:, :, None])[:, :, 0]
+        # E_iᵀ H₋ᵢ⁻¹ = (I − S_i Q_i)⁻ᵀ T_iᵀ
+        flat = right.reshape(len(right), -1)
+        plain = torch.stack([(block * flat).sum(1) for block in self._reach], 1)
+        return (removal.downdate.mT @ plain.to(torch.float64)[:, :, None])[:, :, 0].to(right.dtype)
