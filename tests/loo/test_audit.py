@@ -9,7 +9,7 @@ from tests.cases import CASES, POSTERIORS
 from tests.loo.retrain.test_retrain import SHORT, exact_lsi
 
 import lsi
-from lsi.loo.audit import choose
+from lsi.loo.picks import choose
 
 every_posterior = pytest.mark.parametrize("posterior", POSTERIORS)
 

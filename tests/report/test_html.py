@@ -129,7 +129,7 @@ def test_what_was_run_and_found_is_said(make_scores):
         "diag, prior precision 1.0",
         "newton (tol 0.01)",
         "The values and their order can be trusted.",
-        "8 samples, drawn at random, were left out again by brute force.",
+        "8 samples were left out again by brute force: half of them drawn at random",
         "6 labels were changed on purpose",
         "AUROC",
         "1.000",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lsi.execution.work import Work
 from lsi.loo.engine import Engine
+from lsi.loo.picks import attack_picks
 from lsi.loo.result import LooResult
 from lsi.results.audit import Audit
 
@@ -20,7 +21,7 @@ def audit(
 ) -> Audit:
     """Return how far `result`, of `engine.run(index)`, is from `engine.exact` for `count` samples."""
     began = time.perf_counter()
-    picks, work, size = choose_done(result, count, seed), work or Work(), engine.audit_block
+    picks, work, size = attack_picks(result, count, seed), work or Work(), engine.audit_block
     positions = index.cpu().numpy()[picks]
     blocks = [positions[low : low + size] for low in range(0, len(positions), size)]
     # A shard audits samples of its own, and all of those: they are not divided again.
@@ -28,24 +29,6 @@ def audit(
     exact = np.concatenate([found[place]["exact"] for place in range(len(blocks))])
     seconds = time.perf_counter() - began
     return Audit.from_values(positions, exact, result.lsi[picks], result.relative_error[picks], seconds)
-
-
-def choose(scores: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return which scores to audit: one at random from each of `count` equal strata of rank.
-
-    Shapes: scores `(n,)`.
-    """
-    generator = np.random.default_rng(seed)
-    order = np.argsort(scores, kind="stable")
-    edges = np.linspace(0, len(order), min(count, len(order)) + 1).astype(int)
-    picks = [order[generator.integers(low, high)] for low, high in zip(edges[:-1], edges[1:], strict=True)]
-    return np.sort(np.array(picks))
-
-
-def choose_done(result: LooResult, count: int, seed: int) -> np.ndarray:
-    """Return which of the entries that hold a result to audit, as `choose` does."""
-    done = np.flatnonzero(result.done)
-    return np.asarray(done[choose(result.lsi[done], count, seed)])
 
 
 def default_count(n_parameters: int, posterior: str) -> int:

@@ -75,7 +75,8 @@ def audit(audit: dict[str, Any] | None) -> str:
     if not audit or not audit["n"]:
         return "No sample was left out again by brute force to check the result."
     text = (
-        f"{audit['n']} samples, drawn at random, were left out again by brute force. "
+        f"{audit['n']} samples were left out again by brute force: half of them drawn at random, the "
+        "others those of the highest scores and leverages. "
         f"Half of the reported values are within {percent(audit['median_relative_error'])} of the exact "
         f"ones, 95\u202f% within {percent(audit['p95_relative_error'])}, "
         f"the worst is off by {percent(audit['max_relative_error'])}."

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lsi.errors import InputError
-from lsi.loo.audit import choose_done
 from lsi.loo.networks.engine import NetworkEngine
 from lsi.loo.networks.trainer import check_batches
+from lsi.loo.picks import choose_done
 from lsi.methods import Method, Newton, Retrain
 from lsi.probes.linear import LinearProbe
 from lsi.probes.networks import ModuleProbe

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
 from lsi.execution.work import Arrays, Tick, Work
-from lsi.loo.audit import choose
 from lsi.loo.contrastive.curvature import dense_curvature
 from lsi.loo.contrastive.fit import Preconditioner, minimise
 from lsi.loo.contrastive.model import PairModel
@@ -32,6 +31,7 @@ from lsi.loo.contrastive.removal import gradient_change
 from lsi.loo.contrastive.result import empty, match_columns, term_columns
 from lsi.loo.contrastive.state import Side, both_sides
 from lsi.loo.engine import Engine
+from lsi.loo.picks import choose
 from lsi.loo.result import LooResult
 from lsi.methods import Newton
 
