@@ -18,6 +18,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 # Tests are small: one thread is quickest, and leaves the other cores to other workers.
 torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1)  # numpy's and scipy's too, for the oracles
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and those of the processes that tests start
 
 
 def pytest_addoption(parser):

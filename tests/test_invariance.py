@@ -1,5 +1,7 @@
 """What must not change the scores: order, names, copies, coordinates, precision of storage, block sizes."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,19 @@ def score(case, posterior, method, **changes):
     )
 
 
+@cache
+def in_a_column(posterior):
+    """Return the scores of the same case with its intercept as a column of ones."""
+    case = CASES["multiclass"]
+    return score(case, posterior, METHODS[0], features=case.design, probe=lsi.LinearProbe(1e-3, False))
+
+
+@cache
+def plain_scores(posterior, method):
+    """Return the scores of the case that is looked at from several sides."""
+    return score(CASES["multiclass"], posterior, method)
+
+
 @every_posterior
 @every_method
 @given(case=small_problems, seed=st.integers(0, 100))
@@ -76,7 +91,7 @@ def test_subset_and_its_order(posterior, method, seed, size):
     subset = np.random.default_rng(seed).permutation(35)[:size]
     part = score(case, posterior, method, subset=subset)
     assert_array_equal(part.to_frame()["position"], subset)
-    assert_allclose(part.lsi, score(case, posterior, method).lsi[subset], **tolerance(method))
+    assert_allclose(part.lsi, plain_scores(posterior, method).lsi[subset], **tolerance(method))
 
 
 @every_posterior
@@ -99,7 +114,7 @@ def test_relabelling_of_classes(posterior, case, seed):
 @every_method
 def test_a_column_of_ones_is_an_intercept(posterior, method):
     case = CASES["multiclass"]
-    intercept = score(case, posterior, method)
+    intercept = plain_scores(posterior, method)
     column = score(
         case, posterior, method, features=case.design, probe=lsi.LinearProbe(case.weight_decay, False)
     )
@@ -125,7 +140,7 @@ def test_rotation_of_features_changes_a_diagonal():
     # Otherwise the test above could not fail.
     case, rotation = CASES["multiclass"], ortho_group.rvs(5, random_state=0)
     rotated = score(case, "diag", METHODS[0], features=case.features @ rotation)
-    assert not np.allclose(rotated.lsi, score(case, "diag", METHODS[0]).lsi, rtol=1e-2)
+    assert not np.allclose(rotated.lsi, plain_scores("diag", METHODS[0]).lsi, rtol=1e-2)
 
 
 @every_posterior
@@ -156,7 +171,7 @@ def test_integers(posterior):
 @pytest.mark.parametrize("size", [1, 3, 34, 1000])
 def test_block_size(posterior, size, monkeypatch):
     case, method = CASES["multiclass"], METHODS[0]
-    plain = score(case, posterior, method)
+    plain = plain_scores(posterior, method)
     monkeypatch.setattr(NewtonEngine, "block_size", lambda self: size)
     assert_allclose(score(case, posterior, method).lsi, plain.lsi, **tolerance(method))
 
@@ -165,7 +180,7 @@ def test_block_size(posterior, size, monkeypatch):
 @pytest.mark.parametrize("size", [1, 3, 34, 1000])
 def test_block_size_of_retraining(posterior, size):
     case, method = CASES["multiclass"], METHODS[1]
-    plain = score(case, posterior, method)
+    plain = plain_scores(posterior, method)
     found = retrain_engine(case, posterior, method, block=size).run(torch.arange(len(case.target)))
     assert_allclose(found.lsi, plain.lsi, **tolerance(method))
 
@@ -177,7 +192,6 @@ def test_units_of_the_features(posterior, power):
     # Features times s with weight decay and prior precision times s² describe the same weights times 1/s.
     # The intercept's column is scaled too, so it has to be given as a column.
     case, factor = CASES["multiclass"], 2.0**power
-    first = score(case, posterior, METHODS[0], features=case.design, probe=lsi.LinearProbe(1e-3, False))
     second = score(
         case,
         posterior,
@@ -186,7 +200,7 @@ def test_units_of_the_features(posterior, power):
         probe=lsi.LinearProbe(1e-3 * factor**2, False),
         prior_precision=factor**2,
     )
-    assert_allclose(second.lsi, first.lsi, **CERTIFIED)
+    assert_allclose(second.lsi, in_a_column(posterior).lsi, **CERTIFIED)
 
 
 @every_posterior
