@@ -109,3 +109,34 @@ def test_the_precision_of_a_memory_mapped_design(kind, tmp_path):
     assert_allclose(
         posterior_at(mapped, kind, head).to_dense(), posterior_at(case, kind, head).to_dense(), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("kind", ["diag", "kron"])  # full takes its shift at the removal's own weights
+@pytest.mark.parametrize("name", ["binary", "multiclass", "class weights", "weak prior"])
+def test_sensitivity_is_the_slope_of_the_divergence(kind, name):
+    """What a row's changed probabilities add to the divergence, against a small change of them."""
+    case, head = CASES[name], head_of(CASES[name])
+    posterior = posterior_at(case, kind, head)
+    model, own, row = posterior.model, torch.tensor([2, 5]), slice(8, 9)
+    x, _, curvature = model.curvature_at(own)
+    delta = 0.1 * torch.randn(
+        2, *model.theta.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype
+    )
+    kept = Removal(own, x, curvature, delta)
+    p, z = model.probabilities(model.design.rows(8, 9)), torch.zeros((1, model.n_classes, 2), dtype=x.dtype)
+    sensitivity = posterior.sensitivity(kept)
+    price = posterior.row_price(posterior.price(sensitivity), model.design.rows(8, 9), p, z)
+    change = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    change -= change.mean(1, keepdim=True)
+    found = []
+    for step in (1e-5, -1e-5):
+        shift = posterior.new_shift(2)
+        posterior.add_shift(shift, model.design.rows(8, 9), model.weight[row], p, step * change)
+        found.append(posterior.divergence(Removal(own, x, curvature, delta, shift)).total)
+    slope = (found[0] - found[1]) / 2e-5
+    assert_allclose(slope, model.weight[row] * (change * price).sum((0, 1)), rtol=1e-6, atol=1e-9)
+    moved = [
+        posterior.divergence(Removal(own, x, curvature, delta + step * delta.flip(0))).mean
+        for step in (1e-6, -1e-6)
+    ]
+    assert_allclose((moved[0] - moved[1]) / 2e-6, (sensitivity.pull * delta.flip(0)).sum((1, 2)), rtol=1e-6)

@@ -30,6 +30,7 @@ class KronPosterior(Posterior):
     """
 
     name = "kron"
+    prices_covariance = True
 
     def __init__(self, model: SoftmaxModel, prior_precision: float, basis: Tensor | None = None) -> None:
         super().__init__(model, prior_precision, basis)
@@ -90,9 +91,9 @@ class KronPosterior(Posterior):
         return kron_divergence(self.precision, change, removal.x.to(torch.float64), delta)
 
     def sensitivity(self, removal: Removal) -> Sensitivity:
-        """Return `P₂ δ` and `∂KL/∂B₂ / (N − 1) = ½ δ A₂ δᵀ / (N − 1)` in all classes, `(B, C, C)`.
+        """Return `P₂ δ` and `∂KL/∂B₂ / (N − 1)` in all classes, `(B, C, C)`.
 
-        The effect of a changed B on the covariance term is of second order and left out.
+        The mean term's part is `½ δ A₂ δᵀ`; for the covariance term's see `_covariance_slope`.
         """
         dtype, contrasts, n = removal.x.dtype, self.model.contrasts, self.model.n_samples
         # B₂ = (N B − w_i S_i) / (N − 1), in contrasts.
@@ -104,8 +105,35 @@ class KronPosterior(Posterior):
         delta_a2 -= (delta @ x[:, :, None]) * x[:, None, :]
         # ∂KL/∂B₂ = ½ δ A₂ δᵀ.
         price = (0.5 / (n - 1.0)) * (delta_a2 @ delta.mT)
+        price += (self._covariance_slope(removal) / (n - 1.0)).to(dtype)
         contrasts = contrasts.to(dtype)
         return Sensitivity(b2 @ delta_a2 + self.prior_precision * delta, contrasts @ price @ contrasts.T)
+
+    def _covariance_slope(self, removal: Removal) -> Tensor:
+        r"""Return `∂/∂B₂` of the covariance term, `½ tr_A[(P₁⁻¹ − P₂⁻¹)(· ⊗ A₂)]`, `(B, C', C')`.
+
+        In the eigenbasis of B, `A₂ = diag(α) − x xᵀ` and `B₂ = U diag(β') Uᵀ`, it is
+        :math:`G_1 - U G_2 U^\top` with diagonals
+
+        .. math:: g_{1c} = \tfrac12 \sum_d \frac{\alpha_d - x_d^2}{\beta_c \alpha_d + \tau}, \qquad
+                  g_{2e} = \tfrac12 \mathrm{tr}\, A_2 (\beta'_e A_2 + \tau I)^{-1}
+                         = \tfrac12 \Bigl[ \sum_d \frac{\alpha_d}{m_{ed}}
+                           - \frac{\tau}{1 - s_e} \sum_d \frac{x_d^2}{m_{ed}^2} \Bigr],
+
+        with :math:`m_{ed} = \beta'_e\alpha_d + \tau` and :math:`s_e = \beta'_e \sum_d x_d^2 / m_{ed}`.
+        """
+        n, basis, alpha = self.model.n_samples, self.class_basis, self.precision.feature_values
+        square = removal.x.to(torch.float64).square()
+        own = basis.T @ removal.curvature.to(torch.float64) @ basis
+        values, vectors = torch.linalg.eigh((torch.diag(n * self.precision.class_values) - own) / (n - 1.0))
+        spectrum = self.precision.spectrum(values.clamp_min(0))  # m, (B, C', D)
+        removed = (square[:, None, :] / spectrum).sum(-1)
+        share = (values.clamp_min(0) * removed).clamp_max(1 - 1e-15)
+        lost = self.prior_precision * (square[:, None, :] / spectrum.square()).sum(-1) / (1.0 - share)
+        second = (alpha / spectrum).sum(-1) - lost
+        first = ((alpha - square)[:, None, :] / self.precision.spectrum()).sum(-1)
+        slope = torch.diag_embed(first) - (vectors * second[:, None, :]) @ vectors.mT
+        return 0.5 * (basis @ slope @ basis.T)
 
     def price(self, sensitivity: Sensitivity) -> Tensor:
         """Return `W = ∂KL/∂B₂` with its diagonal on top, `(1 + C, C, B)`."""
