@@ -139,4 +139,6 @@ def test_sensitivity_is_the_slope_of_the_divergence(kind, name):
         posterior.divergence(Removal(own, x, curvature, delta + step * delta.flip(0))).mean
         for step in (1e-6, -1e-6)
     ]
-    assert_allclose((moved[0] - moved[1]) / 2e-6, (sensitivity.gradient * delta.flip(0)).sum((1, 2)), rtol=1e-6)
+    assert_allclose(
+        (moved[0] - moved[1]) / 2e-6, (sensitivity.gradient * delta.flip(0)).sum((1, 2)), rtol=1e-6
+    )
