@@ -56,3 +56,11 @@ def test_what_is_not_done_or_not_finite_is_passed_over():
     assert len(picks) == 20
     assert (picks >= 25).all()
     assert attack_picks(result, 30, 0).tolist() == list(range(25, 50))
+
+
+def test_without_leverages_the_highest_scores_attack():
+    result = made()
+    result.leverage[:] = np.nan
+    assert np.isin(np.argsort(-result.lsi)[:12], attack_picks(result, 24, 0)).all()
+    result.mean_term[:] = np.nan
+    assert len(attack_picks(result, 24, 0)) == 24

@@ -37,8 +37,9 @@ def attack_picks(result: LooResult, count: int, seed: int) -> np.ndarray:
     if count >= len(done):
         return done
     picked = dict.fromkeys(choose_done(result, max(1, round(RANDOM * count)), seed).tolist())
-    reasons = [np.argsort(-reason[done], kind="stable") for reason in (result.lsi, result.leverage)]
-    for place in done[np.column_stack(reasons)].ravel().tolist():  # in turn; -NaN is sorted last
+    known = [reason[done] for reason in (result.lsi, result.leverage) if np.isfinite(reason[done]).any()]
+    orders = [np.argsort(-reason, kind="stable") for reason in known or [np.zeros(len(done))]]
+    for place in done[np.column_stack(orders)].ravel().tolist():  # in turn; NaN is sorted last
         if len(picked) == count:
             break
         picked.setdefault(place)
