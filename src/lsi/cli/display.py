@@ -51,11 +51,11 @@ def announce(
     if n_right is None:
         lines = [
             f"{name}: {n:,} samples, {d:,} features, {_target(problem, chosen['probe'])}",
-            f"scoring {which}: posterior {chosen['posterior']}, {_method(chosen)}",
-            f"expected cost: {_cost(problem, chosen)}",
+            f"scoring {which}: posterior {chosen['posterior']}, {_method(problem, chosen)}",
         ]
     else:
         lines = [f"{name}: {n:,} pairs, {d:,} and {n_right:,} features, no labels"]
+    lines.append(f"expected cost: {_cost(problem, chosen)}")
     if truth is not None:
         lines.insert(1, _changed(truth))
     if chosen["cluster"] is not None:
@@ -92,11 +92,21 @@ def _target(problem: Problem, probe: Any) -> str:
     return f"{n} {what}{'s' if n > 1 else ''}"
 
 
-def _method(chosen: dict[str, Any]) -> str:
-    """Return how samples are left out; a regression needs no iterations."""
-    if chosen["probe"].describe()["kind"] == "ridge":
+def _method(problem: Problem, chosen: dict[str, Any]) -> str:
+    """Return how samples are left out, and what a linear probe's values will be good for."""
+    from lsi.methods import Newton
+    from lsi.planning.plan import choose_solver, grade
+    from lsi.system.text import parse_size
+
+    probe, method, kind = chosen["probe"], chosen["method"], chosen["probe"].describe()["kind"]
+    if kind == "ridge":
         return "leave-one-out in closed form"
-    return settings(chosen["method"].describe())
+    said = settings(method.describe())
+    if kind != "linear" or not isinstance(method, Newton):
+        return said
+    shape, memory = problem.shape(probe.fit_intercept), parse_size(chosen["memory"])
+    solver = choose_solver(shape, chosen["posterior"], method, memory)
+    return f"{said}; {solver} solver, grade: {grade(solver, method)}"
 
 
 def _changed(truth: Corruption) -> str:
