@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from tests.build import posterior_at
-from tests.cases import CASES
+from tests.build import posterior_at, untrained
+from tests.cases import CASES, Case
 
 import lsi
 from lsi.loo.newton import engine
@@ -156,3 +156,12 @@ def test_effects_against_their_definitions(name):
             }
             for what, value in expected.items():
                 assert_allclose(getattr(effects, what)[j, b], 0.0 if own[j, b] else value, atol=1e-12)
+
+
+def test_places_without_a_row_are_the_samples_own():
+    # 41 rows fill one group of 32 and part of a second: its empty places must not count any row twice.
+    model = untrained(Case("few", np.eye(41), np.arange(41) % 2, fit_intercept=False))
+    found = Neighbours(model).nearest(torch.tensor([0, 40]), torch.ones(41, dtype=torch.bool))
+    for own, rows in zip((0, 40), found, strict=True):
+        others = rows[rows != own]
+        assert len(others) == len(others.unique())

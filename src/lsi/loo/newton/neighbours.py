@@ -46,6 +46,8 @@ class Neighbours:
     def nearest(self, index: Tensor, left: Tensor) -> Tensor:
         """Return the rows that each sample's removal moves most, the nearest first, `(B, m)`.
 
+        The sample itself fills the places of samples with fewer rows near them: it counts for nothing.
+
         Shapes: index `(B,)`; left, which rows may be found, `(N,)`.
         """
         n, m = len(self.rows), min(NEAREST, len(self.rows))
@@ -59,5 +61,6 @@ class Neighbours:
             close = alike.gather(1, groups[:, :, None].expand(-1, -1, GROUP)).flatten(1)
             where = (groups[:, :, None] * GROUP + torch.arange(GROUP, device=index.device)).flatten(1)
             best = close.topk(min(m, close.shape[1]), 1).indices
-            found.append(where.gather(1, best).clamp_max(n - 1))
+            picked = where.gather(1, best)
+            found.append(torch.where(picked < n, picked, part[:, None]))
         return torch.cat(found)

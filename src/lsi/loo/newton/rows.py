@@ -17,8 +17,6 @@ from torch import Tensor
 from lsi.posterior.base import Posterior
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
-UNIFORM = 0.2  # share of a draw with replacement that ignores the rows' spread, so that no weight explodes
-
 
 @dataclass
 class Reach:
@@ -107,14 +105,3 @@ def draw(bound: Tensor, length: Tensor, counts: list[int], seed: int) -> list[Dr
         rows = torch.cat([order[:certain], drawn])
         found.append(Drawn(rows, weight, certain, spacing, float(length[others].amax())))
     return found
-
-
-def draw_rows(spread: Tensor, n_rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return rows drawn with replacement, and how often each is expected in the draw, both `(n_rows,)`.
-
-    Shapes: spread `(N,)`.
-    """
-    chance = UNIFORM / len(spread) + (1.0 - UNIFORM) * spread / spread.sum().clamp_min(1e-300)
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.multinomial(chance.cpu(), n_rows, replacement=True, generator=generator).to(spread.device)
-    return rows, n_rows * chance[rows]
