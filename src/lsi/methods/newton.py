@@ -36,7 +36,7 @@ class Newton:
 
     tol: float | None = 1e-2
     solver: str = "auto"
-    max_passes: int = 8
+    max_passes: int = 30
     added_weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ with :math:`T_i = \bar H^{-1}E_i`, :math:`Q_i = E_i^\top T_i`, :math:`t = \bar H
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class FirstOrder:
         gram: `Q_i`, `(B, C', C')`.
         downdate: `(I − S_i Q_i)⁻¹`, `(B, C', C')`, float64.
         delta: The step `δ_i`, `(B, C', D)`.
+        slot: Their places in the block that they were computed in, `(B,)`.
+        block: Number of that block, whose `T_i` the solver may still hold.
     """
 
     index: Tensor
@@ -51,6 +53,8 @@ class FirstOrder:
     gram: Tensor
     downdate: Tensor
     delta: Tensor
+    slot: Tensor
+    block: int
 
     @property
     def leverage(self) -> Tensor:
@@ -59,7 +63,8 @@ class FirstOrder:
 
     def select(self, keep: Tensor) -> FirstOrder:
         """Return the removals picked by a mask or an index."""
-        return FirstOrder(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+        names = list(self.__dataclass_fields__)[:-1]
+        return FirstOrder(*(getattr(self, name)[keep] for name in names), block=self.block)
 
 
 def _probes(curvature: Curvature, k: int, d: int) -> Tensor:
@@ -113,21 +118,24 @@ class DenseSolver:
         self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)
         self._inverse = inverse.to(dtype)
         self._reach = torch.empty(0, dtype=dtype, device=inverse.device)
-        self._reach_index: Tensor | None = None  # whose reach the buffer holds
+        self._block = 0  # number of the last block
+        self._held = -1  # number of the block whose reach the buffer holds
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the scratch memory behind: workers make their own."""
         empty = torch.empty(0, dtype=self._inverse.dtype, device=self._inverse.device)
-        return {**self.__dict__, "_reach": empty, "_reach_index": None}
+        return {**self.__dict__, "_reach": empty, "_held": -1}
 
     def first_order(self, index: Tensor) -> FirstOrder:
         """Return the exact-downdate Newton step of each sample at `index`."""
         x, residual, curvature = self.model.curvature_at(index)  # x_i, g_i, S_i
         b, k = residual.shape
+        self._block += 1
+        slot = torch.arange(b, device=x.device)
         # T_i = H̄⁻¹E_i and Q_i = E_iᵀT_i
         if self._holds_reach:
             reach = self._reach_of(x)
-            self._reach_index = index
+            self._held = self._block
             gram = torch.stack([(block.view(b, k, -1) @ x[:, :, None])[:, :, 0] for block in reach], 1)
             gram = 0.5 * (gram + gram.mT)
         else:
@@ -139,16 +147,23 @@ class DenseSolver:
         m = residual + (curvature @ decay_logit[:, :, None])[:, :, 0]
         m = (downdate @ m.to(torch.float64)[:, :, None])[:, :, 0].to(x.dtype)
         # δ_i = t + T_i m_i
-        delta = self._with_reach(self._decay_step.reshape(1, -1).repeat(b, 1), index, x, m)
-        return FirstOrder(index, x, residual, curvature, gram, downdate, delta.view(b, k, -1))
+        first = FirstOrder(index, x, residual, curvature, gram, downdate, x.new_empty(0), slot, self._block)
+        delta = self._with_reach(self._decay_step.reshape(1, -1).repeat(b, 1), first, m)
+        return replace(first, delta=delta.view(b, k, -1))
 
-    def _with_reach(self, sums: Tensor, index: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-        """Return `sums + T_i m_i`, `(B, K')`, from the held `T_i` if they are those of `index`."""
-        if index is not self._reach_index:
-            return sums.addmm_((coefficients[:, :, None] * x[:, None, :]).flatten(1), self._inverse)
-        for block, coefficient in zip(self._reach, coefficients.T, strict=True):
-            sums.addcmul_(block, coefficient[:, None])
+    def _with_reach(self, sums: Tensor, removal: FirstOrder, coefficients: Tensor) -> Tensor:
+        """Return `sums + T_i m_i`, `(B, K')`, from the held `T_i` if they are those of the removals."""
+        if removal.block != self._held:
+            right = (coefficients[:, :, None] * removal.x[:, None, :]).flatten(1)
+            return sums.addmm_(right, self._inverse)
+        for reach, coefficient in zip(self._reach, coefficients.T, strict=True):
+            sums.addcmul_(self._of(reach, removal), coefficient[:, None])
         return sums
+
+    def _of(self, reach: Tensor, removal: FirstOrder) -> Tensor:
+        """Return the removals' rows of one class's held `T_i`."""
+        whole = torch.arange(len(reach), device=reach.device)
+        return reach if torch.equal(removal.slot, whole) else reach[removal.slot]
 
     def _gram_of(self, x: Tensor) -> Tensor:
         """Return `Q_i = E_iᵀH̄⁻¹E_i`, `(B, C', C')`, from the rows of one class at a time."""
@@ -166,7 +181,7 @@ class DenseSolver:
         """Return `T_i = H̄⁻¹E_i` as `(C', B, K')`, the input class first, in a buffer that is reused."""
         b, d = x.shape
         k = len(self._inverse) // d
-        self._reach_index = None
+        self._held = -1
         # A new tensor of this size would have to be mapped into memory for every block.
         if self._reach.shape[1:2] != (b,):
             self._reach = self._reach.new_empty(0)  # freed before the new buffer is allocated
@@ -184,13 +199,13 @@ class DenseSolver:
         plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)  # H̄⁻¹v
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
-        return self._with_reach(plain.view(b, -1), removal.index, removal.x, lift).view(b, k, d)
+        return self._with_reach(plain.view(b, -1), removal, lift).view(b, k, d)
 
     def own_logits(self, removal: FirstOrder, right: Tensor) -> Tensor:
         """Return `E_iᵀ H₋ᵢ⁻¹ v_i`, `(B, C')`, for `right` `(B, C', D)`; cheap where `T_i` is held."""
-        if removal.index is not self._reach_index:
+        if removal.block != self._held:
             return (self.solve(removal, right) @ removal.x[:, :, None])[:, :, 0]
         # E_iᵀ H₋ᵢ⁻¹ = (I − S_i Q_i)⁻ᵀ T_iᵀ
         flat = right.reshape(len(right), -1)
-        plain = torch.stack([(block * flat).sum(1) for block in self._reach], 1)
+        plain = torch.stack([(self._of(reach, removal) * flat).sum(1) for reach in self._reach], 1)
         return (removal.downdate.mT @ plain.to(torch.float64)[:, :, None])[:, :, 0].to(right.dtype)

@@ -16,6 +16,7 @@ the certificate with brute force.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,14 +24,16 @@ from torch import Tensor
 
 from lsi.divergence import Terms
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
-from lsi.loo.newton.exact import ExactScorer
+from lsi.loo.newton.exact import TINY, ExactScorer
+from lsi.loo.newton.secants import Secants, dot
 from lsi.loo.newton.sweep import sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
 
+INF = float("inf")
 MARGIN = 6.0
 UNSEEN = 3.0  # the first contraction cannot be observed: it is taken as UNSEEN · q
-SLOW = 0.5  # contraction above which chord steps give way to the exact solver
+OVERSHOT = -0.5  # slope behind a step, as a share of that before it, below which the step is taken back
 
 
 @dataclass
@@ -40,6 +43,67 @@ class Refined:
     delta: Tensor
     terms: Terms
     certificate: Tensor
+
+
+@dataclass
+class _Walk:
+    """Where the removals of a block that are not certified yet are on their way to their optima.
+
+    Attributes:
+        active: Their places in the block.
+        secants: Their last steps.
+        gradient: Gradient from which the last step was taken, `(B, C', D)`; empty before the first.
+        step: That step, `(B, C', D)`: the weights moved by its negative.
+        size: q of the last step; NaN where it says nothing of the next one.
+        before: Contraction seen before the last step.
+    """
+
+    active: Tensor
+    secants: Secants
+    gradient: Tensor
+    step: Tensor
+    size: Tensor
+    before: Tensor
+
+    @classmethod
+    def start(cls, first: FirstOrder) -> _Walk:
+        """Return the walk of all removals in `first`, before any step."""
+        b, device = len(first.index), first.x.device
+        unknown = torch.full((b,), float("nan"), dtype=torch.float64, device=device)
+        nothing = first.delta.new_empty((b, 0, 0))
+        return cls(
+            torch.arange(b, device=device), Secants(), nothing, nothing, unknown, torch.zeros_like(unknown)
+        )
+
+    def select(self, keep: Tensor) -> _Walk:
+        """Return the removals picked by a mask."""
+        rest = (self.gradient[keep], self.step[keep], self.size[keep], self.before[keep])
+        return _Walk(self.active[keep], self.secants.select(keep), *rest)
+
+    def arrive(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Learn from the gradient behind the last step; return the gradient to go on from, and who overshot.
+
+        A step that led far beyond the minimum along it is taken back. What it told of the curvature is kept,
+        so that the next one is shorter.
+        """
+        if not self.gradient.numel():
+            return gradient, torch.zeros_like(self.size, dtype=torch.bool)
+        self.secants.add(self.step, self.gradient - gradient)
+        overshot = ~(dot(self.step, gradient) > OVERSHOT * dot(self.step, self.gradient))
+        return torch.where(overshot[:, None, None], self.gradient, gradient), overshot
+
+    def contraction(self, size: Tensor, overshot: Tensor) -> Tensor:
+        """Return ρ: the larger of the last two ratios of sizes, and what curvature may vary over a step."""
+        first = self.size.isnan()
+        ratio = torch.where(first, 0.0, size / self.size.clamp_min(TINY))
+        ratio = torch.where(overshot, 1.0, ratio)  # steps do not shrink there: the next two certify nothing
+        found = torch.maximum(torch.maximum(ratio, self.before), UNSEEN * torch.where(first, size, self.size))
+        self.before = ratio
+        return found
+
+    def depart(self, gradient: Tensor, step: Tensor, size: Tensor) -> None:
+        """Remember the step that is taken now."""
+        self.gradient, self.step, self.size = gradient, step, size
 
 
 class Refiner:
@@ -80,45 +144,43 @@ class Refiner:
             self._empty(first.x),
             torch.full((b,), float("inf"), dtype=torch.float64, device=first.x.device),
         )
-        previous = torch.full((b,), float("nan"), dtype=torch.float64, device=first.x.device)
-        active = torch.arange(b, device=first.x.device)
+        walk = _Walk.start(first)
         for _ in range(self.max_passes):
-            size, contraction = self._chord(first.select(active), result, active, previous[active])
-            previous[active] = size
-            open_ = result.certificate[active] > self.tol
-            hopeless = open_ & ~(contraction < SLOW)
-            self._solve_exactly(first, result, active[hopeless])
-            active = active[open_ & ~hopeless]
-            if not len(active):
+            self._step(first, result, walk)
+            walk = walk.select(result.certificate[walk.active] > self.tol)
+            if not len(walk.active):
                 return result
-        self._solve_exactly(first, result, active)
+        self._solve_exactly(first, result, walk.active)
         return result
 
     def _empty(self, x: Tensor) -> Terms:
         zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         return Terms(zero, zero.clone())
 
-    def _chord(
-        self, part: FirstOrder, result: Refined, active: Tensor, previous: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Take one chord step for the active samples; return its relative size q and contraction ρ."""
+    def _step(self, first: FirstOrder, result: Refined, walk: _Walk) -> None:
+        """Take one step for each removal that still walks, and put what it finds into `result`."""
+        active, part = walk.active, first.select(walk.active)
         delta = result.delta[active]
         swept = sweep(self.model, part.index, delta, self.start, part.residual, part.x, self.posterior)
-        step = self.solver.solve(part, swept.gradient)
+        gradient, overshot = walk.arrive(swept.gradient)
+        if bool(overshot.any()):
+            delta = torch.where(overshot[:, None, None], delta + walk.step, delta)
+        step = walk.secants.solve(gradient, partial(self.solver.solve, part))
         updated = delta - step
         frozen = self._terms(part, updated, None)
         metric = self._terms(part, step, None).mean
-        size = (metric / frozen.mean.clamp_min(1e-300)).sqrt()
-        contraction = torch.where(previous.isnan(), UNSEEN * size, size / previous.clamp_min(1e-300))
+        size = (metric / frozen.mean.clamp_min(TINY)).sqrt()
+        contraction = walk.contraction(size, overshot)
         terms, kappa = self._shifted_terms(part, updated, swept.shift, frozen, size, contraction)
         if not self.posterior.shift_is_current:
-            contraction = torch.where(previous.isnan(), torch.maximum(contraction, kappa), contraction)
+            contraction = torch.where(walk.size.isnan(), torch.maximum(contraction, kappa), contraction)
         before = result.terms.total[active]
-        moved = torch.where(before > 0, (terms.total / before.clamp_min(1e-300) - 1.0).abs(), kappa)
+        moved = torch.where(before > 0, (terms.total / before.clamp_min(TINY) - 1.0).abs(), kappa)
         certificate = self._certificate(size, contraction, kappa, moved)
-        result.delta[active], result.certificate[active] = updated, certificate.nan_to_num(nan=float("inf"))
+        certificate[~(contraction < 1.0)] = float("inf")  # nothing is known of what is left
+        result.delta[active], result.certificate[active] = updated, certificate.nan_to_num(INF, INF)
         result.terms.mean[active], result.terms.covariance[active] = terms.mean, terms.covariance
-        return size, contraction
+        walk.depart(gradient, step, size)
 
     def _certificate(
         self, size: Tensor, contraction: Tensor, kappa: Tensor, moved: Tensor | None = None
@@ -157,7 +219,7 @@ class Refiner:
             nothing = torch.zeros_like(part.x), torch.zeros_like(part.curvature), torch.zeros_like(part.delta)
             own = self.posterior.divergence(Removal(part.index, *nothing, shift)).covariance
             follows = follows + 2.0 * (own * terms.covariance).sqrt()
-        return follows / terms.total.clamp_min(1e-300)
+        return follows / terms.total.clamp_min(TINY)
 
     def _terms(self, part: FirstOrder, delta: Tensor, shift: object) -> Terms:
         return self.posterior.divergence(Removal(part.index, part.x, part.curvature, delta, shift))
