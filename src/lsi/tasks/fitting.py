@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.errors import ConvergenceError
 from lsi.execution.work import Arrays, Work
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.class_rows import ClassRows
-from lsi.probes.softmax.fit import Curvature, FitReport, fit
+from lsi.probes.softmax.fit import DENSE_START, TARGET_DECREMENT, Curvature, FitReport, fit
 from lsi.probes.softmax.fit_blocks import fit_blocks
 from lsi.probes.softmax.model import SoftmaxModel
 
@@ -33,7 +34,7 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
         return rows.hessian(model.theta, work)
 
     def train() -> Arrays:
-        model, curvature, report = fit(untrained, work.progress, hessian=hessian)
+        model, curvature, report = fit(_near(untrained, work), work.progress, hessian=hessian)
         fresh.append((model, curvature, report))
         built = curvature.built_at.cpu().numpy()
         return {**_arrays(model, report), "built_at": built, "drift": np.array(curvature.drift)}
@@ -45,6 +46,17 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
     curvature = Curvature.of(replace(untrained, theta=_theta(kept["built_at"], untrained)), hessian)
     curvature.drift = float(kept["drift"])
     return model, curvature, _report(kept)
+
+
+def _near(untrained: SoftmaxModel, work: Work) -> SoftmaxModel:
+    """Return a model from which one factor reaches the optimum: a Hessian is costly where it is large."""
+    one_row_a_class = len(untrained.outputs) == untrained.n_classes
+    if untrained.theta.numel() <= DENSE_START or not one_row_a_class:
+        return untrained
+    try:
+        return fit_blocks(untrained, work.progress, target=TARGET_DECREMENT)[0]
+    except ConvergenceError:  # single precision is not enough for its directions; `fit` has none
+        return untrained
 
 
 def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = None) -> FittedBlocks:

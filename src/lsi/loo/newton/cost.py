@@ -18,12 +18,13 @@ from lsi.validation.problem import Shape
 # Rows read for a left-out sample, some 16 operations for each weight and row: measured on CIFAR-10 features.
 TYPICAL_ROWS = 4096
 TYPICAL_ENTRIES = 8  # classes with a noticeable probability in a row of a trained probe of many classes
-DOUBLE_LIMIT = 2e11  # N·K² up to which everything runs in float64: a few seconds at most
+DOUBLE_LIMIT = 2e11  # (N + K)·K² up to which everything runs in float64: a few seconds at most
 
 
 def working_dtype(shape: Shape) -> torch.dtype:
     """Return the type of the dense solver's large products: float64 while the whole problem is small."""
-    return torch.float64 if shape.n_samples * _rank(shape) ** 2 <= DOUBLE_LIMIT else torch.float32
+    k = _rank(shape)
+    return torch.float64 if (shape.n_samples + k) * k**2 <= DOUBLE_LIMIT else torch.float32
 
 
 def _rank(shape: Shape) -> int:

@@ -33,6 +33,7 @@ from lsi.probes.softmax.model import SoftmaxModel
 INF = float("inf")
 MARGIN = 6.0
 UNSEEN = 3.0  # the first contraction cannot be observed: it is taken as UNSEEN · q
+CLAIMED = 1e-2
 OVERSHOT = -0.5  # slope behind a step, as a share of that before it, below which the step is taken back
 
 
@@ -129,7 +130,9 @@ class Refiner:
     ) -> None:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.start, self.tol, self.max_passes = start, tol, max_passes
-        self.floor = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
+        # A smaller estimate than CLAIMED of the tolerance was not tested by a further step.
+        rounding = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
+        self.floor = max(rounding, CLAIMED * tol)
         self._exact: ExactScorer | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def fit(
     With the step `s = H̄⁻¹ ∇F`, the squared Newton decrement is `∇Fᵀ s`, and the rate of a step is the ratio
     of two successive decrements.
     """
-    if model.theta.numel() > DENSE_START:
+    if model.theta.numel() > DENSE_START and not bool(model.theta.any()):
         model = replace(model, theta=warm_start(model))
     curvature, rate, stalled = Curvature.of(model, hessian), 1.0, 0
     objective, gradient = model.objective_and_gradient(model.theta)
@@ -150,7 +150,23 @@ def fit(
         )
     if curvature.drift > 1e-6 and model.theta.numel() <= DENSE_START:
         curvature = Curvature.of(model, hessian)
+    if model.theta.numel() > DENSE_START:
+        curvature.drift = max(curvature.drift, drift(model, curvature))
     return model, curvature, fit_report(model, objective, gradient, decrement, iteration)
+
+
+def drift(model: SoftmaxModel, curvature: Curvature) -> float:
+    """Return the relative error of a curvature's inverse along a random direction of what it weakens least.
+
+    With v from N(0, H̄⁻¹) as the factor has it and a product H̄ v in double precision, it is
+    `‖H̄⁻¹H̄ v − v‖ / ‖v‖` in the metric of the factor.
+    """
+    normal = torch.randn((curvature.factor.shape[0], 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normal = normal.to(curvature.factor)
+    v = torch.linalg.solve_triangular(curvature.factor.mT, normal, upper=True).view(curvature.shape)
+    image = model.hessian_product(v.to(torch.float64)) + model.loo_ridge * v
+    off = torch.linalg.solve_triangular(curvature.factor, image.reshape(-1, 1).to(normal), upper=False) - normal
+    return float(off.norm() / normal.norm())
 
 
 def line_search(

@@ -32,24 +32,33 @@ GUESS = 3.0  # factor by which the decrement from the factors' diagonal blocks m
 
 
 def fit_blocks(
-    model: SoftmaxModel, progress: Progress | None = None, max_iterations: int = 60
+    model: SoftmaxModel,
+    progress: Progress | None = None,
+    max_iterations: int = 60,
+    target: float = TARGET,
 ) -> tuple[SoftmaxModel, FitReport]:
-    """Train `model` to its optimum without ever forming its `(K, K)` Hessian."""
-    model, factors = descend(replace(model, theta=least_squares_start(model)), progress)
+    """Train `model` to its optimum without ever forming its `(K, K)` Hessian.
+
+    Descent and directions are single precision; the objective and its gradient have the design's.
+    """
+    single = replace(model, design=model.design.astype(torch.float32))
+    single, factors = descend(replace(single, theta=least_squares_start(single)), progress)
+    model = replace(model, theta=single.theta)
     objective, gradient = model.objective_and_gradient(model.theta)
     before, stalled, iteration = float("inf"), 0, 0
     while True:
         unit = min(1.0, objective)
         # An estimate without a solve, from the class blocks alone: ‖L⁻¹ ∇F‖².
         decrement = float(factors.to_free(model.contrasts @ gradient).square().sum(dtype=torch.float64))
-        if GUESS * decrement <= TARGET * unit:
+        if GUESS * decrement <= target * unit:
             break
         # Solve the step no more accurately than the target needs.
-        goal = min(ROUGH, max(FINE, 0.1 * TARGET * unit / decrement))
-        step = WholeCurvature(model).solve(gradient, factors.precondition, goal)
+        goal = min(ROUGH, max(FINE, 0.1 * target * unit / decrement))
+        single = replace(single, theta=model.theta)
+        step = WholeCurvature(single).solve(gradient, factors.precondition, goal)
         decrement = float((step * gradient).sum())
         stalled = stalled + 1 if decrement > 0.25 * before else 0
-        if decrement <= TARGET * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
+        if decrement <= target * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
             break
         if iteration == max_iterations or decrement != decrement:
             raise ConvergenceError(
@@ -58,7 +67,7 @@ def fit_blocks(
             )
         model, objective, gradient = line_search(model, step, decrement, objective)
         if decrement > 0.05 * objective:  # a large step: the factors are out of date
-            factors = ClassFactors.of(model)
+            factors = ClassFactors.of(single)
         before, iteration = decrement, iteration + 1
         if progress is not None:
             progress("fit", iteration, 0)

@@ -129,6 +129,18 @@ class SoftmaxModel:
         r"""Return `Σ_j w_j S'_j ⊗ x_j x_jᵀ` at the current weights, without any ridge."""
         return self.assembled(self.class_rows(self.curvature_weights(self.theta)))
 
+    def hessian_product(self, v: Tensor) -> Tensor:
+        """Return the product of `hessian()` with v, in float64. Shapes: v and the result `(C − 1, D)`."""
+        out, weights = torch.zeros_like(v), self.contrasts @ v
+        for rows, block in self.design.blocks(ROWS):
+            x = block.to(torch.float64)
+            p, z = self.probabilities(x), x @ weights.T
+            # With z = 0 for the likeliest class, its own row keeps its digits where its p rounds to one.
+            z -= z.gather(1, p.argmax(1, keepdim=True))
+            z = (z - (p * z).sum(1, keepdim=True)) * p * self.weight[rows, None]
+            out += (z @ self.contrasts).T @ x
+        return out
+
     def curvature_weights(self, theta: Tensor) -> ClassWeights:
         """Return a function that computes `S'_j[r, : r + 1]` of some rows at `theta`, `(n, r + 1)`."""
         probabilities = torch.cat([self.probabilities(x, theta) for _, x in self.design.blocks(ROWS)])
