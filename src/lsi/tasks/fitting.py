@@ -30,8 +30,8 @@ def fit_once(untrained: SoftmaxModel, work: Work) -> Fitted:
     fresh: list[Fitted] = []
     rows = ClassRows(untrained)
 
-    def hessian(model: SoftmaxModel) -> Tensor:
-        return rows.hessian(model.theta, work)
+    def hessian(model: SoftmaxModel, dtype: torch.dtype) -> Tensor:
+        return rows.hessian(model.theta, work, dtype)
 
     def train() -> Arrays:
         model, curvature, report = fit(_near(untrained, work), work.progress, hessian=hessian)

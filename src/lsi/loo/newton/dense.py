@@ -115,7 +115,7 @@ class DenseSolver:
         self.probes = _probes(curvature, k, d).to(dtype)
         inverse = curvature.into_inverse()
         decay = model.weight_decay * model.theta
-        self._decay_step = (inverse @ decay.reshape(-1)).view(k, d).to(dtype)
+        self._decay_step = (inverse @ decay.reshape(-1).to(inverse)).view(k, d).to(dtype)
         self._inverse = inverse.to(dtype)
         self._reach = torch.empty(0, dtype=dtype, device=inverse.device)
         self._block = 0  # number of the last block

@@ -25,7 +25,7 @@ class ClassRows:
     model: SoftmaxModel
     _last: tuple[np.ndarray, ClassWeights] | None = None
 
-    def hessian(self, theta: Tensor, work: Work) -> Tensor:
+    def hessian(self, theta: Tensor, work: Work, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the Hessian at `theta` `(C − 1, D)`, bit for bit that of `SoftmaxModel.hessian`."""
         at = theta.cpu().numpy()
         count = len(at)
@@ -37,7 +37,7 @@ class ClassRows:
                 panels = {int(low): torch.from_numpy(panel) for low, panel in arrays.items()}
                 yield blocks[place][0], [(low, panels[low].to(theta.device)) for low in sorted(panels)]
 
-        whole = self.model.assembled(rows())
+        whole = self.model.assembled(rows(), dtype)
         self._last = None
         return whole
 

@@ -14,7 +14,7 @@ from lsi.probes.softmax.lbfgs import lbfgs
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.progress import Progress
 
-Hessian = Callable[[SoftmaxModel], Tensor]
+Hessian = Callable[[SoftmaxModel, torch.dtype], Tensor]
 
 # Squared Newton decrement at which the fit has converged, in nats, or relative to an objective below one. It
 # bounds the error of any loss, and is far below the smallest score of interest.
@@ -24,6 +24,9 @@ ACCEPTED_DECREMENT = 1e-10  # squared decrement that is accepted where rounding 
 # then from weights where the curvature is within about 1 % of the optimum's.
 REUSE_RATE = 1e-4
 DENSE_START = 1200  # number of weights above which a Hessian costs more than a warm start without one
+# Weights from which a factor has single precision, if it is as good as SINGLE_DRIFT: in double precision, factor
+# and inverse of as many take 10 s on two cores and twice the memory.
+SINGLE_START, SINGLE_DRIFT = 8192, 1e-3
 # The warm start ends when no entry of the gradient is larger, in coordinates where the Hessian is about one.
 WARM_GRADIENT = 3e-4
 
@@ -33,7 +36,7 @@ class Curvature:
     """`H̄ = Σ h_j + λ₋ I` in class-contrast coordinates with its Cholesky factor.
 
     Attributes:
-        factor: Lower Cholesky factor `(K', K')`, float64.
+        factor: Lower Cholesky factor `(K', K')`, float64; of large matrices the type of the design.
         shape: `(C − 1, D)`.
         built_at: Weights at which the curvature was computed, `(C − 1, D)`.
         drift: Estimated relative error of the curvature, from the worst contraction of a step with it: the
@@ -48,20 +51,44 @@ class Curvature:
     @classmethod
     def of(cls, model: SoftmaxModel, hessian: Hessian = SoftmaxModel.hessian) -> Curvature:
         """Accumulate and factorise the curvature of `model` at its current weights."""
-        matrix = hessian(model)
-        matrix.diagonal().add_(model.loo_ridge)
-        failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
-        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
-        if int(failed):
-            raise InputError(
-                "The probe's curvature is singular: the weight decay is too small for the features' scale. "
-                "Standardise the features or raise weight_decay."
-            )
-        return cls(factor, (model.theta.shape[0], model.theta.shape[1]), model.theta)
+        k, double = model.theta.numel(), torch.float64
+        for dtype in (double,) if k <= SINGLE_START or model.design.dtype == double else (torch.float32, double):
+            matrix = hessian(model, dtype)
+            matrix.diagonal().add_(model.loo_ridge)
+            failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
+            factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+            if int(failed):
+                continue
+            found = cls(factor, (model.theta.shape[0], model.theta.shape[1]), model.theta)
+            if k > DENSE_START:
+                found.drift = found.measured_drift(model)
+            if dtype == double or found.drift <= SINGLE_DRIFT:
+                return found
+        raise InputError(
+            "The probe's curvature is singular: the weight decay is too small for the features' scale. "
+            "Standardise the features or raise weight_decay."
+        )
 
     def solve(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`."""
-        return torch.cholesky_solve(right.reshape(-1, 1), self.factor).view(self.shape)
+        # In units of its own size: a small gradient has no digits left where it is squared in float32.
+        unit = right.abs().amax().clamp_min(torch.finfo(right.dtype).tiny)
+        column = (right / unit).reshape(-1, 1).to(self.factor)
+        return torch.cholesky_solve(column, self.factor).to(right).view(self.shape) * unit
+
+    def measured_drift(self, model: SoftmaxModel) -> float:
+        """Return `‖H̄⁻¹H v − v‖ / ‖v‖` in the metric of the factor, for one v from N(0, H̄⁻¹).
+
+        H v is a product with the curvature of `model` in double precision.
+        """
+        generator = torch.Generator().manual_seed(0)
+        normal = torch.randn((self.factor.shape[0], 1), generator=generator, dtype=torch.float64)
+        normal = normal.to(self.factor)
+        v = torch.linalg.solve_triangular(self.factor.mT, normal, upper=True)
+        v = v.view(self.shape).to(torch.float64)
+        image = (model.hessian_product(v) + model.loo_ridge * v).reshape(-1, 1).to(self.factor)
+        off = torch.linalg.solve_triangular(self.factor, image, upper=False) - normal
+        return float(off.norm() / normal.norm())
 
     def into_inverse(self) -> Tensor:
         """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor, which is lost."""
@@ -150,23 +177,7 @@ def fit(
         )
     if curvature.drift > 1e-6 and model.theta.numel() <= DENSE_START:
         curvature = Curvature.of(model, hessian)
-    if model.theta.numel() > DENSE_START:
-        curvature.drift = max(curvature.drift, drift(model, curvature))
     return model, curvature, fit_report(model, objective, gradient, decrement, iteration)
-
-
-def drift(model: SoftmaxModel, curvature: Curvature) -> float:
-    """Return the relative error of a curvature's inverse along a random direction of what it weakens least.
-
-    With v from N(0, H̄⁻¹) as the factor has it and a product H̄ v in double precision, it is
-    `‖H̄⁻¹H̄ v − v‖ / ‖v‖` in the metric of the factor.
-    """
-    normal = torch.randn((curvature.factor.shape[0], 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    normal = normal.to(curvature.factor)
-    v = torch.linalg.solve_triangular(curvature.factor.mT, normal, upper=True).view(curvature.shape)
-    image = model.hessian_product(v.to(torch.float64)) + model.loo_ridge * v
-    off = torch.linalg.solve_triangular(curvature.factor, image.reshape(-1, 1).to(normal), upper=False) - normal
-    return float(off.norm() / normal.norm())
 
 
 def line_search(

@@ -125,9 +125,9 @@ class SoftmaxModel:
         loss += 0.5 * self.ridge * float((theta.to(torch.float64) ** 2).sum())
         return loss, gradient + self.ridge * theta
 
-    def hessian(self) -> Tensor:
+    def hessian(self, dtype: torch.dtype = torch.float64) -> Tensor:
         r"""Return `Σ_j w_j S'_j ⊗ x_j x_jᵀ` at the current weights, without any ridge."""
-        return self.assembled(self.class_rows(self.curvature_weights(self.theta)))
+        return self.assembled(self.class_rows(self.curvature_weights(self.theta)), dtype)
 
     def hessian_product(self, v: Tensor) -> Tensor:
         """Return the product of `hessian()` with v, in float64. Shapes: v and the result `(C − 1, D)`."""
@@ -198,10 +198,12 @@ class SoftmaxModel:
                 panel.addmm_(x[:, low : low + PANEL].T, weighted[:, low * (r + 1) :])
         return [(low, panel.view(len(panel), -1, r + 1)) for low, panel in zip(lows, panels, strict=True)]
 
-    def assembled(self, class_rows: Iterable[tuple[int, Panels]]) -> Tensor:
-        """Return the whole symmetric matrix from its class rows, float64 `(K', K')`."""
+    def assembled(
+        self, class_rows: Iterable[tuple[int, Panels]], dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        """Return the whole symmetric matrix from its class rows, `(K', K')`."""
         k, d = self.contrasts.shape[1], self.design.n_features
-        out = torch.empty((k, d, k, d), dtype=torch.float64, device=self.design.device)
+        out = torch.empty((k, d, k, d), dtype=dtype, device=self.design.device)
         for r, panels in class_rows:
             for low, panel in panels:
                 high = low + len(panel)
