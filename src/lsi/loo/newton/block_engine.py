@@ -12,9 +12,8 @@ from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.newton.blocks import BlockSolver
-from lsi.loo.newton.chord import EXACT_BYTES, MARGIN, ChordScorer
-from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
+from lsi.loo.newton.refine import Refiner
 from lsi.loo.result import LooResult, loo_prediction
 from lsi.methods import Newton
 from lsi.posterior.base import Posterior
@@ -27,7 +26,6 @@ PILOTS = 24  # samples solved with the whole curvature to measure what the class
 PASSES, PRODUCTS = 6, 160
 REFINE_WORK = 5e12  # operations spent on the highest scores
 REFINE_BLOCK = 16
-ROUGH_AUDIT = 1e-7  # squared error of an audit by chord steps: values good to a thousandth
 BLOCK_BYTES = 1 << 28
 
 
@@ -56,19 +54,12 @@ class BlockEngine(Engine):
         self.solver = BlockSolver(curvature)
         self.start = self.model.objective_and_gradient(self.model.theta)[1]
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
-        self._chord = ChordScorer(self.solver, posterior, self.start)
+        tol = AUDIT_TOLERANCE if settings.tol is None else settings.tol
+        self._refiner = Refiner(self.model, self.solver, posterior, self.start, tol, settings.max_passes)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return LSI at the optima as `exact`: in float64 throughout where that fits, else by chord steps.
-
-        Shapes: positions `(n,)`.
-        """
-        scorer: ExactScorer | ChordScorer
-        if self.audit_block * 8 * self.model.n_samples * self.model.n_classes <= EXACT_BYTES:
-            scorer = ExactScorer(self.posterior, self.solver, self.start, AUDIT_TOLERANCE)
-        else:
-            scorer = ChordScorer(self.solver, self.posterior, self.start, ROUGH_AUDIT)
-        return exact_optima(scorer, self.solver, positions)
+        """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
+        return exact_optima(self._refiner, self.solver, positions)
 
     def block_size(self) -> int:
         """Return how many samples one block holds: enough for each class, within the memory."""
@@ -175,15 +166,15 @@ class BlockEngine(Engine):
     def _solve_few(self, positions: np.ndarray) -> Arrays:
         where = torch.from_numpy(positions).to(self.model.design.device)
         first = self.solver.first_order(where)
-        delta, error, terms = self._chord.score(first, first.delta)
-        probability, prediction = loo_prediction(self.model, where, delta)
+        found = self._refiner.refine(first)
+        probability, prediction = loo_prediction(self.model, where, found.delta)
         columns = {
-            "mean_term": terms.mean,
-            "covariance_term": terms.covariance,
+            "mean_term": found.terms.mean,
+            "covariance_term": found.terms.covariance,
             "loo_probability": probability,
             "loo_prediction": prediction,
-            "relative_error": self.posterior.float32_floor + MARGIN * error,
-            "known": torch.isfinite(error),
+            "relative_error": found.certificate,
+            "known": found.certificate <= self._refiner.tol,
         }
         return {name: column.cpu().numpy() for name, column in columns.items()}
 

@@ -13,7 +13,6 @@ from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.audit import REBUILD_LIMIT
 from lsi.loo.engine import Engine
 from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder
-from lsi.loo.newton.exact import ExactScorer
 from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
 from lsi.loo.newton.refine import Refined, Refiner
 from lsi.loo.newton.sampled import LEVELS, RowCorrector
@@ -49,7 +48,7 @@ class NewtonEngine(Engine):
         memory: Bytes that the run may use; None: no limit.
     """
 
-    audit_block = 4
+    audit_block = 16
 
     def __init__(
         self,
@@ -76,9 +75,11 @@ class NewtonEngine(Engine):
                 self._corrector = RowCorrector(model, self.solver, posterior, settings.tol, self._floor)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return LSI at the optima by Newton-CG in float64, as `exact`. Shapes: positions `(n,)`."""
-        scorer = ExactScorer(self.posterior, self.solver, self.start, AUDIT_TOLERANCE)
-        return exact_optima(scorer, self.solver, positions)
+        """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
+        refiner = Refiner(
+            self.model, self.solver, self.posterior, self.start, AUDIT_TOLERANCE, self.settings.max_passes
+        )
+        return exact_optima(refiner, self.solver, positions)
 
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""

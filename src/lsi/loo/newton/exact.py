@@ -1,8 +1,7 @@
 """Leave-one-out optima by damped Newton with conjugate gradients: slow, safe, in float64.
 
-Used where chord steps do not contract, and by the audit. It does not rely on the engine's approximations: the
-dense solver is only the preconditioner, and convergence is judged by the gradient of the leave-one-out
-objective itself.
+Used where L-BFGS does not arrive: where a sample decides what its neighbours' probabilities are. The solver
+is only the preconditioner, and convergence is judged by the gradient of the leave-one-out objective itself.
 """
 
 from __future__ import annotations
@@ -23,21 +22,23 @@ from lsi.probes.softmax.model import SoftmaxModel
 
 
 class Removed(Protocol):
-    """B left-out samples with the downdate of a first-order solver."""
+    """B left-out samples with a first-order step, as a solver makes them."""
 
     index: Tensor
     x: Tensor
+    residual: Tensor
     downdate: Tensor
+    delta: Tensor
 
     def select(self, keep: Tensor) -> Any:
         """Return the removals picked by a mask or an index."""
 
 
 class Preconditioner(Protocol):
-    """Solves approximately with `H₋ᵢ`."""
+    """Solves, exactly or roughly, with the curvature without a sample."""
 
     def solve(self, removal: Any, right: Tensor) -> Tensor:
-        """Return approximately `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`."""
+        """Return about `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`."""
 
 
 TINY = torch.finfo(torch.float64).tiny

@@ -1,9 +1,12 @@
-r"""Refinement of first-order removals until each one's certificate is within `tol`.
+r"""Leave-one-out optima by L-BFGS, for many left-out samples at once, each until its certificate is within `tol`.
 
-A sweep over all rows gives the gradient of the leave-one-out objective at :math:`\theta + \delta`, from which
-a further step with the same factor follows (a chord step), and the posterior's curvature at the new weights.
+A sweep over all rows gives the gradient of each leave-one-out objective at :math:`\theta + \delta`, and the
+posterior's curvature there. A solver that inverts the curvature without the sample, exactly or roughly,
+preconditions the step; what earlier steps told of the curvature corrects it (`Secants`). A sample drops out when
+it is certified.
+
 The certificate is built from relative quantities: q, the size of the step compared with δ in the metric of
-the mean term; ρ, the observed contraction from one step to the next; κ, the sensitivity of the value to a
+the mean term; ρ, the contraction from one step to the next; κ, the sensitivity of the value to a
 shift of the curvature; and σ, the change of the value since the last sweep:
 
 .. math:: 6 \left[ \frac{(2 q + \sigma) \rho}{1 - \rho} + 2 q \kappa \right]:
@@ -11,11 +14,15 @@ shift of the curvature; and σ, the change of the value since the last sweep:
 The terms are the remaining error of the mean term after this step, the further change of the value if it
 keeps contracting at this rate, and the curvature's lag of one step. The factor is a margin; the tests compare
 the certificate with brute force.
+
+In double precision, to a tolerance far below any that a user asks for, this is also the brute force that
+engines are audited with: the solver only preconditions, and the gradient itself says when a walk has arrived.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,8 +30,7 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
-from lsi.loo.newton.dense import DenseSolver, FirstOrder
-from lsi.loo.newton.exact import TINY, ExactScorer
+from lsi.loo.newton.exact import TINY, ExactScorer, Preconditioner, Removed
 from lsi.loo.newton.secants import Secants, dot
 from lsi.loo.newton.sweep import sweep
 from lsi.posterior.base import Posterior, Removal
@@ -34,6 +40,8 @@ INF = float("inf")
 MARGIN = 6.0
 UNSEEN = 3.0  # the first contraction cannot be observed: it is taken as UNSEEN · q
 CLAIMED = 1e-2
+EXACT_PRODUCTS, EXACT_WORK = 200, 4e11  # products of the safe solver, and operations a sample may cost
+EXACT_BYTES = 1 << 30  # probabilities of left-out models that the safe solver may hold
 OVERSHOT = -0.5  # slope behind a step, as a share of that before it, below which the step is taken back
 
 
@@ -67,11 +75,11 @@ class _Walk:
     before: Tensor
 
     @classmethod
-    def start(cls, first: FirstOrder) -> _Walk:
+    def start(cls, first: Removed, dtype: torch.dtype) -> _Walk:
         """Return the walk of all removals in `first`, before any step."""
         b, device = len(first.index), first.x.device
         unknown = torch.full((b,), float("nan"), dtype=torch.float64, device=device)
-        nothing = first.delta.new_empty((b, 0, 0))
+        nothing = first.delta.new_empty((b, 0, 0), dtype=dtype)
         return cls(
             torch.arange(b, device=device), Secants(), nothing, nothing, unknown, torch.zeros_like(unknown)
         )
@@ -111,18 +119,18 @@ class Refiner:
     """Refines removals of one model.
 
     Args:
-        model: The full-data model.
-        solver: First-order solver, whose factor serves every step.
+        model: The full-data model; its design has the precision of sweeps and steps.
+        solver: Preconditions the steps.
         posterior: The posterior whose divergence is the score.
         start: Gradient remaining after the fit, `(C', D)`.
         tol: Relative error to reach.
-        max_passes: Sweeps of a sample before the exact solver takes over.
+        max_passes: Sweeps of a sample before the safe solver takes over.
     """
 
     def __init__(
         self,
         model: SoftmaxModel,
-        solver: DenseSolver,
+        solver: Preconditioner,
         posterior: Posterior,
         start: Tensor,
         tol: float,
@@ -133,42 +141,75 @@ class Refiner:
         # A smaller estimate than CLAIMED of the tolerance was not tested by a further step.
         rounding = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
         self.floor = max(rounding, CLAIMED * tol)
-        self._exact: ExactScorer | None = None
+        self._safe: ExactScorer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the exact solver behind: it holds a second copy of the features."""
-        return {**self.__dict__, "_exact": None}
+        """Leave the safe solver behind: it holds a second copy of the features."""
+        return {**self.__dict__, "_safe": None}
 
-    def refine(self, first: FirstOrder) -> Refined:
+    def in_double(self, tol: float) -> Refiner:
+        """Return the same in double precision, to another tolerance."""
+        double = replace(self.model, design=self.model.design.astype(torch.float64))
+        posterior = copy.copy(self.posterior)
+        posterior.model = double
+        return Refiner(double, self.solver, posterior, self.start, tol, self.max_passes)
+
+    def refine(self, first: Removed) -> Refined:
         """Return the refined removals of the samples in `first`."""
-        b = len(first.index)
+        b, device, dtype = len(first.index), first.x.device, self.model.design.dtype
         result = Refined(
-            first.delta.clone(),
-            self._empty(first.x),
-            torch.full((b,), float("inf"), dtype=torch.float64, device=first.x.device),
+            first.delta.to(dtype, copy=True),
+            self._nothing(first),
+            torch.full((b,), INF, dtype=torch.float64, device=device),
         )
-        walk = _Walk.start(first)
+        walk = _Walk.start(first, dtype)
         for _ in range(self.max_passes):
             self._step(first, result, walk)
             walk = walk.select(result.certificate[walk.active] > self.tol)
             if not len(walk.active):
                 return result
-        self._solve_exactly(first, result, walk.active)
+        model = self.model
+        batch = EXACT_BYTES // (8 * model.n_samples * model.n_classes)
+        if 4.0 * model.n_samples * model.theta.numel() * EXACT_PRODUCTS <= EXACT_WORK and batch:
+            for which in walk.active.split(batch):
+                self._continue(first, result, which)
         return result
 
-    def _empty(self, x: Tensor) -> Terms:
-        zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    def _continue(self, first: Removed, result: Refined, which: Tensor) -> None:
+        """Replace some results by those of the safe solver."""
+        if self._safe is None:
+            self._safe = ExactScorer(self.posterior, self.solver, self.start)
+        part = first.select(which)
+        start = torch.where((result.certificate[which] < 1.0)[:, None, None], result.delta[which], part.delta)
+        delta, error, terms = self._safe.score(part, start)
+        result.delta[which] = delta.to(result.delta.dtype)
+        result.certificate[which] = self.floor + 2.0 * MARGIN * error
+        result.terms.mean[which], result.terms.covariance[which] = terms.mean, terms.covariance
+
+    def _nothing(self, first: Removed) -> Terms:
+        zero = torch.zeros(len(first.index), dtype=torch.float64, device=first.x.device)
         return Terms(zero, zero.clone())
 
-    def _step(self, first: FirstOrder, result: Refined, walk: _Walk) -> None:
+    def _seen(self, removal: Removed) -> Removal:
+        """Return the removals in this refiner's precision, before any step is put in."""
+        x, residual = removal.x, removal.residual
+        if x.dtype != self.model.design.dtype:
+            x, residual, _ = self.model.residual_at(removal.index)
+        own = self.posterior.own_curvature(removal.index)
+        return Removal(removal.index, x, own, removal.delta, residual=residual)
+
+    def _precondition(self, removal: Removed, right: Tensor) -> Tensor:
+        return self.solver.solve(removal, right.to(removal.x.dtype)).to(right.dtype)
+
+    def _step(self, first: Removed, result: Refined, walk: _Walk) -> None:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
-        active, part = walk.active, first.select(walk.active)
-        delta = result.delta[active]
+        active, removal = walk.active, first.select(walk.active)
+        part, delta = self._seen(removal), result.delta[walk.active]
         swept = sweep(self.model, part.index, delta, self.start, part.residual, part.x, self.posterior)
         gradient, overshot = walk.arrive(swept.gradient)
         if bool(overshot.any()):
             delta = torch.where(overshot[:, None, None], delta + walk.step, delta)
-        step = walk.secants.solve(gradient, partial(self.solver.solve, part))
+        step = walk.secants.solve(gradient, partial(self._precondition, removal))
         updated = delta - step
         frozen = self._terms(part, updated, None)
         metric = self._terms(part, step, None).mean
@@ -178,8 +219,8 @@ class Refiner:
         if not self.posterior.shift_is_current:
             contraction = torch.where(walk.size.isnan(), torch.maximum(contraction, kappa), contraction)
         before = result.terms.total[active]
-        moved = torch.where(before > 0, (terms.total / before.clamp_min(TINY) - 1.0).abs(), kappa)
-        certificate = self._certificate(size, contraction, kappa, moved)
+        changed = torch.where(before > 0, (terms.total / before.clamp_min(TINY) - 1.0).abs(), kappa)
+        certificate = self._certificate(size, contraction, kappa, changed)
         certificate[~(contraction < 1.0)] = float("inf")  # nothing is known of what is left
         result.delta[active], result.certificate[active] = updated, certificate.nan_to_num(INF, INF)
         result.terms.mean[active], result.terms.covariance[active] = terms.mean, terms.covariance
@@ -197,21 +238,21 @@ class Refiner:
         return self.floor + MARGIN * (remaining + moved * tail + 2.0 * size * kappa)
 
     def _shifted_terms(
-        self, part: FirstOrder, delta: Tensor, shift: Tensor, frozen: Terms, size: Tensor, contraction: Tensor
+        self, part: Removal, delta: Tensor, shift: Any, frozen: Terms, size: Tensor, contraction: Tensor
     ) -> tuple[Terms, Tensor]:
         """Return the terms at the shifted curvature, and κ; infinite where computing it is not worthwhile."""
-        kappa = torch.full_like(size, float("inf"))
+        kappa = torch.full_like(size, INF)
         terms = Terms(frozen.mean.clone(), frozen.covariance.clone())
         worth = torch.ones_like(size, dtype=torch.bool)
         if self.posterior.shift_is_current:
             worth = self._certificate(size, contraction, torch.zeros_like(size)) <= self.tol
         if bool(worth.any()):
-            picked = self._terms(part.select(worth), delta[worth], shift[worth])
+            picked = self._terms(part, delta, shift, worth)
             terms.mean[worth], terms.covariance[worth] = picked.mean, picked.covariance
-            kappa[worth] = self._kappa(part.select(worth), shift[worth], picked, frozen.mean[worth])
+            kappa[worth] = self._kappa(part, shift, picked, frozen.mean[worth], worth)
         return terms, kappa
 
-    def _kappa(self, part: FirstOrder, shift: Tensor, terms: Terms, frozen_mean: Tensor) -> Tensor:
+    def _kappa(self, part: Removal, shift: Any, terms: Terms, frozen_mean: Tensor, which: Tensor) -> Tensor:
         """Return κ: the relative change of the value for a relative change of the shift.
 
         The covariance term is about half the squared norm of the change of curvature, so the norm of the
@@ -219,23 +260,13 @@ class Refiner:
         """
         follows = (terms.mean - frozen_mean).abs()
         if not self.posterior.shift_is_current:
-            nothing = torch.zeros_like(part.x), torch.zeros_like(part.curvature), torch.zeros_like(part.delta)
-            own = self.posterior.divergence(Removal(part.index, *nothing, shift)).covariance
-            follows = follows + 2.0 * (own * terms.covariance).sqrt()
+            x, own = torch.zeros_like(part.x[which]), torch.zeros_like(part.curvature[which])
+            still = torch.zeros_like(x)[:, None, :].expand(-1, len(self.model.theta), -1)
+            alone = self.posterior.divergence(Removal(part.index[which], x, own, still, shift[which]))
+            follows = follows + 2.0 * (alone.covariance * terms.covariance).sqrt()
         return follows / terms.total.clamp_min(TINY)
 
-    def _terms(self, part: FirstOrder, delta: Tensor, shift: object) -> Terms:
-        return self.posterior.divergence(Removal(part.index, part.x, part.curvature, delta, shift))
-
-    def _solve_exactly(self, first: FirstOrder, result: Refined, which: Tensor) -> None:
-        """Replace some results by those of the exact solver."""
-        if not len(which):
-            return
-        if self._exact is None:
-            self._exact = ExactScorer(self.posterior, self.solver, self.start)
-        part = first.select(which)
-        start = torch.where((result.certificate[which] < 1.0)[:, None, None], result.delta[which], part.delta)
-        delta, error, terms = self._exact.score(part, start)
-        result.delta[which] = delta.to(result.delta.dtype)
-        result.certificate[which] = self.floor + 2.0 * MARGIN * error
-        result.terms.mean[which], result.terms.covariance[which] = terms.mean, terms.covariance
+    def _terms(self, part: Removal, delta: Tensor, shift: Any, which: Any = slice(None)) -> Terms:
+        index, x, own = part.index[which], part.x[which], part.curvature[which]
+        moved = None if shift is None else shift[which]
+        return self.posterior.divergence(Removal(index, x, own, delta[which], moved))
