@@ -12,7 +12,7 @@ from tests.cases import Case, clusters
 
 import lsi
 from lsi.loo.newton.block_engine import BlockEngine
-from lsi.loo.newton.chord import ChordScorer
+from lsi.loo.newton.refine import Refiner
 from lsi.posterior import POSTERIORS
 from lsi.posterior.base import Removal
 from lsi.probes.softmax.blocks import BlockCurvature, class_blocks
@@ -191,17 +191,17 @@ def test_sparse_scores_equal_the_dense_divergence_of_the_same_steps(case, kind):
 
 
 @each_posterior
-def test_chord_steps_reach_the_brute_force_optimum(kind):
+def test_class_blocks_lead_to_the_brute_force_optimum(kind):
     case = many_classes(seed=3)
     model, basis = trained(case, kind)
     posterior = POSTERIORS[kind](model, 1.0, basis)
     engine = BlockEngine(BlockCurvature.of(model), posterior, lsi.Newton())
     left_out = np.array([0, 60, 123, 299])
     first = engine.solver.first_order(torch.from_numpy(left_out))
-    _, error, terms = ChordScorer(engine.solver, posterior, engine.start).score(first, first.delta)
+    found = Refiner(model, engine.solver, posterior, engine.start, 1e-3, 30).refine(first)
     exact = case.oracle.lsi(kind, 1.0, left_out)
-    assert_allclose(terms.total, exact, rtol=2e-4)
-    assert float(error.max()) < 1e-3
+    assert_allclose(found.terms.total, exact, rtol=2e-4)
+    assert float(found.certificate.max()) < 1e-3
 
 
 @each_posterior

@@ -63,8 +63,8 @@ class FirstOrder:
 
     def select(self, keep: Tensor) -> FirstOrder:
         """Return the removals picked by a mask or an index."""
-        names = list(self.__dataclass_fields__)[:-1]
-        return FirstOrder(*(getattr(self, name)[keep] for name in names), block=self.block)
+        names = [name for name in self.__dataclass_fields__ if name != "block"]
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
 
 def _probes(curvature: Curvature, k: int, d: int) -> Tensor:

@@ -1,9 +1,9 @@
-r"""Leave-one-out optima by L-BFGS, for many left-out samples at once, each until its certificate is within `tol`.
+r"""Leave-one-out optima by L-BFGS, for many samples at once, each until its certificate is within `tol`.
 
 A sweep over all rows gives the gradient of each leave-one-out objective at :math:`\theta + \delta`, and the
 posterior's curvature there. A solver that inverts the curvature without the sample, exactly or roughly,
-preconditions the step; what earlier steps told of the curvature corrects it (`Secants`). A sample drops out when
-it is certified.
+preconditions the step; what earlier steps told of the curvature corrects it (`Secants`). A sample drops out
+when it is certified.
 
 The certificate is built from relative quantities: q, the size of the step compared with δ in the metric of
 the mean term; ρ, the contraction from one step to the next; κ, the sensitivity of the value to a
@@ -190,13 +190,13 @@ class Refiner:
         zero = torch.zeros(len(first.index), dtype=torch.float64, device=first.x.device)
         return Terms(zero, zero.clone())
 
-    def _seen(self, removal: Removed) -> Removal:
-        """Return the removals in this refiner's precision, before any step is put in."""
+    def _seen(self, removal: Removed) -> tuple[Removal, Tensor]:
+        """Return the removals in this refiner's precision, and their residuals `(B, C')`."""
         x, residual = removal.x, removal.residual
         if x.dtype != self.model.design.dtype:
             x, residual, _ = self.model.residual_at(removal.index)
         own = self.posterior.own_curvature(removal.index)
-        return Removal(removal.index, x, own, removal.delta, residual=residual)
+        return Removal(removal.index, x, own, removal.delta), residual
 
     def _precondition(self, removal: Removed, right: Tensor) -> Tensor:
         return self.solver.solve(removal, right.to(removal.x.dtype)).to(right.dtype)
@@ -204,8 +204,8 @@ class Refiner:
     def _step(self, first: Removed, result: Refined, walk: _Walk) -> None:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
         active, removal = walk.active, first.select(walk.active)
-        part, delta = self._seen(removal), result.delta[walk.active]
-        swept = sweep(self.model, part.index, delta, self.start, part.residual, part.x, self.posterior)
+        (part, residual), delta = self._seen(removal), result.delta[walk.active]
+        swept = sweep(self.model, part.index, delta, self.start, residual, part.x, self.posterior)
         gradient, overshot = walk.arrive(swept.gradient)
         if bool(overshot.any()):
             delta = torch.where(overshot[:, None, None], delta + walk.step, delta)

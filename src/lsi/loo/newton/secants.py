@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-MEMORY = 8  # pairs kept: with a preconditioner that is nearly the inverse, more gain less than a tenth of a pass
+MEMORY = 8  # pairs kept; most walks take three steps
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

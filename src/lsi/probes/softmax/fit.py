@@ -24,8 +24,8 @@ ACCEPTED_DECREMENT = 1e-10  # squared decrement that is accepted where rounding 
 # then from weights where the curvature is within about 1 % of the optimum's.
 REUSE_RATE = 1e-4
 DENSE_START = 1200  # number of weights above which a Hessian costs more than a warm start without one
-# Weights from which a factor has single precision, if it is as good as SINGLE_DRIFT: in double precision, factor
-# and inverse of as many take 10 s on two cores and twice the memory.
+# Weights from which a factor has single precision if it is as good as SINGLE_DRIFT: in double precision, factor
+# and inverse take 10 s on two cores and twice the memory.
 SINGLE_START, SINGLE_DRIFT = 8192, 1e-3
 # The warm start ends when no entry of the gradient is larger, in coordinates where the Hessian is about one.
 WARM_GRADIENT = 3e-4
@@ -52,7 +52,8 @@ class Curvature:
     def of(cls, model: SoftmaxModel, hessian: Hessian = SoftmaxModel.hessian) -> Curvature:
         """Accumulate and factorise the curvature of `model` at its current weights."""
         k, double = model.theta.numel(), torch.float64
-        for dtype in (double,) if k <= SINGLE_START or model.design.dtype == double else (torch.float32, double):
+        single = k > SINGLE_START and model.design.dtype == torch.float32
+        for dtype in (torch.float32, double) if single else (double,):
             matrix = hessian(model, dtype)
             matrix.diagonal().add_(model.loo_ridge)
             failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
