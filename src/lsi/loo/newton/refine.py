@@ -3,8 +3,9 @@ r"""Refinement of first-order removals until each one's certificate is within `t
 A sweep over all rows gives the gradient of the leave-one-out objective at :math:`\theta + \delta`, from which
 a further step with the same factor follows (a chord step), and the posterior's curvature at the new weights.
 The certificate is built from relative quantities: q, the size of the step compared with δ in the metric of
-the mean term; ρ, the observed contraction from one step to the next; κ, the sensitivity of the value to a
-shift of the curvature; and σ, the change of the value since the last sweep:
+the mean term; ρ, the observed contraction from one step to the next, in that metric or in that of
+:math:`H_{-i}`, whichever is slower; κ, the sensitivity of the value to a shift of the curvature; and σ, the
+change of the value since the last sweep:
 
 .. math:: 6 \left[ \frac{(2 q + \sigma) \rho}{1 - \rho} + 2 q \kappa \right]:
 
@@ -80,11 +81,12 @@ class Refiner:
             self._empty(first.x),
             torch.full((b,), float("inf"), dtype=torch.float64, device=first.x.device),
         )
-        previous = torch.full((b,), float("nan"), dtype=torch.float64, device=first.x.device)
+        # Sizes of the last step in the two metrics.
+        previous = torch.full((2, b), float("nan"), dtype=torch.float64, device=first.x.device)
         active = torch.arange(b, device=first.x.device)
         for _ in range(self.max_passes):
-            size, contraction = self._chord(first.select(active), result, active, previous[active])
-            previous[active] = size
+            sizes, contraction = self._chord(first.select(active), result, active, previous[:, active])
+            previous[:, active] = sizes
             open_ = result.certificate[active] > self.tol
             hopeless = open_ & ~(contraction < SLOW)
             self._solve_exactly(first, result, active[hopeless])
@@ -101,24 +103,37 @@ class Refiner:
     def _chord(
         self, part: FirstOrder, result: Refined, active: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take one chord step for the active samples; return its relative size q and contraction ρ."""
+        """Take one chord step for the active samples; return its relative sizes and contraction ρ.
+
+        Shapes: previous and sizes `(2, B)`, in the metric of the mean term and in that of H₋ᵢ.
+        """
         delta = result.delta[active]
         swept = sweep(self.model, part.index, delta, self.start, part.residual, part.x, self.posterior)
         step = self.solver.solve(part, swept.gradient)
         updated = delta - step
         frozen = self._terms(part, updated, None)
         metric = self._terms(part, step, None).mean
-        size = (metric / frozen.mean.clamp_min(1e-300)).sqrt()
-        contraction = torch.where(previous.isnan(), UNSEEN * size, size / previous.clamp_min(1e-300))
+        # The curvature of the fit, not that of the posterior, decides how fast steps shrink. A step that is
+        # small beside a stiff δ may be long in its metric: steps then shrink slowly.
+        energy = (step * swept.gradient).sum((1, 2), dtype=torch.float64).clamp_min(0)
+        sizes = torch.stack([metric / frozen.mean.clamp_min(1e-300), energy / self._energy(part)]).sqrt()
+        size, unseen = sizes[0], previous[0].isnan()
+        contraction = torch.where(unseen, UNSEEN * sizes, sizes / previous.clamp_min(1e-300)).amax(0)
         terms, kappa = self._shifted_terms(part, updated, swept.shift, frozen, size, contraction)
         if not self.posterior.shift_is_current:
-            contraction = torch.where(previous.isnan(), torch.maximum(contraction, kappa), contraction)
+            contraction = torch.where(unseen, torch.maximum(contraction, kappa), contraction)
         before = result.terms.total[active]
         moved = torch.where(before > 0, (terms.total / before.clamp_min(1e-300) - 1.0).abs(), kappa)
         certificate = self._certificate(size, contraction, kappa, moved)
         result.delta[active], result.certificate[active] = updated, certificate.nan_to_num(nan=float("inf"))
         result.terms.mean[active], result.terms.covariance[active] = terms.mean, terms.covariance
-        return size, contraction
+        return sizes, contraction
+
+    def _energy(self, part: FirstOrder) -> Tensor:
+        """Return `δᵀ H₋ᵢ δ` of the first-order steps, `(B,)`: δ times the gradient that they are against."""
+        own = ((part.delta @ part.x[:, :, None])[:, :, 0] * part.residual).sum(1, dtype=torch.float64)
+        decay = part.delta.flatten(1).to(torch.float64) @ self.model.theta.reshape(-1)
+        return (own + self.model.weight_decay * decay).clamp_min(1e-300)
 
     def _certificate(
         self, size: Tensor, contraction: Tensor, kappa: Tensor, moved: Tensor | None = None
