@@ -28,6 +28,7 @@ PASSES, PRODUCTS = 6, 160
 REFINE_WORK = 5e12  # operations spent on the highest scores
 REFINE_BLOCK = 16
 ROUGH_AUDIT = 1e-7  # squared error of an audit by chord steps: values good to a thousandth
+ROUGH = 1e-3
 BLOCK_BYTES = 1 << 28
 
 
@@ -54,7 +55,7 @@ class BlockEngine(Engine):
         self.posterior, self.settings = posterior, settings
         self._block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self.solver = BlockSolver(curvature)
-        self.start = self.model.objective_and_gradient(self.model.theta)[1]
+        self.start = torch.zeros_like(self.model.theta)  # as in `NewtonEngine`
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
         self._chord = ChordScorer(self.solver, posterior, self.start)
 
@@ -64,11 +65,17 @@ class BlockEngine(Engine):
         Shapes: positions `(n,)`.
         """
         scorer: ExactScorer | ChordScorer
-        if self.audit_block * 8 * self.model.n_samples * self.model.n_classes <= EXACT_BYTES:
+        if self.resolution < ROUGH:
             scorer = ExactScorer(self.posterior, self.solver, self.start, AUDIT_TOLERANCE)
         else:
             scorer = ChordScorer(self.solver, self.posterior, self.start, ROUGH_AUDIT)
         return exact_optima(scorer, self.solver, positions)
+
+    @property
+    def resolution(self) -> float:  # type: ignore[override]
+        """Relative error that `exact` may have: `ROUGH` where a left-out model does not fit in memory."""
+        held = self.audit_block * 8 * self.model.n_samples * self.model.n_classes
+        return Engine.resolution if held <= EXACT_BYTES else ROUGH
 
     def block_size(self) -> int:
         """Return how many samples one block holds: enough for each class, within the memory."""
