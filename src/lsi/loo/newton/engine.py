@@ -64,7 +64,7 @@ class NewtonEngine(Engine):
         memory: int | None = None,
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
-        self._floor = FLOOR + 2.0 * curvature.drift
+        self._floor = FLOOR + 2.0 * curvature.drift + posterior.rounding
         block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self.solver = DenseSolver(model, curvature, block_bytes)
         # What the fit left of its gradient would count in full in every δ, however small its score. Left out,

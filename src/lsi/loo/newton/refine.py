@@ -67,6 +67,7 @@ class Refiner:
         self.model, self.solver, self.posterior = model, solver, posterior
         self.start, self.tol, self.max_passes = start, tol, max_passes
         self.floor = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
+        self.floor += posterior.rounding
         self._exact: ExactScorer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
