@@ -192,7 +192,8 @@ class Posterior(ABC):
 
     def draws(self, count: int) -> Tensor:
         """Return draws of N(0, P₁⁻¹), `(count, C', D)`, where the shift is not accumulated; else none."""
-        return torch.zeros((0, *self.model.theta.shape), dtype=self.model.design.dtype)
+        model = self.model
+        return torch.zeros((0, *model.theta.shape), dtype=model.design.dtype, device=model.design.device)
 
     @abstractmethod
     def to_dense(self) -> Tensor:

@@ -70,7 +70,7 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
     shape = problem.shape(run.probe.fit_intercept)
     chosen = solver_once(run.work, lambda: choose_solver(shape, run.posterior, settings, run.machine.memory))
-    dtype = working_dtype(shape) if chosen == "dense" else torch.float32
+    dtype = working_dtype(shape, run.device) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
         if run.posterior == "full" and dtype == torch.float32 and far_from_zero(design):

@@ -142,7 +142,7 @@ class _Operator:
     """Product with the leave-one-out Hessian at `θ + δ_i`, for B removals."""
 
     def __init__(self, model: SoftmaxModel, index: Tensor, delta: Tensor) -> None:
-        self.model, self.index = model, index
+        self.model, self.index = model, index.cpu()  # asking a GPU in every block would wait for it
         self.objective = _objective(model, index, delta)
         # All probabilities are kept: their size (N, C, B) limits how many samples one call may hold.
         self.probabilities = torch.cat(

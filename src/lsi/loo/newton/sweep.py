@@ -51,6 +51,7 @@ def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[Ro
     Shapes: index `(B,)`, delta `(B, C', D)`.
     """
     b, c = len(index), model.n_classes
+    where = index.cpu()  # asking a GPU in every block would wait for it
     dtype = model.design.dtype
     # Classes before models: sums over classes then run along whole vectors of models.
     step = (model.contrasts.to(dtype) @ delta.to(dtype)).transpose(0, 1).reshape(c * b, -1)
@@ -58,7 +59,7 @@ def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[Ro
         shift = (x @ step.T).view(len(x), c, b)
         p = model.probabilities(x)
         change = probability_shift(p, shift)
-        own = own_entries(index, rows)
+        own = own_entries(where, rows)
         change[own] = 0.0
         yield RowBlock(rows, x, model.weight[rows].to(dtype), p, shift, change, own)
 

@@ -51,7 +51,9 @@ class Curvature:
         matrix = hessian(model)
         matrix.diagonal().add_(model.loo_ridge)
         failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
-        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+        # In place on a processor; GPU libraries may not read what they write.
+        out = (matrix, failed) if matrix.device.type == "cpu" else None
+        factor, failed = torch.linalg.cholesky_ex(matrix, out=out)
         if int(failed):
             raise InputError(
                 "The probe's curvature is singular: the weight decay is too small for the features' scale. "
@@ -66,7 +68,7 @@ class Curvature:
     def into_inverse(self) -> Tensor:
         """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor, which is lost."""
         factor, self.factor = self.factor, torch.empty(0)
-        return torch.cholesky_inverse(factor, out=factor)
+        return torch.cholesky_inverse(factor, out=factor if factor.device.type == "cpu" else None)
 
 
 @dataclass(frozen=True)
