@@ -14,6 +14,8 @@ from lsi.system.device import rows_at_a_time
 
 LOADED = 8192
 """Rows that are converted at a time."""
+HELD = 1 << 24
+"""Bytes of a block of rows that are read from a file or converted: enough for matrix products."""
 
 
 class Design:
@@ -79,8 +81,11 @@ class Design:
         return self._load(self._source[index.cpu().numpy()])
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield `(slice, rows)` over the whole matrix, `size` rows at a time."""
+        """Yield `(slice, rows)` over the whole matrix, `size` rows at a time, or as many as `HELD` allows."""
         size = rows_at_a_time(size, self.device)
+        if not isinstance(self._source, Tensor) or self._source.dtype != self.dtype:
+            held = HELD // (self.n_features * self.dtype.itemsize)
+            size = min(size, max(64, rows_at_a_time(held, self.device)))
         parts = [slice(start, min(start + size, self.n_samples)) for start in range(0, self.n_samples, size)]
         if isinstance(self._source, Tensor) or self.device.type == "cpu":
             for part in parts:

@@ -86,8 +86,9 @@ class BlockCurvature:
     @cached_property
     def _kept(self) -> dict[int, Tensor] | None:
         """Rows gathered once for all products; None where they take too much memory."""
-        room = 4 * self.entries.count * self.model.design.n_features <= KEPT_BYTES
-        return {} if room else None
+        design = self.model.design
+        room = 4 * self.entries.count * design.n_features <= KEPT_BYTES
+        return {} if room and design.resident else None  # a file is mapped because it does not fit
 
     def _gathered(self, which: int) -> Tensor:
         """Return the row of each entry of a block, `(e, D)`."""
