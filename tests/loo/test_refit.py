@@ -121,7 +121,7 @@ def test_the_sentence_says_what_is_trusted():
 def test_a_large_problem_in_float32_builds_its_precision_again(monkeypatch):
     """The audit shared P₁ with the run: what single precision lost there, it lost too."""
     monkeypatch.setattr(task, "is_small", lambda *shape: False)
-    monkeypatch.setattr(task, "working_dtype", lambda shape: torch.float32)
+    monkeypatch.setattr(task, "working_dtype", lambda *shape: torch.float32)
     build = DiagPosterior.__init__
 
     def lossy(self, model, tau, basis=None):
