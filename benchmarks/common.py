@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import resource
+import threading
 import time
 from pathlib import Path
 
@@ -48,6 +49,33 @@ def product_peak(dtype=torch.float32, size=2048, rounds=6):
 def peak_memory():
     """Return the largest resident size of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Held:
+    """The most memory that a process held while this was entered, in bytes, without pages of mapped files.
+
+    Linux only: the anonymous pages of ``/proc/self/status``, looked at a thousand times a second.
+    """
+
+    def __enter__(self):
+        self.most = self._held()
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._done.set()
+        self._watcher.join()
+
+    def _watch(self):
+        while not self._done.wait(0.001):
+            self.most = max(self.most, self._held())
+
+    @staticmethod
+    def _held():
+        with open("/proc/self/status", encoding="ascii") as lines:
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
 
 
 def write(name, rows, columns, facts, output):

@@ -150,3 +150,34 @@ def test_a_regression_of_huge_targets_is_right():
     assert np.isfinite(scores.lsi).all()
     assert (scores.to_frame()["relative_error"] < 1e-6).all()
     assert scores.audit.certificate_coverage == 1.0
+
+
+@pytest.mark.parametrize("x", [1e-200 * X, (1e-30 * X).astype(np.float32)])
+def test_features_whose_squares_vanish_are_refused(x):
+    with pytest.raises(InputError, match="their squares are zero as float"):
+        lsi.score(x, Y)
+
+
+def with_a_long_row(length):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(300, 6)), random.integers(0, 3, 300)
+    x[7] *= length
+    return x, y
+
+
+# LSI of the long row in 80-bit floating point.
+LONG_ROWS = {1e4: 13.8998292707290, 1e5: 18.5049970893323, 1e6: 23.1101670988193, 1e7: 27.7153374434972}
+
+
+@pytest.mark.parametrize("length", LONG_ROWS)
+def test_a_long_row_is_right_within_its_certificate(length):
+    """Without a row of 1e7, 5e-13 of the Kronecker factor A remain, and the logarithm of that lost digits."""
+    x, y = with_a_long_row(length)
+    scores = lsi.score(x, y, posterior="kron", subset=[7], audit=False)
+    assert abs(scores.lsi[0] / LONG_ROWS[length] - 1) <= scores.to_frame()["relative_error"][0] <= 1e-2
+
+
+def test_a_row_that_double_precision_cannot_do_without_is_refused():
+    x, y = with_a_long_row(1e8)
+    with pytest.raises(InputError, match="a row of X is as long as .*Standardise the features, clip"):
+        lsi.score(x, y, posterior="kron")

@@ -172,6 +172,55 @@ print(json.dumps(found))
 """
 
 
+MAPPED = """
+import json, sys, threading, time, numpy as np, lsi
+def held():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
+def peak(x, y):
+    base = most = held()
+    scoring = True
+    def watch():
+        nonlocal most
+        while scoring:
+            most = max(most, held())
+            time.sleep(0.001)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    lsi.score(x, y, subset=range(4), audit=1, label_noise=False)
+    scoring = False
+    watcher.join()
+    return most - base
+random, found = np.random.default_rng(0), []
+lsi.score(random.normal(size=(60, 3)), np.arange(60) % 3, audit=1, label_noise=False)
+for n in (12_000, 36_000):  # blocks of rows are as large as they get with either
+    x = np.lib.format.open_memmap(sys.argv[1], "w+", np.float32, (n, 256))
+    for start in range(0, n, 4000):
+        x[start : start + 4000] = random.normal(size=(4000, 256))
+    y = (x[:, 0] + random.logistic(size=n) > 0).astype(int)
+    x.flush()
+    del x
+    found.append(peak(np.load(sys.argv[1], mmap_mode="r"), y))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's count of memory")
+def test_features_of_a_file_stay_in_the_file(tmp_path):
+    """What a row takes: its 96 coordinates for neighbours, 16 for twins, and some 30 numbers of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", MAPPED, str(tmp_path / "X.npy")],
+        capture_output=True,
+        # Freed memory goes back to the system at once, so that what is held is what is in use.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "262144"},
+        text=True,
+        check=True,
+    )
+    few, many = json.loads(done.stdout)
+    bound = 4 * 96 + 4 * 16 + 8 * 30
+    assert (many - few) / 24_000 < bound < 4 * 256  # a copy, let alone N × K in float64
+
+
 def test_the_peak_stays_within_the_budget():
     budgets = (220, 300)  # rising, since the peak of a process never falls
     done = subprocess.run(

@@ -250,4 +250,6 @@ def _audit(parts: list[_Part]) -> Audit | None:
         all_of("approximate"),
         None if np.isnan(certificate).all() else certificate,
         sum(audit.seconds for audit in known),
+        trusts=known[0].trusts,
+        resolution=max(audit.resolution for audit in known),
     )

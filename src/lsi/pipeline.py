@@ -23,6 +23,7 @@ from lsi.run.key import run_key
 from lsi.run.manifest import build_manifest, build_table, describe_run, fingerprint
 from lsi.run.shards import check_shard, describe_shard
 from lsi.scores import Scores
+from lsi.system.device import exact_products
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 from lsi.system.text import parse_size
@@ -263,9 +264,10 @@ def _score(
     key = {**run_key(described, run), "label_noise": label_noise}
     with open_work(key, checkpoint, cluster, part, machine.device, progress) as work:
         run = replace(run, work=work)
-        result, measured, report = task.run(run, settings)
-        if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
-            add_label_noise(run, result, label_noise)
+        with exact_products():
+            result, measured, report = task.run(run, settings)
+            if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
+                add_label_noise(run, result, label_noise)
     if part is not None:
         run.notes["shard"] = describe_shard(part, digest_of(key), result.done)
         problem, result = replace(problem, subset=problem.subset[result.done]), result.select(result.done)
@@ -296,8 +298,9 @@ def check_device(device: str | torch.device | None) -> torch.device:
     """Return the torch device to run on: the given one, else a GPU if there is one."""
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        float(torch.zeros(1, device=where))  # fails on the device "meta", whose tensors hold no values
-    except (RuntimeError, AssertionError) as error:
+        # Fails on "meta", whose tensors hold no values, and on "mps", which has no double precision.
+        float(torch.zeros(1, dtype=torch.float64, device=where))
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"device={device!r} cannot be used ({reason}). Use 'cpu', or 'cuda' with a GPU."

@@ -239,3 +239,39 @@ def test_audit_option(given, taken):
 def test_mixed_settings_name_the_way_out():
     with pytest.raises(InputError, match="--epochs, --lr: settings of the method retrain"):
         settings.build_method(MethodOptions(method="newton", epochs=1, lr=0.1))
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Certificates that promise too much."""
+    from lsi.loo.newton.refine import Refiner
+
+    refine = Refiner.refine
+
+    def boastful(self, first):
+        refined = refine(self, first)
+        refined.terms.mean.mul_(1.1)
+        refined.certificate.fill_(1e-4)
+        return refined
+
+    monkeypatch.setattr(Refiner, "refine", boastful)
+
+
+def test_broken_certificates_are_said_in_red(broken, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    where = ["--output", str(tmp_path / "scores"), "--report", str(tmp_path / "page.html")]
+    assert main([*QUICK, "--no-label-noise", *where]) == 0
+    out = capsys.readouterr().out
+    red = out[out.index("\x1b[1;31m") :]
+    assert "Certificates are broken: 4 of 4 audited samples" in " ".join(red.split())
+    assert "Certificates of this run are broken." in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert len(lsi.load(tmp_path / "scores").manifest["audit"]["broken"]) == 4
+    assert main(["doctor", str(tmp_path / "scores")]) == 0
+    assert "certificates are broken" in capsys.readouterr().out
+
+
+def test_broken_certificates_are_said_beside_json(broken, capsys):
+    assert main([*QUICK, "--no-label-noise", "--json", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["audit"]["broken"]) == 4
+    assert "Certificates are broken: 4 of 4" in " ".join(err.split())

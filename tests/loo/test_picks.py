@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lsi.loo.likeness import distances
 from lsi.loo.picks import attack_picks
 from lsi.loo.result import LooResult
 
@@ -28,6 +29,39 @@ def test_the_highest_scores_and_leverages_are_among_them():
     picks = attack_picks(result, 24, 0)
     for reason in (result.lsi, result.leverage):
         assert np.isin(np.argsort(-reason)[:6], picks).all()
+
+
+def test_the_largest_corrections_and_nearest_neighbours_are_among_them():
+    result, random = made(), np.random.default_rng(3)
+    corrected, near = random.permutation(1000)[:6].reshape(2, 3)
+    result.first_order[:] = result.lsi * random.uniform(0.99, 1.01, 1000)
+    result.first_order[corrected] *= np.array([0.1, 3.0, 10.0])
+    apart = random.uniform(0.5, 1.5, 1000)
+    apart[near] = 1e-3
+    picks = attack_picks(result, 24, 0, apart)
+    assert np.isin(corrected, picks).all()
+    assert np.isin(near, picks).all()
+
+
+def test_twins_are_near_however_their_other_columns_differ():
+    random = np.random.default_rng(4)
+    X = random.normal(size=(3000, 30))
+    X = np.concatenate([X, np.zeros((3000, 3))], axis=1)
+    twins = random.permutation(3000)[:6].reshape(3, 2)
+    X[twins[0], 30] = 1.0  # a rare category: alone in its column but otherwise unlike
+    X[twins[1]] = X[twins[1][0]] + 1e-3 * random.normal(size=(2, 33))
+    X[twins[2]] = X[twins[2][0]]
+    X[:, 5] += 1e6  # an offset, a constant and an empty column change nothing
+    X[:, 31] = 7.0
+    apart = distances(X.astype(np.float32))
+    nearest = np.argsort(apart, kind="stable")[:6]
+    assert set(nearest) == set(twins.ravel())
+    assert np.isfinite(apart).all()
+
+
+def test_distances_of_few_rows():
+    assert distances(np.ones((1, 3))).tolist() == [np.inf]
+    assert distances(np.ones((2, 3))).tolist() == [0.0, 0.0]
 
 
 def test_half_are_random_over_all_ranks():

@@ -112,7 +112,7 @@ def test_strict_json_brings_back_every_field(rows, seconds):
     text = json.dumps(audit.to_dict(), allow_nan=False)
     again = Audit.from_dict(json.loads(text))
     assert repr(again) == repr(audit)  # NaN equals NaN in the repr, and floats are exact in it
-    assert audit.to_dict().keys() == {field.name for field in dataclasses.fields(Audit)}
+    assert audit.to_dict().keys() == {"broken", *(field.name for field in dataclasses.fields(Audit))}
 
 
 def test_a_dictionary_that_is_no_audit():
@@ -121,3 +121,34 @@ def test_a_dictionary_that_is_no_audit():
         Audit.from_dict({key: value for key, value in values.items() if key != "spearman"})
     with pytest.raises(InputError, match="audit cannot be read"):
         Audit.from_dict({**values, "exact": ["many"]})
+
+
+def test_broken_certificates_raise_an_alarm():
+    promised = [0.05, 0.2, np.nan, np.inf, 1e-3, 1e-3, 0.05, 0.2]
+    audit = Audit.from_values(
+        range(8), EXACT, CLOSE, promised, seconds=1.0, trusts="nothing", resolution=1e-6
+    )
+    assert audit.broken == [0, 6]  # off by a tenth; row 7 is off by less than it says
+    assert audit.alarm().startswith("Certificates are broken: 2 of 8 audited samples are further from")
+    assert "(rows 0, 6). Row 0 is off by 10 % at a certificate of 5 %." in audit.alarm()
+    assert audit.summary().endswith(audit.alarm())
+    assert "Brute force trusts nothing." in audit.summary()
+    assert audit.to_dict()["broken"] == [0, 6]
+    again = Audit.from_dict(json.loads(json.dumps(audit.to_dict())))
+    assert (again.broken, again.trusts, again.resolution) == ([0, 6], "nothing", 1e-6)
+
+
+def test_brute_force_may_be_off_itself():
+    exact, close = [1.0, 2.0], [1.0 + 2e-6, 2.0]
+    assert Audit.from_values([0, 1], exact, close, [1e-6, 1e-6], 1.0).broken == [0]
+    assert Audit.from_values([0, 1], exact, close, [1e-6, 1e-6], 1.0, resolution=1.1e-6).broken == []
+    assert Audit.from_values([0, 1], [np.nan, 2.0], close, [1e-6, 1e-6], 1.0).broken == []
+
+
+def test_an_audit_from_before_says_less():
+    described = Audit.from_values(range(8), EXACT, CLOSE, [0.2] * 8, seconds=2.0).to_dict()
+    del described["trusts"], described["resolution"], described["broken"]
+    assert Audit.from_dict(described).trusts == ""
+    with pytest.raises(InputError, match="cannot be read"):
+        Audit.from_dict(described | {"trusts": 3})
+    assert "\x1b" not in Audit.from_dict(described | {"trusts": "\x1b[2Jall"}).summary()

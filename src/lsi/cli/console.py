@@ -37,9 +37,12 @@ def plain_table(title: str) -> Table:
     )
 
 
-def say(line: str) -> None:
+ALARM = "bold red"
+
+
+def say(line: str, style: str = "") -> None:
     """Print one line on stderr."""
-    Console(stderr=True, highlight=False).print(Text(plain_text(line, 300)))
+    Console(stderr=True, highlight=False).print(Text(plain_text(line, 500), style=style))
 
 
 def speaker(quiet: bool) -> Callable[[str], None]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lsi.cli.console import out_console, plain_table, say
+from lsi.cli.console import ALARM, out_console, plain_table, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
 from lsi.report.wording import detection as detection_sentence
@@ -128,11 +128,13 @@ def show_result(
     places = {key: str(path) for key, path in (written or {}).items()}
     if as_json:
         print(json.dumps(machine_readable(summary, scores, places)))
+        if scores.audit and scores.audit.broken:
+            say(scores.audit.alarm(), ALARM)
         return
     console = out_console(100)
     _show_tables(console, summary, scores)
     for line in _closing_lines(summary, scores, places):
-        console.print(Text(line))
+        console.print(line)
 
 
 def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> dict[str, Any]:
@@ -212,15 +214,17 @@ def _label_table(labels: pd.DataFrame) -> Table:
     return table
 
 
-def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[str]:
-    lines = [""]
+def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[Text]:
+    lines = [Text()]
     found = summary["detection"]
     if found:
         figures = f"AUROC {found['auroc']:.3f}, average precision {found['average_precision']:.3f}"
-        lines.append(f"Planted errors: {figures}. {detection_sentence(found)}")
+        lines.append(Text(f"Planted errors: {figures}. {detection_sentence(found)}"))
     elif scores.manifest.get("corruption"):
-        lines.append("Planted errors: not measured, since the scored samples hold none, or nothing else.")
-    lines.append(f"Audit: {scores.audit.summary()}" if scores.audit else "Audit: not run.")
+        lines.append(Text("Planted errors: not measured: the scored samples hold none, or nothing else."))
+    audit = scores.audit
+    alarm = ALARM if audit and audit.broken else ""
+    lines.append(Text(f"Audit: {audit.summary()}" if audit else "Audit: not run.", style=alarm))
     names = {"output": "Scores", "report": "Report"}
-    lines += [plain_text(f"{names[key]}: {path}", 400) for key, path in places.items()]
+    lines += [Text(plain_text(f"{names[key]}: {path}", 400)) for key, path in places.items()]
     return lines

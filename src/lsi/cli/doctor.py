@@ -258,6 +258,8 @@ def _audit_remarks(scores: Any) -> list[str]:
     if scores.audit is None:
         return ["these scores were not audited. Score with an audit to know how far they can be trusted."]
     remarks = [f"audit: {scores.audit.summary()}"]
+    if scores.audit.broken:
+        remarks.append("certificates are broken: some audited samples are further off than they say.")
     if scores.audit.spearman < 0.95:
         remarks.append("the audit found a rough approximation: treat single values with care.")
     return remarks

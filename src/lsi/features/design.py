@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.system.device import rows_at_a_time
+
 LOADED = 8192
 """Rows that are converted at a time."""
+HELD = 1 << 24
+"""Bytes of a block of rows that are read from a file or converted: enough for matrix products."""
 
 
 class Design:
@@ -54,7 +59,7 @@ class Design:
         for start in range(0, n, LOADED):  # a second copy of all rows may not fit in memory
             part = rows[start : start + LOADED]
             tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, order="C"))
-            out[start : start + LOADED, :d] = tensor
+            out[start : start + LOADED, :d].copy_(tensor, non_blocking=True)
         if self.fit_intercept:
             out[:, -1] = 1.0
         return out if self._basis is None else out @ self._basis
@@ -76,10 +81,27 @@ class Design:
         return self._load(self._source[index.cpu().numpy()])
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield `(slice, rows)` over the whole matrix, `size` rows at a time."""
-        for start in range(0, self.n_samples, size):
-            stop = min(start + size, self.n_samples)
-            yield slice(start, stop), self.rows(start, stop)
+        """Yield `(slice, rows)` over the whole matrix, `size` rows at a time, or as many as `HELD` allows."""
+        size = rows_at_a_time(size, self.device)
+        if not isinstance(self._source, Tensor) or self._source.dtype != self.dtype:
+            held = HELD // (self.n_features * self.dtype.itemsize)
+            size = min(size, max(64, rows_at_a_time(held, self.device)))
+        parts = [slice(start, min(start + size, self.n_samples)) for start in range(0, self.n_samples, size)]
+        if isinstance(self._source, Tensor) or self.device.type == "cpu":
+            for part in parts:
+                yield part, self.rows(part.start, part.stop)
+            return
+        # While a GPU computes with one block, the next is read into memory that it can copy from by itself.
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(self._staged, part) for part in parts[:1]]
+            for place, part in enumerate(parts):
+                block = coming.pop().result()
+                coming += [reader.submit(self._staged, after) for after in parts[place + 1 : place + 2]]
+                yield part, self._load(block)
+
+    def _staged(self, part: slice) -> Tensor:
+        """Return rows of a file in page-locked memory."""
+        return torch.from_numpy(np.array(self._source[part], order="C")).pin_memory()
 
     def rotated(self, basis: Tensor) -> Design:
         """Return the design in the coordinates `X @ basis`, `basis` of shape `(D, R)`.

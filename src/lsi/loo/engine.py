@@ -25,9 +25,13 @@ class Engine(ABC):
 
     Attributes:
         audit_block: How many samples `exact` leaves out in one call: what a worker does at a time.
+        trusts: What `exact` takes from the run, as the end of a sentence.
+        resolution: Relative error that `exact` itself may have.
     """
 
     audit_block: int = 1
+    trusts: str = "the run's fit of all samples and its precision"
+    resolution: float = 1e-6
 
     @abstractmethod
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:

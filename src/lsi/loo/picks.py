@@ -27,17 +27,23 @@ def choose_done(result: LooResult, count: int, seed: int) -> np.ndarray:
     return np.asarray(done[choose(result.lsi[done], count, seed)])
 
 
-def attack_picks(result: LooResult, count: int, seed: int) -> np.ndarray:
+def attack_picks(result: LooResult, count: int, seed: int, apart: np.ndarray | None = None) -> np.ndarray:
     """Return the entries of `result` to audit, sorted, `(min(count, done),)`.
 
-    Half of them are random, one from each of as many strata of rank. The others attack: the highest scores
-    and the highest leverages, in turn. Entries that are not finite come last.
+    Half of them are random, one from each of as many strata of rank. The others attack, in turn: the highest
+    scores, the highest leverages, the largest steps from the first-order value to the final one, and the
+    nearest neighbours of each other. Entries that are not finite come last.
+
+    Shapes: apart `(n,)`, the distance to the nearest neighbour of each entry; None: not known.
     """
     done = np.flatnonzero(result.done)
     if count >= len(done):
         return done
     picked = dict.fromkeys(choose_done(result, max(1, round(RANDOM * count)), seed).tolist())
-    known = [reason[done] for reason in (result.lsi, result.leverage) if np.isfinite(reason[done]).any()]
+    reasons = [result.lsi, result.leverage, result.gap]
+    if apart is not None:
+        reasons.append(-apart)
+    known = [reason[done] for reason in reasons if np.isfinite(reason[done]).any()]
     orders = [np.argsort(-reason, kind="stable") for reason in known or [np.zeros(len(done))]]
     for place in done[np.column_stack(orders)].ravel().tolist():  # in turn; NaN is sorted last
         if len(picked) == count:

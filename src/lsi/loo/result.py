@@ -28,6 +28,7 @@ class LooResult:
             measures how often it holds. Infinite where the engine did not reach that optimum, so that nothing
             is known; NaN where the method estimates no error: `Newton(tol=None)`, and `Retrain`, which stops
             before any optimum.
+        first_order: LSI of the first-order step, nats; NaN where the method takes none.
         extra: Further columns of the table, by name.
         done: Which entries hold a result; in one shard of a run, only its own.
     """
@@ -38,12 +39,15 @@ class LooResult:
     loo_prediction: np.ndarray
     leverage: np.ndarray
     relative_error: np.ndarray
+    first_order: np.ndarray = field(default_factory=lambda: np.ones(0), kw_only=True)
     extra: dict[str, np.ndarray] = field(default_factory=dict, kw_only=True)
     done: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=bool), kw_only=True)
 
     def __post_init__(self) -> None:
         if not len(self.done):
             self.done = np.ones(len(self.mean_term), dtype=bool)
+        if not len(self.first_order):
+            self.first_order = np.full(len(self.mean_term), np.nan)
 
     @classmethod
     def empty(cls, n: int, *extra: str) -> LooResult:
@@ -61,6 +65,12 @@ class LooResult:
     def lsi(self) -> np.ndarray:
         """The score, `mean_term + covariance_term`, in nats."""
         return self.mean_term + self.covariance_term
+
+    @property
+    def gap(self) -> np.ndarray:
+        """How far the first-order value is from the final one, relative to the smaller of both."""
+        least = np.maximum(np.minimum(self.lsi, self.first_order), np.finfo(np.float64).tiny)
+        return np.abs(self.lsi - self.first_order) / least
 
     def put(self, where: slice | np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
         """Write columns of a block of entries, and mark the entries as done."""

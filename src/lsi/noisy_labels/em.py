@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lsi.noisy_labels.soft_probe import SoftProbe
+from lsi.system.device import add_rows
 
 SETTLE = 4  # updates of T for each fit of the probe
 FIT_STEPS = 6  # L-BFGS iterations of a warm-started fit
@@ -48,7 +49,7 @@ def true_label_posterior(p: Tensor, noise: Tensor, target: Tensor) -> Tensor:
 def noise_matrix(q: Tensor, target: Tensor) -> Tensor:
     """Return T, `(C, C)` with rows that sum to one, from the posterior q of the true labels, `(N, C)`."""
     c = q.shape[1]
-    counts = torch.zeros((c, c), dtype=q.dtype, device=q.device).index_add_(0, target, q).T
+    counts = add_rows(torch.zeros((c, c), dtype=q.dtype, device=q.device), target, q).T
     counts = counts + TRUST * start_matrix(c).to(q)
     return counts / counts.sum(1, keepdim=True)
 

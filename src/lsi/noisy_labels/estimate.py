@@ -21,6 +21,7 @@ from torch import Tensor
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.noisy_labels.em import NoisyProbe
 from lsi.noisy_labels.soft_probe import SoftProbe
+from lsi.system.device import add_rows
 from lsi.validation.problem import Shape
 
 # Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is then a
@@ -204,7 +205,7 @@ def flip_gain(logits: Tensor, target: Tensor) -> Tensor:
 
 def _summarise(q: Tensor, y: Tensor, gain: np.ndarray) -> LabelNoise:
     c = q.shape[1]
-    joint = torch.zeros((c, c), dtype=q.dtype, device=q.device).index_add_(0, y, q).T
+    joint = add_rows(torch.zeros((c, c), dtype=q.dtype, device=q.device), y, q).T
     matrix = joint / joint.sum(1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
     # The sum over the other classes: one minus a probability near one would lose its digits.
     wrong = q.scatter(1, y[:, None], 0.0).sum(1).clamp(0.0, 1.0)

@@ -182,7 +182,10 @@ def budget(memory: int | None) -> int | None:
 
 def room_on(device: torch.device, memory: int | None) -> int | None:
     """Return the bytes that a run may use where its large matrices live."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else budget(memory)
+    if device.type != "cuda":
+        return budget(memory)
+    free = int(torch.cuda.mem_get_info(device)[0])
+    return free if memory is None else min(memory, free)
 
 
 def choose_solver(shape: Shape, posterior: str, method: Newton, memory: int | None = None) -> str:

@@ -26,10 +26,11 @@ from lsi.divergence import Terms
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.probes.softmax.math import variances
-from lsi.probes.softmax.model import ELEMENTS, SoftmaxModel
+from lsi.probes.softmax.model import ELEMENTS, ROWS, SoftmaxModel
 
-# Share of a precision below which a prior has lost its digits there; priors that are never so small.
-LOST, SAFE = 1e-13, 1e-3
+# Share of a precision that a removal may leave: below, the logarithm of what is left has lost its digits.
+LOST = 1e-13
+EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass
@@ -77,6 +78,11 @@ class Posterior(ABC):
         prior_precision: τ > 0, precision of the isotropic Gaussian prior.
         basis: Orthonormal basis `(D₀, D)` of the model's coordinates in the original D₀ features; None: the
             model is in the original coordinates.
+
+    Attributes:
+        rounding: Relative error that double precision leaves in a divergence, where one sample holds nearly
+            all of the precision somewhere: a share q of it remains, and `log q`, a part of the divergence, is
+            off by about `ε / q`.
     """
 
     name: ClassVar[str]
@@ -92,13 +98,18 @@ class Posterior(ABC):
         self.model = model
         self.prior_precision = prior_precision
         self.basis = basis
+        self.rounding = 0.0
         self._refuse_lost_prior()
 
     def _refuse_lost_prior(self) -> None:
         """Refuse a prior that is lost beside the curvature of a sample that alone holds a column."""
         model = self.model
-        if self.prior_precision >= SAFE:
-            return
+        most = max(
+            float((x.square().amax(1).to(torch.float64) * model.weight[rows]).amax())
+            for rows, x in model.design.blocks(ROWS)
+        )
+        if self.prior_precision >= EPS**0.5 * 0.25 * most * (1 if self.basis is None else len(self.basis)):
+            return  # no variance is above a quarter
         total = largest = torch.zeros((), dtype=torch.float64, device=model.design.device)
         for rows, block in model.design.blocks(
             max(64, ELEMENTS // (model.n_classes * model.design.n_features))
@@ -108,7 +119,9 @@ class Posterior(ABC):
             own = variance[:, :, None] * self.lift(x).square()[:, None, :]
             total, largest = total + own.sum(0), torch.maximum(largest, own.amax(0))
         alone = (total - largest).clamp_min(0) + self.prior_precision
-        if bool((alone < LOST * (total + self.prior_precision)).any()):
+        share = float((alone / (total + self.prior_precision)).amin())
+        self.rounding = EPS / share
+        if share < LOST:
             most = float(largest.amax())
             raise InputError(
                 f"prior_precision={self.prior_precision:g} is lost in double precision: a lone sample holds "
@@ -179,7 +192,8 @@ class Posterior(ABC):
 
     def draws(self, count: int) -> Tensor:
         """Return draws of N(0, P₁⁻¹), `(count, C', D)`, where the shift is not accumulated; else none."""
-        return torch.zeros((0, *self.model.theta.shape), dtype=self.model.design.dtype)
+        model = self.model
+        return torch.zeros((0, *model.theta.shape), dtype=model.design.dtype, device=model.design.device)
 
     @abstractmethod
     def to_dense(self) -> Tensor:

@@ -56,7 +56,7 @@ class DiagPosterior(Posterior):
         observed = self.model.observed
         dp = change[:, observed]
         ds = ((1.0 - 2.0 * probabilities[:, observed])[:, :, None] - dp).mul_(dp)
-        if not bool((weight == 1).all()):
+        if weight.device.type != "cpu" or not bool((weight == 1).all()):
             ds *= weight[:, None, None]
         shift.transpose(0, 1).flatten(0, 1).addmm_(ds.flatten(1).T, self.lift(x).square())
 

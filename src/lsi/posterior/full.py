@@ -51,7 +51,7 @@ class FullPosterior(Posterior):
 
     def new_shift(self, n_removed: int) -> Tensor:
         """Return a placeholder `(B,)`: `divergence` itself computes the shifted curvature."""
-        return torch.ones(n_removed, dtype=torch.bool)
+        return torch.ones(n_removed, dtype=torch.bool, device=self.factor.device)
 
     def add_shift(
         self, shift: Tensor, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import KronPrecision, Terms, kron_divergence
+from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.posterior.base import Posterior, Removal, Sensitivity
+from lsi.posterior.base import EPS, LOST, Posterior, Removal, Sensitivity
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
@@ -37,17 +38,33 @@ class KronPosterior(Posterior):
         c, d, device = model.n_classes, model.theta.shape[1], model.design.device
         # N B = Σ_j w_j S_j, its diagonal apart: where p rounds to one, p − p² has lost its digits.
         sum_s = torch.zeros((c, c), dtype=torch.float64, device=device)
-        diagonal, alpha = sum_s.new_zeros(c), sum_s.new_zeros(d)
+        diagonal, alpha, longest = sum_s.new_zeros(c), sum_s.new_zeros(d), sum_s.new_zeros(d)
         for rows, x in model.design.blocks(ROWS):
             p, w = model.probabilities(x.to(torch.float64)), model.weight[rows]
             sum_s.addmm_((p * w[:, None]).T, p, alpha=-1.0)
             diagonal += w @ variances(p)
-            alpha += x.to(torch.float64).square().sum(0)
+            square = x.to(torch.float64).square()
+            alpha += square.sum(0)
+            longest = torch.maximum(longest, square.amax(0))
         sum_s.diagonal().copy_(diagonal)
         # B = V diag(β) Vᵀ in class contrasts; A = diag(α) in the model's coordinates.
         b = model.contrasts.T @ sum_s @ model.contrasts / model.n_samples
         beta, self.class_basis = torch.linalg.eigh(b)
         self.precision = KronPrecision(beta.clamp_min(0), alpha, prior_precision)
+        self._refuse_lost_rows(longest)
+
+    def _refuse_lost_rows(self, longest: Tensor) -> None:
+        """Refuse a row beside which double precision loses the others in A. Shapes: longest `(D,)`."""
+        beta, alpha = float(self.precision.class_values.amax()), self.precision.feature_values
+        left = beta * (alpha - longest).clamp_min(0) + self.prior_precision
+        share = float((left / (beta * alpha + self.prior_precision)).amin())
+        self.rounding = max(self.rounding, EPS / share)
+        if share < LOST:
+            raise InputError(
+                f"a row of X is as long as {float(longest.amax()) ** 0.5:.1e}: beside it double precision "
+                "loses the other rows in the Kronecker posterior. Standardise the features, clip or drop the "
+                "row, or use posterior='diag' or 'full'."
+            )
 
     @classmethod
     def coordinates(cls, design: Design) -> Tensor | None:

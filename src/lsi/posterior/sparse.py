@@ -23,6 +23,7 @@ from lsi.posterior.base import Posterior
 from lsi.posterior.diag import DiagPosterior
 from lsi.posterior.kron import KronPosterior
 from lsi.probes.softmax.entries import Entries
+from lsi.system.device import add_rows
 
 
 @dataclass
@@ -54,7 +55,7 @@ class SparseRemoval:
     def by_row(self, values: Tensor) -> Tensor:
         """Return the sums over each sample's entries, `(n,)` float64."""
         total = torch.zeros(len(self.x), dtype=torch.float64, device=values.device)
-        return total.index_add_(0, self.entries.row, values.to(torch.float64))
+        return add_rows(total, self.entries.row, values.to(torch.float64))
 
 
 class SparseScorer(Protocol):
@@ -176,7 +177,7 @@ class KronScorer:
         entries, alpha = removal.entries, self.alpha.to(m_t.dtype)
         delta = m_t + self.step[removal.class_of]
         p_delta2 = removal.by_row(entries.p * (delta.square() @ alpha))
-        p_delta = torch.zeros_like(removal.x).index_add_(0, entries.row, entries.p[:, None] * delta)
+        p_delta = add_rows(torch.zeros_like(removal.x), entries.row, entries.p[:, None] * delta)
         return removal.weight * (p_delta2 - p_delta.square() @ alpha)
 
     def _lost_by_features(self, removal: SparseRemoval) -> Tensor:

@@ -181,4 +181,5 @@ def _audit(scores: ScoreTable) -> dict[str, Any] | None:
     pairs = list(zip(figures["exact"], figures["approximate"], strict=True))
     for name in ("positions", "exact", "approximate", "certificate"):
         del figures[name]
+    figures |= {"broken": scores.audit.broken, "alarm": scores.audit.alarm()}
     return {**figures, "n": len(pairs), "pairs": pairs[:AUDIT_POINTS]}

@@ -60,6 +60,8 @@ def verdict(audit: dict[str, Any] | None) -> tuple[str, str]:
     """Judge the audit in one line."""
     if not audit or not audit["n"]:
         return "This run was not audited.", "none"
+    if audit["broken"]:
+        return "Certificates of this run are broken.", "poor"
     rank, middle = audit["spearman"], audit["median_relative_error"]
     if rank is None or middle is None:
         return "The audit has too few distinct values to judge.", "none"
@@ -76,14 +78,17 @@ def audit(audit: dict[str, Any] | None) -> str:
         return "No sample was left out again by brute force to check the result."
     text = (
         f"{audit['n']} samples were left out again by brute force: half of them drawn at random, the "
-        "others those of the highest scores and leverages. "
+        "others those of the highest scores and leverages, the largest corrections and the nearest "
+        "neighbours. "
         f"Half of the reported values are within {percent(audit['median_relative_error'])} of the exact "
         f"ones, 95\u202f% within {percent(audit['p95_relative_error'])}, "
         f"the worst is off by {percent(audit['max_relative_error'])}."
     )
     if audit["spearman"] is not None:
         text += f" Rank correlation (Spearman): {correlation(audit['spearman'])}."
-    return text
+    if audit["trusts"]:
+        text += f" Brute force trusts {audit['trusts']}."
+    return f"{text} {audit['alarm']}".rstrip()
 
 
 def detection(found: dict[str, Any] | None) -> str:

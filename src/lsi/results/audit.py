@@ -12,6 +12,7 @@ import numpy as np
 import scipy.stats
 
 from lsi.errors import InputError
+from lsi.system.text import plain_text
 
 _LISTS = ("positions", "exact", "approximate", "certificate")
 _COUNTS = ("top_k",)
@@ -33,6 +34,8 @@ class Audit:
         top_k: How many of the highest samples `top_k_overlap` looks at.
         top_k_overlap: Share of the `top_k` samples by brute force that are also the `top_k` by approximation.
         seconds: Time that the audit took.
+        trusts: What the brute force takes from the run, in words.
+        resolution: Relative error that the brute force itself may have.
     """
 
     positions: list[int]
@@ -46,6 +49,8 @@ class Audit:
     top_k: int
     top_k_overlap: float
     seconds: float
+    trusts: str = ""
+    resolution: float = 0.0
 
     @classmethod
     def from_values(
@@ -56,6 +61,9 @@ class Audit:
         certificate: Sequence[float] | np.ndarray | None,
         seconds: float,
         top_k: int | None = None,
+        *,
+        trusts: str = "",
+        resolution: float = 0.0,
     ) -> Audit:
         """Compare approximate with exact scores.
 
@@ -66,6 +74,8 @@ class Audit:
             certificate: `(n,)` promised relative errors; None where the method gives none.
             seconds: Time that the audit took.
             top_k: How many of the highest samples to compare; None: a quarter of them, 10 at most.
+            trusts: What the brute force takes from the run, in words.
+            resolution: Relative error that the brute force itself may have.
 
         Returns:
             The audit. A value that is not finite makes the errors NaN or infinite; it is never dropped.
@@ -98,6 +108,8 @@ class Audit:
             top_k=int(top_k),
             top_k_overlap=top_k_overlap(true, close, top_k),
             seconds=float(seconds),
+            trusts=trusts,
+            resolution=float(resolution),
         )
 
     @property
@@ -106,8 +118,33 @@ class Audit:
         promised = np.asarray(self.certificate)
         if np.isnan(promised).all():
             return math.nan
-        error = relative_error(np.asarray(self.approximate), np.asarray(self.exact))
-        return float(np.mean(error <= promised))
+        return float(np.mean(self._error() <= promised + self.resolution))
+
+    @property
+    def broken(self) -> list[int]:
+        """Rows of X whose certificate does not hold, whatever the resolution of the brute force."""
+        beyond = self._error() > np.asarray(self.certificate) + self.resolution  # False where one is NaN
+        return [position for position, is_beyond in zip(self.positions, beyond, strict=True) if is_beyond]
+
+    def _error(self) -> np.ndarray:
+        return relative_error(np.asarray(self.approximate), np.asarray(self.exact))
+
+    def alarm(self) -> str:
+        """Return a sentence on certificates that do not hold; empty where all do."""
+        broken, error = self.broken, dict(zip(self.positions, self._error().tolist(), strict=True))
+        if not broken:
+            return ""
+        promised = dict(zip(self.positions, self.certificate, strict=True))
+        worst = max(broken, key=lambda position: error[position] / max(promised[position], self.resolution))
+        rows = ", ".join(map(str, broken[:_NAMED])) + (", …" if len(broken) > _NAMED else "")
+        one = len(broken) == 1
+        return (
+            f"Certificates are broken: {len(broken)} of {len(self.positions)} audited samples "
+            f"{'is' if one else 'are'} further from brute force than relative_error says "
+            f"({'row' if one else 'rows'} {rows}). Row {worst} is off by {_percent(error[worst])} at a "
+            f"certificate of {_percent(promised[worst])}. Do not rely on the certificates of this run; lower "
+            "tol, raise weight_decay, or standardise the features."
+        )
 
     def summary(self) -> str:
         """Return the audit as one plain sentence."""
@@ -121,11 +158,14 @@ class Audit:
         if math.isfinite(self.certificate_coverage):
             parts.append(f"the certificate held for {self.certificate_coverage:.0%}")
         who = "1 sample was" if count == 1 else f"{count} samples were"
-        return f"{who} left out again by brute force in {self.seconds:.1f} s: {', '.join(parts)}."
+        said = f"{who} left out again by brute force in {self.seconds:.1f} s: {', '.join(parts)}."
+        said += f" Brute force trusts {self.trusts}." if self.trusts else ""
+        return f"{said} {self.alarm()}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values; numbers that JSON lacks become the words NaN and Infinity."""
-        return {field.name: _to_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        described = {field.name: _to_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return described | {"broken": self.broken}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Audit:
@@ -141,12 +181,13 @@ class Audit:
             InputError: A field is missing or of the wrong kind.
         """
         try:
-            fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+            fields = {name: values[name] for name in _REQUIRED}
             for name in _LISTS:
                 kind = int if name == "positions" else float
                 fields[name] = [kind(value) for value in fields[name]]
             for name in fields.keys() - set(_LISTS):
                 fields[name] = (int if name in _COUNTS else float)(fields[name])
+            fields["trusts"], fields["resolution"] = _told(values)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"The audit cannot be read ({error!r}). Run the scores again.") from error
         count = len(fields["positions"])
@@ -155,7 +196,17 @@ class Audit:
         return cls(**fields)
 
 
+_NAMED = 6  # rows that an alarm names
+_REQUIRED = [field.name for field in dataclasses.fields(Audit) if field.default is dataclasses.MISSING]
 _NO_SPEARMAN = "no rank correlation (constant or not finite)"
+
+
+def _told(values: Mapping[str, Any]) -> tuple[str, float]:
+    """Return what brute force trusts and how exact it is, which early audits do not say."""
+    trusts, resolution = values.get("trusts", ""), float(values.get("resolution", 0.0))
+    if not isinstance(trusts, str):
+        raise TypeError("trusts")
+    return plain_text(trusts, 200), resolution
 
 
 def relative_error(approximate: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -164,7 +215,7 @@ def relative_error(approximate: np.ndarray, exact: np.ndarray) -> np.ndarray:
     Shapes: approximate `(n,)`, exact `(n,)`.
     """
     gap = np.abs(approximate - exact)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(gap == 0, 0.0, gap / np.abs(exact))
 
 

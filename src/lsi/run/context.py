@@ -16,6 +16,8 @@ from lsi.execution.work import Work
 from lsi.features.design import Design
 from lsi.loo.audit import audit
 from lsi.loo.engine import Engine
+from lsi.loo.likeness import distances
+from lsi.loo.refit import Refit
 from lsi.loo.result import LooResult
 from lsi.results.audit import Audit
 from lsi.system.machine import Machine
@@ -83,8 +85,11 @@ class Run:
         """Return the design matrix in the original coordinates."""
         return Design(self.problem.features, self.probe.fit_intercept, dtype, self.device)
 
-    def audited(self, engine: Engine, result: LooResult, default: int) -> Audit | None:
+    def audited(self, engine: Engine | Refit, result: LooResult, default: int) -> Audit | None:
         """Return the audit that the settings ask for: of `default` samples where they name no number."""
         with self.clock("audit"):
             count = default if self.audit is True else int(self.audit)
-            return audit(engine, self.index, result, count, self.seed, self.work) if count else None
+            if not count:
+                return None
+            apart = distances(self.problem.features)[self.problem.subset]
+            return audit(engine, self.index, result, count, self.seed, self.work, apart)

@@ -15,6 +15,7 @@ from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.engine import NewtonEngine
+from lsi.loo.refit import Refit, is_small
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
 from lsi.planning.plan import choose_solver, grade, refuse_oversize
@@ -69,7 +70,7 @@ def _newton(run: Run, settings: Newton) -> Outcome:
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
     shape = problem.shape(run.probe.fit_intercept)
     chosen = solver_once(run.work, lambda: choose_solver(shape, run.posterior, settings, run.machine.memory))
-    dtype = working_dtype(shape) if chosen == "dense" else torch.float32
+    dtype = working_dtype(shape, run.device) if chosen == "dense" else torch.float32
     with clock("fit"):
         design = run.design(dtype)
         if run.posterior == "full" and dtype == torch.float32 and far_from_zero(design):
@@ -91,9 +92,29 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
     with clock("leave-one-out"):
         result = engine.run(run.index, run.work)
-    audit = run.audited(engine, result, default_count(model.theta.numel(), run.posterior))
+    count = default_count(model.theta.numel(), run.posterior)
+    audit = run.audited(_refit(run, settings) or engine, result, count)
     told = {"dtype": str(dtype).removeprefix("torch."), "solver": chosen, "grade": grade(chosen, settings)}
     return result, audit, {**asdict(report), **told}
+
+
+def _refit(run: Run, settings: Newton) -> Refit | None:
+    """Return what audits a small problem on a path of its own; None where that takes too long."""
+    problem, probe = run.problem, run.probe
+    if not is_small(problem.shape(probe.fit_intercept), run.posterior):
+        return None
+    weight = probe.sample_weights(problem.target, problem.classes)
+    decay = probe.weight_decay + settings.added_weight_decay
+    return Refit(
+        problem.features,
+        problem.target,
+        problem.n_classes,
+        weight,
+        decay,
+        probe.fit_intercept,
+        run.posterior,
+        run.prior_precision,
+    )
 
 
 def _retrain(run: Run, settings: Retrain) -> Outcome:

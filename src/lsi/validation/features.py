@@ -78,6 +78,11 @@ def check_finite(features: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> None:
             f"X holds values as large as {largest:.1e}: their squares are infinite as {features.dtype}. "
             "Bring features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
         )
+    if 0.0 < largest < float(np.finfo(features.dtype).tiny) ** 0.5:
+        raise InputError(
+            f"X holds no values larger than {largest:.1e}: their squares are zero as {features.dtype}. "
+            "Bring features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
+        )
 
 
 def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -52,10 +52,9 @@ class BlockEngine(Engine):
         self.posterior, self.settings = posterior, settings
         self._block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self.solver = BlockSolver(curvature)
-        self.start = self.model.objective_and_gradient(self.model.theta)[1]
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
         tol = AUDIT_TOLERANCE if settings.tol is None else settings.tol
-        self._refiner = Refiner(self.model, self.solver, posterior, self.start, tol, settings.max_passes)
+        self._refiner = Refiner(self.model, self.solver, posterior, tol, settings.max_passes)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""

@@ -13,18 +13,25 @@ from lsi.loo.newton.dense import BLOCK_BYTES, block_of
 from lsi.loo.newton.engine import samples_rows
 from lsi.probes.softmax.fit import DENSE_START
 from lsi.probes.softmax.model import ROWS
+from lsi.system.device import has_fast_double
 from lsi.validation.problem import Shape
 
 # Rows read for a left-out sample, some 16 operations for each weight and row: measured on CIFAR-10 features.
 TYPICAL_ROWS = 4096
 TYPICAL_ENTRIES = 8  # classes with a noticeable probability in a row of a trained probe of many classes
 DOUBLE_LIMIT = 2e11  # (N + K)·K² up to which everything runs in float64: a few seconds at most
+# GPUs without fast float64 have some 0.3 TFLOP/s of it, and a hundred times as much of float32.
+SLOW_DOUBLE = 8.0
 
 
-def working_dtype(shape: Shape) -> torch.dtype:
-    """Return the type of the dense solver's large products: float64 while the whole problem is small."""
+def working_dtype(shape: Shape, device: torch.device | None = None) -> torch.dtype:
+    """Return the type of the dense solver's large products: float64 while the whole problem is small.
+
+    A GPU without fast float64 does what a processor does in the same time.
+    """
+    limit = DOUBLE_LIMIT if device is None or has_fast_double(device) else DOUBLE_LIMIT / SLOW_DOUBLE
     k = _rank(shape)
-    return torch.float64 if (shape.n_samples + k) * k**2 <= DOUBLE_LIMIT else torch.float32
+    return torch.float64 if (shape.n_samples + k) * k**2 <= limit else torch.float32
 
 
 def _rank(shape: Shape) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.divergence import Terms
 from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.audit import REBUILD_LIMIT
@@ -59,27 +63,45 @@ class NewtonEngine(Engine):
         memory: int | None = None,
     ) -> None:
         self.model, self.posterior, self.settings = model, posterior, settings
-        self._floor = FLOOR + 2.0 * curvature.drift
+        self._floor = FLOOR + 2.0 * curvature.drift + posterior.rounding
         block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
         self.solver = DenseSolver(model, curvature, block_bytes)
-        self.start = model.objective_and_gradient(model.theta)[1]
         # A full posterior is rebuilt and factorised for every refined sample.
         self._affordable = not posterior.shift_is_current or model.theta.numel() <= REBUILD_LIMIT
         self._refiner: Refiner | None = None
         self._corrector: RowCorrector | None = None
         if settings.tol is not None:
-            self._refiner = Refiner(
-                model, self.solver, posterior, self.start, settings.tol, settings.max_passes
-            )
+            self._refiner = Refiner(model, self.solver, posterior, settings.tol, settings.max_passes)
             if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
                 self._corrector = RowCorrector(model, self.solver, posterior, settings.tol, self._floor)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
-        refiner = Refiner(
-            self.model, self.solver, self.posterior, self.start, AUDIT_TOLERANCE, self.settings.max_passes
-        )
+        passes = self.settings.max_passes
+        refiner = Refiner(self.model, self.solver, self._audited, AUDIT_TOLERANCE, passes)
         return exact_optima(refiner, self.solver, positions)
+
+    @property
+    def trusts(self) -> str:  # type: ignore[override]
+        """What `exact` takes from the run."""
+        return f"the run's fit of all samples{'' if self._rebuilt else ' and its precision'}"
+
+    @property
+    def _rebuilt(self) -> bool:
+        """Whether an audit builds the precision anew, in float64, where the run's is not."""
+        return self.model.design.dtype != torch.float64 and self._affordable
+
+    @cached_property
+    def _audited(self) -> Posterior:
+        """The posterior that an audit takes the divergence of."""
+        if not self._rebuilt:
+            return self.posterior
+        whole = replace(self.model, design=self.model.design.astype(torch.float64))
+        return type(self.posterior)(whole, self.posterior.prior_precision, self.posterior.basis)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what workers make for themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "_audited"}
 
     def block_size(self) -> int:
         """Return how many samples one block holds, from the memory of its largest tensor."""
@@ -152,22 +174,29 @@ class NewtonEngine(Engine):
 
     def _refine(self, first: FirstOrder) -> Arrays:
         assert self._refiner is not None
-        return self._columns(first, self._refiner.refine(first))
+        return self._columns(first, self._refiner.refine(first), self._first_terms(first).total)
+
+    def _first_terms(self, first: FirstOrder) -> Terms:
+        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
+        return self.posterior.divergence(removal)
 
     def _unrefined(self, first: FirstOrder) -> Arrays:
         """Return first-order values, without a certificate."""
-        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
-        terms = self.posterior.divergence(removal)
-        return self._columns(first, Refined(first.delta, terms, torch.full_like(terms.mean, float("nan"))))
+        terms = self._first_terms(first)
+        unknown = torch.full_like(terms.mean, float("nan"))
+        return self._columns(first, Refined(first.delta, terms, unknown), terms.total)
 
     def _sampled(self, first: FirstOrder) -> Arrays:
         """Return values corrected from sampled rows, with their certificates."""
         assert self._corrector is not None
         found = self._corrector.correct(first)
         refined = Refined(first.delta, found.terms, found.certificate)
-        return self._columns(first, refined, -self.solver.own_logits(first, found.gradient))
+        logit_shift = -self.solver.own_logits(first, found.gradient)
+        return self._columns(first, refined, found.first_order, logit_shift)
 
-    def _columns(self, first: FirstOrder, refined: Refined, logit_shift: Tensor | None = None) -> Arrays:
+    def _columns(
+        self, first: FirstOrder, refined: Refined, first_order: Tensor, logit_shift: Tensor | None = None
+    ) -> Arrays:
         probability, prediction = loo_prediction(self.model, first.index, refined.delta, logit_shift)
         columns = {
             "mean_term": refined.terms.mean,
@@ -176,5 +205,6 @@ class NewtonEngine(Engine):
             "loo_prediction": prediction,
             "leverage": first.leverage,
             "relative_error": refined.certificate,
+            "first_order": first_order,
         }
         return {name: column.cpu().numpy() for name, column in columns.items()}

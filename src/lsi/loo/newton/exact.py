@@ -51,14 +51,12 @@ class ExactSolver:
     Attributes:
         model: The full-data model with a float64 design.
         solver: Preconditioner.
-        start: Gradient remaining after the fit, `(C', D)`.
         tolerance: Squared Newton decrement, relative to `δᵀH₋δ`, at which a sample counts as converged.
         max_steps: Most Newton steps.
     """
 
     model: SoftmaxModel
     solver: Preconditioner
-    start: Tensor
     tolerance: float = 1e-20
     max_steps: int = 60
 
@@ -76,7 +74,7 @@ class ExactSolver:
         for _ in range(self.max_steps):
             part = removal.select(active)
             gradient = sweep(
-                self.model, part.index, delta[active], self.start, residual[active], x[active], None
+                self.model, part.index, delta[active], residual[active], x[active], None
             ).gradient
             operator = _Operator(self.model, part.index, delta[active])
             step = conjugate_gradients(operator, partial(self._precondition, part), gradient)
@@ -143,7 +141,7 @@ class _Operator:
     """Product with the leave-one-out Hessian at `θ + δ_i`, for B removals."""
 
     def __init__(self, model: SoftmaxModel, index: Tensor, delta: Tensor) -> None:
-        self.model, self.index = model, index
+        self.model, self.index = model, index.cpu()  # asking a GPU in every block would wait for it
         self.objective = _objective(model, index, delta)
         # All probabilities are kept: their size (N, C, B) limits how many samples one call may hold.
         self.probabilities = torch.cat(
@@ -173,17 +171,14 @@ class ExactScorer:
     Args:
         posterior: The posterior whose divergence is the score, of the full-data model.
         solver: Preconditioner.
-        start: Gradient remaining after the fit, `(C', D)`.
         tolerance: As in `ExactSolver`.
     """
 
-    def __init__(
-        self, posterior: Posterior, solver: Preconditioner, start: Tensor, tolerance: float = 1e-20
-    ) -> None:
+    def __init__(self, posterior: Posterior, solver: Preconditioner, tolerance: float = 1e-20) -> None:
         self.model = replace(posterior.model, design=posterior.model.design.astype(torch.float64))
         self.posterior = copy.copy(posterior)
         self.posterior.model = self.model
-        self.solver = ExactSolver(self.model, solver, start, tolerance)
+        self.solver = ExactSolver(self.model, solver, tolerance)
 
     def score(self, removal: Removed, delta: Tensor) -> tuple[Tensor, Tensor, Terms]:
         """Return the optima, their last relative decrements and the terms there.
@@ -193,6 +188,6 @@ class ExactScorer:
         delta, error = self.solver.solve(removal, delta)
         index = removal.index
         x, residual, _ = self.model.residual_at(index)
-        shift = sweep(self.model, index, delta, self.solver.start, residual, x, self.posterior).shift
+        shift = sweep(self.model, index, delta, residual, x, self.posterior).shift
         curvature = self.posterior.own_curvature(index)
         return delta, error, self.posterior.divergence(Removal(index, x, curvature, delta, shift))

@@ -40,8 +40,12 @@ class Neighbours:
         if d > SKETCH:
             normal = torch.randn((d, SKETCH), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
             white = white @ (normal.to(device) / SKETCH**0.5)
-        self.weight = torch.cat(spread).pow(1.0 / 3.0).to(dtype)
-        self.rows = torch.cat([x @ white.to(dtype) for _, x in model.design.blocks(ROWS)])
+        # Single precision ranks them well enough, and all rows are held.
+        self.weight = torch.cat(spread).pow(1.0 / 3.0).to(torch.float32)
+        white = white.to(dtype)
+        self.rows = torch.empty((model.n_samples, white.shape[1]), dtype=torch.float32, device=device)
+        for rows, x in model.design.blocks(ROWS):
+            self.rows[rows] = x @ white
 
     def nearest(self, index: Tensor, left: Tensor) -> Tensor:
         """Return the rows that each sample's removal moves most, the nearest first, `(B, m)`.

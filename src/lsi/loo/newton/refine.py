@@ -6,8 +6,9 @@ preconditions the step; what earlier steps told of the curvature corrects it (`S
 when it is certified.
 
 The certificate is built from relative quantities: q, the size of the step compared with δ in the metric of
-the mean term; ρ, the contraction from one step to the next; κ, the sensitivity of the value to a
-shift of the curvature; and σ, the change of the value since the last sweep:
+the mean term; ρ, the contraction from one step to the next, in that metric or in that of
+:math:`H_{-i}`, whichever is slower; κ, the sensitivity of the value to a shift of the curvature; and σ, the
+change of the value since the last sweep:
 
 .. math:: 6 \left[ \frac{(2 q + \sigma) \rho}{1 - \rho} + 2 q \kappa \right]:
 
@@ -63,31 +64,38 @@ class _Walk:
         secants: Their last steps.
         gradient: Gradient from which the last step was taken, `(B, C', D)`; empty before the first.
         step: That step, `(B, C', D)`: the weights moved by its negative.
-        size: q of the last step; NaN where it says nothing of the next one.
+        sizes: Sizes of the last step in two metrics, `(2, B)`; NaN before the first.
         before: Contraction seen before the last step.
+        astray: Whether steps have ever grown or led too far. Such a walk can pause on a plateau, where the
+            curvature is far below the solver's, so it has to look as if it had arrived twice in a row.
+        arrived: Whether it looked so after the last step.
     """
 
     active: Tensor
     secants: Secants
     gradient: Tensor
     step: Tensor
-    size: Tensor
+    sizes: Tensor
     before: Tensor
+    astray: Tensor
+    arrived: Tensor
 
     @classmethod
     def start(cls, first: Removed, dtype: torch.dtype) -> _Walk:
         """Return the walk of all removals in `first`, before any step."""
         b, device = len(first.index), first.x.device
-        unknown = torch.full((b,), float("nan"), dtype=torch.float64, device=device)
+        unknown = torch.full((2, b), float("nan"), dtype=torch.float64, device=device)
         nothing = first.delta.new_empty((b, 0, 0), dtype=dtype)
-        return cls(
-            torch.arange(b, device=device), Secants(), nothing, nothing, unknown, torch.zeros_like(unknown)
-        )
+        everything = torch.arange(b, device=device)
+        never = torch.zeros_like(everything, dtype=torch.bool)
+        zero = torch.zeros_like(unknown[0])
+        return cls(everything, Secants(), nothing, nothing, unknown, zero, never, never)
 
     def select(self, keep: Tensor) -> _Walk:
         """Return the removals picked by a mask."""
-        rest = (self.gradient[keep], self.step[keep], self.size[keep], self.before[keep])
-        return _Walk(self.active[keep], self.secants.select(keep), *rest)
+        names = ("active", "gradient", "step", "before", "astray", "arrived")
+        kept = {name: getattr(self, name)[keep] for name in names}
+        return _Walk(**kept, secants=self.secants.select(keep), sizes=self.sizes[:, keep])
 
     def arrive(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Learn from the gradient behind the last step; return the gradient to go on from, and who overshot.
@@ -96,23 +104,30 @@ class _Walk:
         so that the next one is shorter.
         """
         if not self.gradient.numel():
-            return gradient, torch.zeros_like(self.size, dtype=torch.bool)
+            return gradient, torch.zeros_like(self.before, dtype=torch.bool)
         self.secants.add(self.step, self.gradient - gradient)
         overshot = ~(dot(self.step, gradient) > OVERSHOT * dot(self.step, self.gradient))
         return torch.where(overshot[:, None, None], self.gradient, gradient), overshot
 
-    def contraction(self, size: Tensor, overshot: Tensor) -> Tensor:
+    def contraction(self, sizes: Tensor, overshot: Tensor) -> Tensor:
         """Return ρ: the larger of the last two ratios of sizes, and what curvature may vary over a step."""
-        first = self.size.isnan()
-        ratio = torch.where(first, 0.0, size / self.size.clamp_min(TINY))
+        first = self.sizes[0].isnan()
+        ratio = torch.where(first, 0.0, sizes / self.sizes.clamp_min(TINY)).amax(0)
         ratio = torch.where(overshot, 1.0, ratio)  # steps do not shrink there: the next two certify nothing
-        found = torch.maximum(torch.maximum(ratio, self.before), UNSEEN * torch.where(first, size, self.size))
-        self.before = ratio
+        varies = UNSEEN * torch.where(first, sizes, self.sizes).amax(0)
+        found = torch.maximum(torch.maximum(ratio, self.before), varies)
+        self.before, self.astray = ratio, self.astray | ~(ratio < 1.0)
         return found
 
-    def depart(self, gradient: Tensor, step: Tensor, size: Tensor) -> None:
+    def goes_on(self, certified: Tensor) -> Tensor:
+        """Return which removals need a further step, from which are certified now."""
+        done = certified & (self.arrived | ~self.astray)
+        self.arrived = certified
+        return ~done
+
+    def depart(self, gradient: Tensor, step: Tensor, sizes: Tensor) -> None:
         """Remember the step that is taken now."""
-        self.gradient, self.step, self.size = gradient, step, size
+        self.gradient, self.step, self.sizes = gradient, step, sizes
 
 
 class Refiner:
@@ -122,7 +137,6 @@ class Refiner:
         model: The full-data model; its design has the precision of sweeps and steps.
         solver: Preconditions the steps.
         posterior: The posterior whose divergence is the score.
-        start: Gradient remaining after the fit, `(C', D)`.
         tol: Relative error to reach.
         max_passes: Sweeps of a sample before the safe solver takes over.
     """
@@ -132,15 +146,14 @@ class Refiner:
         model: SoftmaxModel,
         solver: Preconditioner,
         posterior: Posterior,
-        start: Tensor,
         tol: float,
         max_passes: int,
     ) -> None:
         self.model, self.solver, self.posterior = model, solver, posterior
-        self.start, self.tol, self.max_passes = start, tol, max_passes
+        self.tol, self.max_passes = tol, max_passes
         # A smaller estimate than CLAIMED of the tolerance was not tested by a further step.
         rounding = 1e-8 if model.design.dtype == torch.float64 else posterior.float32_floor
-        self.floor = max(rounding, CLAIMED * tol)
+        self.floor = rounding + CLAIMED * tol + posterior.rounding
         self._safe: ExactScorer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -152,20 +165,23 @@ class Refiner:
         double = replace(self.model, design=self.model.design.astype(torch.float64))
         posterior = copy.copy(self.posterior)
         posterior.model = double
-        return Refiner(double, self.solver, posterior, self.start, tol, self.max_passes)
+        return Refiner(double, self.solver, posterior, tol, self.max_passes)
 
-    def refine(self, first: Removed) -> Refined:
-        """Return the refined removals of the samples in `first`."""
+    def refine(self, first: Removed, start: Tensor | None = None) -> Refined:
+        """Return the refined removals of the samples in `first`, from their first steps or from `start`.
+
+        Shapes: start `(B, C', D)`.
+        """
         b, device, dtype = len(first.index), first.x.device, self.model.design.dtype
         result = Refined(
-            first.delta.to(dtype, copy=True),
+            (first.delta if start is None else start).to(dtype, copy=True),
             self._nothing(first),
             torch.full((b,), INF, dtype=torch.float64, device=device),
         )
         walk = _Walk.start(first, dtype)
         for _ in range(self.max_passes):
             self._step(first, result, walk)
-            walk = walk.select(result.certificate[walk.active] > self.tol)
+            walk = walk.select(walk.goes_on(result.certificate[walk.active] <= self.tol))
             if not len(walk.active):
                 return result
         model = self.model
@@ -178,7 +194,7 @@ class Refiner:
     def _continue(self, first: Removed, result: Refined, which: Tensor) -> None:
         """Replace some results by those of the safe solver."""
         if self._safe is None:
-            self._safe = ExactScorer(self.posterior, self.solver, self.start)
+            self._safe = ExactScorer(self.posterior, self.solver)
         part = first.select(which)
         start = torch.where((result.certificate[which] < 1.0)[:, None, None], result.delta[which], part.delta)
         delta, error, terms = self._safe.score(part, start)
@@ -205,7 +221,7 @@ class Refiner:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
         active, removal = walk.active, first.select(walk.active)
         (part, residual), delta = self._seen(removal), result.delta[walk.active]
-        swept = sweep(self.model, part.index, delta, self.start, residual, part.x, self.posterior)
+        swept = sweep(self.model, part.index, delta, residual, part.x, self.posterior)
         gradient, overshot = walk.arrive(swept.gradient)
         if bool(overshot.any()):
             delta = torch.where(overshot[:, None, None], delta + walk.step, delta)
@@ -213,18 +229,30 @@ class Refiner:
         updated = delta - step
         frozen = self._terms(part, updated, None)
         metric = self._terms(part, step, None).mean
-        size = (metric / frozen.mean.clamp_min(TINY)).sqrt()
-        contraction = walk.contraction(size, overshot)
+        # The curvature of the fit, not that of the posterior, decides how fast steps shrink. A step that is
+        # small beside a stiff δ may be long in its metric: steps then shrink slowly.
+        length = dot(step, gradient).clamp_min(0) / self._energy(removal)
+        sizes = torch.stack([metric / frozen.mean.clamp_min(TINY), length]).sqrt()
+        size, unseen = sizes[0], walk.sizes[0].isnan()
+        contraction = walk.contraction(sizes, overshot)
         terms, kappa = self._shifted_terms(part, updated, swept.shift, frozen, size, contraction)
         if not self.posterior.shift_is_current:
-            contraction = torch.where(walk.size.isnan(), torch.maximum(contraction, kappa), contraction)
+            contraction = torch.where(unseen, torch.maximum(contraction, kappa), contraction)
         before = result.terms.total[active]
         changed = torch.where(before > 0, (terms.total / before.clamp_min(TINY) - 1.0).abs(), kappa)
         certificate = self._certificate(size, contraction, kappa, changed)
         certificate[~(contraction < 1.0)] = float("inf")  # nothing is known of what is left
         result.delta[active], result.certificate[active] = updated, certificate.nan_to_num(INF, INF)
         result.terms.mean[active], result.terms.covariance[active] = terms.mean, terms.covariance
-        walk.depart(gradient, step, size)
+        walk.depart(gradient, step, sizes)
+
+    def _energy(self, removal: Removed) -> Tensor:
+        """Return `δᵀ H₋ᵢ δ` of the first-order steps, `(B,)`: δ times the gradient that they are against."""
+        own = ((removal.delta @ removal.x[:, :, None])[:, :, 0] * removal.residual).sum(
+            1, dtype=torch.float64
+        )
+        decay = removal.delta.flatten(1).to(torch.float64) @ self.model.theta.reshape(-1)
+        return (own + self.model.weight_decay * decay).clamp_min(TINY)
 
     def _certificate(
         self, size: Tensor, contraction: Tensor, kappa: Tensor, moved: Tensor | None = None

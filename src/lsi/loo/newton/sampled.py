@@ -52,11 +52,13 @@ class Corrected:
         terms: The divergence's two terms, `(B,)` each.
         certificate: Upper estimate of the relative error, `(B,)`.
         gradient: What the first-order step leaves of the gradient, `(B, C', D)`.
+        first_order: The divergence of the first-order step, `(B,)`.
     """
 
     terms: Terms
     certificate: Tensor
     gradient: Tensor
+    first_order: Tensor
 
 
 class RowCorrector:
@@ -118,6 +120,7 @@ class RowCorrector:
             Terms(frozen.mean.clone(), frozen.covariance.clone()),
             torch.full_like(frozen.mean, float("inf")),
             torch.zeros_like(first.delta),
+            frozen.total,
         )
         # Every removal starts on the first level; what it lacks there says which level it needs.
         wanted = torch.zeros(len(first.index), dtype=torch.long, device=first.x.device)

@@ -51,6 +51,7 @@ def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[Ro
     Shapes: index `(B,)`, delta `(B, C', D)`.
     """
     b, c = len(index), model.n_classes
+    where = index.cpu()  # asking a GPU in every block would wait for it
     dtype = model.design.dtype
     # Classes before models: sums over classes then run along whole vectors of models.
     step = (model.contrasts.to(dtype) @ delta.to(dtype)).transpose(0, 1).reshape(c * b, -1)
@@ -58,7 +59,7 @@ def row_blocks(model: SoftmaxModel, index: Tensor, delta: Tensor) -> Iterator[Ro
         shift = (x @ step.T).view(len(x), c, b)
         p = model.probabilities(x)
         change = probability_shift(p, shift)
-        own = own_entries(index, rows)
+        own = own_entries(where, rows)
         change[own] = 0.0
         yield RowBlock(rows, x, model.weight[rows].to(dtype), p, shift, change, own)
 
@@ -75,7 +76,6 @@ def sweep(
     model: SoftmaxModel,
     index: Tensor,
     delta: Tensor,
-    start: Tensor,
     residual: Tensor,
     x: Tensor,
     posterior: Posterior | None,
@@ -83,9 +83,12 @@ def sweep(
     r"""Return the gradient of each leave-one-out objective at :math:`\theta + \delta_i`, as differences.
 
     .. math:: r_i = \sum_{j \ne i} w_j (p_j(\theta + \delta_i) - p_j(\theta)) \otimes x_j
-              + (n-1)\,\mathrm{wd}\,\delta_i + \nabla F(\theta) - g_i \otimes x_i - \mathrm{wd}\,\theta
+              + (n-1)\,\mathrm{wd}\,\delta_i - g_i \otimes x_i - \mathrm{wd}\,\theta
 
-    Shapes: index `(B,)`, delta `(B, C', D)`, start `(C', D)`, residual `(B, C')`, x `(B, D)`.
+    What the fit left of its gradient would count in full in every δ, however small its score. Left out, it
+    only moves the point that δ is measured from.
+
+    Shapes: index `(B,)`, delta `(B, C', D)`, residual `(B, C')`, x `(B, D)`.
     """
     b, _, d = delta.shape
     contrasts = model.contrasts.to(delta.dtype)
@@ -98,4 +101,4 @@ def sweep(
             posterior.add_shift(shift, block.x, block.weight, block.probabilities, block.change)
     gradient = (contrasts.T @ moved.view(model.n_classes, b * d)).view(-1, b, d).transpose(0, 1)
     gradient = gradient + model.loo_ridge * delta - residual[:, :, None] * x[:, None, :]
-    return Sweep(gradient + (start - model.weight_decay * model.theta).to(delta.dtype), shift)
+    return Sweep(gradient - (model.weight_decay * model.theta).to(delta.dtype), shift)

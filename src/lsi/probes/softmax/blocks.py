@@ -24,6 +24,7 @@ from lsi.errors import InputError
 from lsi.probes.softmax.cg import Operator, conjugate_gradients
 from lsi.probes.softmax.entries import ClassEntries, Entries
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
+from lsi.system.device import add_rows
 
 DENSE_BYTES = 1 << 28  # probabilities that may be kept from one product to the next
 KEPT_BYTES = 1 << 30  # gathered rows that may be kept from one product to the next
@@ -85,8 +86,9 @@ class BlockCurvature:
     @cached_property
     def _kept(self) -> dict[int, Tensor] | None:
         """Rows gathered once for all products; None where they take too much memory."""
-        room = 4 * self.entries.count * self.model.design.n_features <= KEPT_BYTES
-        return {} if room else None
+        design = self.model.design
+        room = 4 * self.entries.count * design.n_features <= KEPT_BYTES
+        return {} if room and design.resident else None  # a file is mapped because it does not fit
 
     def _gathered(self, which: int) -> Tensor:
         """Return the row of each entry of a block, `(e, D)`."""
@@ -108,7 +110,7 @@ class BlockCurvature:
             torch.mm(gathered[part], v[c].T, out=z[part])
         # w p (z − Σ_k p_k z_k), for every entry.
         p_z = torch.zeros((n_rows, b), dtype=z.dtype, device=z.device)
-        p_z.index_add_(0, block.row, z * block.p[:, None])
+        add_rows(p_z, block.row, z * block.p[:, None])
         w = self.model.weight[block.rows].to(z.dtype)[block.row]
         z.sub_(p_z[block.row]).mul_((block.p * w)[:, None])
         if left_out is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lsi.system.device import ready
+
 Operator = Callable[[Tensor], Tensor]
 
 
@@ -34,7 +36,7 @@ def conjugate_gradients(
     rz = (r * z).sum((1, 2))
     enough = rz * goal
     active = torch.ones_like(rz, dtype=torch.bool)
-    for _ in range(limit):
+    for step in range(limit):
         h_d = operator(d)
         d_h_d = (d * h_d).sum((1, 2))
         alpha = torch.where(active & (d_h_d > 0), rz / d_h_d.clamp_min(tiny), 0.0)
@@ -43,7 +45,7 @@ def conjugate_gradients(
         z = precondition(r)
         new_rz = (r * z).sum((1, 2))
         active &= ~(new_rz <= enough)
-        if not bool(active.any()):
+        if ready(~active.any(), step):
             break
         beta = torch.where(rz > 0, new_rz / rz.clamp_min(tiny), 0.0)
         d = z + beta[:, None, None] * d

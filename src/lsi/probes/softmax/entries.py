@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lsi.probes.softmax.math import residuals
 from lsi.probes.softmax.model import SoftmaxModel
+from lsi.system.device import add_rows
 
 NEGLIGIBLE = 1e-5  # a class with a smaller probability does not matter in a row
 GATHERED = 1 << 28  # bytes of gathered rows that one block takes, at least
@@ -82,7 +83,7 @@ class ClassEntries:
             weight = model.weight[rows]
             rest += (p * weight[:, None].to(p.dtype)).sum(0, dtype=torch.float64)
             kept = blocks[-1].p.to(torch.float64) * weight[blocks[-1].row]
-            rest.index_add_(0, blocks[-1].classes, kept, alpha=-1.0)
+            add_rows(rest, blocks[-1].classes, -kept)
         return cls(blocks, rest.clamp_min(0))
 
 

@@ -24,8 +24,8 @@ ACCEPTED_DECREMENT = 1e-10  # squared decrement that is accepted where rounding 
 # then from weights where the curvature is within about 1 % of the optimum's.
 REUSE_RATE = 1e-4
 DENSE_START = 1200  # number of weights above which a Hessian costs more than a warm start without one
-# Weights from which a factor has single precision if it is as good as SINGLE_DRIFT: in double precision, factor
-# and inverse take 10 s on two cores and twice the memory.
+# Weights from which a factor has single precision if it is as good as SINGLE_DRIFT: in double precision, it
+# and its inverse take 10 s on two cores and twice the memory.
 SINGLE_START, SINGLE_DRIFT = 8192, 1e-3
 # The warm start ends when no entry of the gradient is larger, in coordinates where the Hessian is about one.
 WARM_GRADIENT = 3e-4
@@ -57,7 +57,9 @@ class Curvature:
             matrix = hessian(model, dtype)
             matrix.diagonal().add_(model.loo_ridge)
             failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
-            factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+            # In place on a processor; GPU libraries may not read what they write.
+            out = (matrix, failed) if matrix.device.type == "cpu" else None
+            factor, failed = torch.linalg.cholesky_ex(matrix, out=out)
             if int(failed):
                 continue
             found = cls(factor, (model.theta.shape[0], model.theta.shape[1]), model.theta)
@@ -94,7 +96,7 @@ class Curvature:
     def into_inverse(self) -> Tensor:
         """Return `H̄⁻¹` as a full symmetric `(K', K')` matrix, in the memory of the factor, which is lost."""
         factor, self.factor = self.factor, torch.empty(0)
-        return torch.cholesky_inverse(factor, out=factor)
+        return torch.cholesky_inverse(factor, out=factor if factor.device.type == "cpu" else None)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lsi.probes.softmax.class_factors import ClassFactors
 from lsi.probes.softmax.fit import ACCEPTED_DECREMENT, FitReport, fit_report, line_search
 from lsi.probes.softmax.lbfgs import lbfgs
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
+from lsi.system.device import add_rows
 from lsi.system.progress import Progress
 
 # Squared Newton decrement in nats at which the fit has converged. First-order removals start from the fitted
@@ -140,7 +141,7 @@ def least_squares_start(model: SoftmaxModel) -> Tensor:
     for rows, x in model.design.blocks(ROWS):
         double = x.to(torch.float64)
         gram += double.T @ double
-        sums.index_add_(0, model.target[rows], double)
+        add_rows(sums, model.target[rows], double)
     gram.diagonal().add_(model.ridge)
     direction = torch.linalg.solve(gram, (model.contrasts.T @ sums).T).T
     losses = [_loss(model, scale * direction) for scale in SCALES.tolist()]

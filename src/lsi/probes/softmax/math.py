@@ -114,15 +114,21 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
         # With s = 0 for the likeliest class, its change keeps its digits where its p rounds to one.
         likeliest = probabilities.argmax(1)[:, None, None].expand(-1, 1, logit_shift.shape[2])
         logit_shift = logit_shift - logit_shift.gather(1, likeliest)
-    if float(logit_shift.amax()) > LARGE_SHIFT:
+    # On a GPU, asking whether a rare case occurs takes longer than to allow for it.
+    asks = logit_shift.device.type == "cpu"
+    if not asks:
+        logit_shift = logit_shift - (logit_shift.amax(1, keepdim=True) - LARGE_SHIFT).clamp_min(0.0)
+    elif float(logit_shift.amax()) > LARGE_SHIFT:
         logit_shift = logit_shift - logit_shift.amax(1, keepdim=True)
     expm1_s = logit_shift.expm1()
     epsilon = torch.bmm(probabilities[:, None, :], expm1_s)
     normaliser = 1.0 + epsilon
     dp = expm1_s.sub_(epsilon).mul_(p).div_(normaliser)
+    # Nearly all probability moved to classes that had almost none. The normaliser has lost its digits, but
+    # the change is large, so that plain subtraction is exact enough.
+    if not asks:
+        return torch.where(normaliser < LOST_DIGITS, torch.softmax(p.log() + logit_shift, 1) - p, dp)
     if float(normaliser.amin()) < LOST_DIGITS:
-        # Nearly all probability moved to classes that had almost none. The normaliser has lost its digits,
-        # but the change is large, so that plain subtraction is exact enough.
         rows, models = (normaliser[:, 0, :] < LOST_DIGITS).nonzero(as_tuple=True)
         before = probabilities[rows]
         after = torch.softmax(before.log() + logit_shift[rows, :, models], -1)

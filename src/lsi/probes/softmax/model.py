@@ -111,18 +111,19 @@ class SoftmaxModel:
         """Return `F(θ)` and `∇F(θ)` of shape `(C − 1, D)`, both in sum form."""
         many = self.n_classes > MANY
         contrasts = self.contrasts if many else self.contrasts.to(dtype)
-        loss, gradient = 0.0, torch.zeros_like(self.contrasts @ theta if many else theta)
+        gradient = torch.zeros_like(self.contrasts @ theta if many else theta)
+        total = torch.zeros((), dtype=torch.float64, device=theta.device)  # read once, at the end
         weights = (self.contrasts @ theta).to(dtype)
         for rows, block in self.design.blocks(max(64, min(ROWS, ELEMENTS // self.n_classes))):
             x, y, w = block.to(dtype), self.target[rows], self.weight[rows].to(dtype)
             log_p = torch.log_softmax(x @ weights.T, -1)
             residual = residuals(log_p.exp(), y)
-            loss += float((w * _losses(log_p, residual, y)).sum(dtype=torch.float64))
+            total += (w * _losses(log_p, residual, y)).sum(dtype=torch.float64)
             residual *= w[:, None]
             gradient += ((residual if many else residual @ contrasts).T @ x).to(gradient.dtype)
         if many:  # contrasts of every row would cost as much as the sums themselves
             gradient = self.contrasts.T.to(gradient.dtype) @ gradient
-        loss += 0.5 * self.ridge * float((theta.to(torch.float64) ** 2).sum())
+        loss = float(total + 0.5 * self.ridge * (theta.to(torch.float64) ** 2).sum())
         return loss, gradient + self.ridge * theta
 
     def hessian(self, dtype: torch.dtype = torch.float64) -> Tensor:
