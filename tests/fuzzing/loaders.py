@@ -1,5 +1,6 @@
 """Targets: every loader, on files that start as small valid ones."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -28,10 +29,12 @@ from lsi.data.decode import BrokenItem, decode
 from lsi.data.pairs import holds_pairs, load_pairs
 from lsi.data.subsets import drop_unlabelled
 from lsi.data.targets import choose_task, with_targets
-from lsi.decisions.files import by_row, read_decisions
+from lsi.decisions.files import MEANINGS, read_decisions
+from lsi.decisions.rows import by_row
 from lsi.errors import InputError
 from lsi.execution.checkpoint import Checkpoint
 from lsi.features.cache import Entry, FeatureCache
+from lsi.results.marks import SELECTION, Mark
 from lsi.tasks import task_of
 
 N = 6
@@ -425,13 +428,18 @@ def _decisions(folder):
     def use(content, suffix):
         path = folder / f"decisions{suffix}"
         path.write_bytes(content)
-        found = read_decisions(path)
-        try:
-            by_row(found, np.arange(N), CODES, None)  # other ids: mostly refused
-        except InputError:
-            pass
-        by_row(found, IDS, Y, {"a": "ant"})
+        for meant in (None, *MEANINGS):  # most are refused
+            with contextlib.suppress(InputError):
+                found, _ = read_decisions(path, meant)
+                with contextlib.suppress(InputError):
+                    by_row(found, np.arange(N), CODES, None)  # other ids: mostly refused
+                by_row(found, IDS, Y, {"a": "ant"})
+        read_decisions(path)
 
+    marked = Mark(SELECTION, fingerprint="x").line().encode()
+    seeds[".csv"].append(b"sample_id,position," + marked + b"\nid-0,0,\n")
+    seeds[".txt"].append(marked + b"\nid-0\n")
+    seeds[".npy"].append(npy_bytes(np.array([0, 2])) + b"\n" + marked + b"\n")
     for suffix, contents in seeds.items():
         changed = {"mutate": mutate_json} if suffix == ".json" else {}
         yield Target(f"decisions, {suffix[1:]}", contents, lambda c, s=suffix: use(c, s), **changed)
