@@ -198,7 +198,10 @@ def _read(path: Path, meant: str | None, keep: str | None, drop_mislabeled: str 
 
     if not path.is_dir():
         if keep is not None or drop_mislabeled is not None:
-            raise InputError("--keep and --drop-mislabeled are for a folder of scores. Leave them out.")
+            raise InputError(
+                f"--keep and --drop-mislabeled are for a folder of scores, and {str(path)!r} is none. Leave "
+                "them out."
+            )
         return _Changes(repr(str(path)), *read_decisions(path, meant))
     from lsi.cli.select import parse_drop, share_or_number
     from lsi.results.marks import SCORES, Mark
@@ -209,6 +212,10 @@ def _read(path: Path, meant: str | None, keep: str | None, drop_mislabeled: str 
             f"{str(path)!r} is a folder, and --as says what the samples in a list are. Leave it out."
         )
     scores = load(path)
+    if keep is None and drop_mislabeled is None:
+        raise InputError(
+            f"{str(path)!r} is a folder of scores: say what goes, with --keep or --drop-mislabeled."
+        )
     share = None if keep is None else share_or_number(keep, "--keep")
     positions = scores.select(share, drop_mislabeled=parse_drop(drop_mislabeled))
     table = scores.to_frame()
@@ -239,7 +246,11 @@ def _ask(removed: int, n: int) -> None:
     question = f"{removed:,} of {n:,} rows ({100 * removed / n:.1f} %) would be removed"
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError(f"{question}, more than a tenth. If that is what you want, add --yes.")
-    if input(f"{question}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input(f"{question}. Go on? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise InputError("nothing was written.")
 
 

@@ -28,6 +28,7 @@ from lsi.data.writers.restore import join_labels, restore_file, restore_images, 
 from lsi.errors import InputError, OutputError
 from lsi.results.marks import COLUMNS, RECEIPT, Mark, from_fields, read_mark
 from lsi.system.files import check_new, new_file, new_folder
+from lsi.system.machine import available_memory
 
 FILE, BEFORE = "receipt.json", "before"
 ENDING = ".receipt"
@@ -186,7 +187,9 @@ def read_receipt(path: Path) -> Receipt:
     mark.checked(path)
     content = json.loads((folder / FILE).read_text(encoding="utf-8"))
     try:
-        n, keep = int(content["n"]), None
+        n, have = int(content["n"]), available_memory()
+        if n < 1 or (have is not None and n > have / 4):  # three arrays of flags
+            raise ValueError("n")
         keep = np.ones(n, dtype=bool)
         for low, high in content["removed"]:
             keep[int(low) : int(high)] = False

@@ -101,6 +101,8 @@ def _as_label(text: str, known: Mapping[str, Any], labels: np.ndarray, sample: s
     """Return the label that a text stands for, in the type of the dataset's labels."""
     if text in known:
         return known[text]
+    if labels.dtype.kind in "iu" and text.endswith(".0") and text[:-2] in known:
+        return known[text[:-2]]  # programs that know no missing integers write 3 as 3.0
     if not new_classes:
         raise InputError(
             f"the new label {text!r} of the sample {sample!r} is not a class of the dataset. "

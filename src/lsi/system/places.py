@@ -55,5 +55,8 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def _lies_inside(path: Path, folder: Path) -> bool:
     """Return whether a path is below a folder, by where it is written and by where its links lead."""
-    above = {*Path(os.path.realpath(path)).parents, *Path(os.path.realpath(path.parent), path.name).parents}
+    above = set(Path(os.path.realpath(path)).parents)
+    if path.name != "..":  # a link is in the folder that holds it, too
+        real = Path(os.path.realpath(path.parent))
+        above |= {real, *real.parents}
     return any(_is_same(each, folder) for each in above)

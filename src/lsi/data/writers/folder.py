@@ -62,7 +62,8 @@ def names_of(source: Path, samples: Samples) -> list[str]:
     if samples.items is None:
         raise InputError(f"{source} holds no images.")
     return [
-        Path(path).relative_to(source).as_posix() for path in samples.items.iterate(np.arange(len(samples)))
+        Path(path).absolute().relative_to(source.absolute()).as_posix()
+        for path in samples.items.iterate(np.arange(len(samples)))
     ]
 
 
