@@ -44,12 +44,12 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def tell_apply(listed: Path, manifest: Mapping[str, Any], *more: str) -> None:
+def tell_apply(listed: Path, manifest: Mapping[str, Any]) -> None:
     """Say how a list is applied to the dataset that the scores were made from."""
     dataset = dataset_of(manifest)
     if dataset is not None:
         cleaned = f"{dataset.stem}-cleaned{dataset.suffix if not dataset.is_dir() else ''}"
-        tell_next("apply", listed, shown(dataset), *more, "-o", cleaned)
+        tell_next("apply", listed, shown(dataset), "-o", cleaned)
 
 
 def tell_compute(cleaned: Path, mark: Mark | None, columns: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ def select(
         write_selection(output, kept, _mark(loaded, scores, output), settings)
     tell(loaded, positions, settings, output, as_json=json)
     if output is not None and not json:
-        tell_apply(output, loaded.manifest, *(["--yes"] if len(positions) < 0.9 * len(loaded) else []))
+        tell_apply(output, loaded.manifest)
 
 
 def _mark(scores: Scores, folder: Path, output: Path) -> Mark:

@@ -93,8 +93,7 @@ def _check_meant(path: Path, mark: Mark | None, meant: str | None) -> None:
         if meant is None:
             raise InputError(
                 f"{str(path)!r} does not say what it is: another program or an older lsi wrote it. Say "
-                f"what the "
-                "samples in it are: --as keep (all others go), --as remove, --as relabel (to their "
+                "what the samples in it are: --as keep (all others go), --as remove, --as relabel (to their "
                 "suggested_label), or --as decisions (each row has its own in the column decision)."
             )
         return
@@ -161,8 +160,8 @@ def _check_decided(path: Path, mark: Mark | None, records: Sequence[dict[str, st
         raise InputError(
             f"{str(path)!r} is {mark.noun}: it says which labels to look at, not what to keep. Write accept "
             "(take the suggested label), reject (the label is right) or remove into its column decision; "
-            "or add "
-            "--as remove to remove every listed sample, or --as relabel to give each its suggested label."
+            "or add --as remove to remove every listed sample, or --as relabel to give each its suggested "
+            "label."
         )
     return decided
 
@@ -181,8 +180,7 @@ def _check_agreement(path: Path, records: Sequence[Mapping[str, str]]) -> None:
         if said != says:
             raise InputError(
                 f"{str(path)!r}: rows {before} and {number} contradict each other about the sample "
-                f"{sample!r}: "
-                f"{_spoken(said)}, and {_spoken(says)}. Keep one of them."
+                f"{sample!r}: {_spoken(said)}, and {_spoken(says)}. Keep one of them."
             )
 
 
@@ -195,7 +193,7 @@ def _read_json(path: Path) -> Any:
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     key = {SELECTION: "kept", DECISIONS: "decisions", SUSPECTS: "rows"}
     kind = content.get("format") if isinstance(content, dict) else None
-    entries = content if isinstance(content, list) else content.get(key.get(str(kind), "decisions"))
+    entries = content.get(key.get(str(kind), "decisions")) if isinstance(content, dict) else content
     plain = kind == SELECTION or (isinstance(content, list) and not any(isinstance(e, dict) for e in content))
     if not isinstance(entries, list) or not all(
         isinstance(entry, str | int | float if plain else dict) for entry in entries

@@ -181,8 +181,7 @@ def read_receipt(path: Path) -> Receipt:
         told = mark.noun if mark else "nothing that lsi wrote as one"
         raise InputError(
             f"{str(path)!r} is {told}, and --undo takes the receipt ({RECEIPT}) that `lsi apply` wrote "
-            f"next to the "
-            f"cleaned dataset, such as cleaned.npz{ENDING}."
+            f"next to the cleaned dataset, such as cleaned.npz{ENDING}."
         )
     mark.checked(path)
     content = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -219,8 +218,7 @@ def undo(receipt: Receipt, cleaned: Path, output: Path) -> None:
     if digest(parts) != content["digest"]:
         raise InputError(
             f"{str(cleaned)!r} is not the dataset that the receipt {str(receipt.folder)!r} is for, or it "
-            f"has changed "
-            "since. Give it as `lsi apply` wrote it."
+            "has changed since. Give it as `lsi apply` wrote it."
         )
     if cleaned.is_file() and output.suffix.lower() != cleaned.suffix.lower():
         raise InputError(f"the dataset keeps its format: give {str(output)!r} the suffix {cleaned.suffix!r}.")

@@ -60,8 +60,7 @@ def _check_archives(report: Path, folder: Path) -> None:
     if any(os.path.samefile(report, entry) for entry in folder.rglob("*") if entry.is_file()):
         raise OutputError(
             f"--report {str(report)!r} is a file in --data-dir {str(folder)!r}, which is never replaced. "
-            f"Choose "
-            "another name."
+            "Choose another name."
         )
 
 

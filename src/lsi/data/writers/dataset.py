@@ -18,6 +18,7 @@ from lsi.data.writers.folder import inside, write_image_folder
 from lsi.data.writers.tables import write_table_file
 from lsi.errors import InputError
 from lsi.system.files import check_new, new_file, new_folder
+from lsi.system.places import check_apart
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,7 @@ def check_target(samples: Samples, output: Path) -> None:
         raise InputError(
             f"the cleaned dataset keeps its format: give {str(output)!r} the suffix {source.suffix!r}."
         )
-    if source.is_dir() and source.resolve() in output.absolute().resolve().parents:
-        raise InputError(f"{str(output)!r} lies inside the dataset {str(source)!r}. Choose a place outside.")
+    check_apart({"the cleaned dataset": output}, {"the dataset": source})
     check_new(output)
 
 
