@@ -197,3 +197,41 @@ def test_redundancy_groups_come_with_the_scores(tmp_path, capsys):
     code, out, _ = run(capsys, "select", tmp_path / "scores", "--drop-redundant", "--json")
     assert code == 0
     assert json.loads(out)["n_kept"] == (groups < 0).sum() + groups[groups >= 0].nunique()
+
+
+def test_ids_of_every_kind_are_compared_or_refused(tmp_path, capsys):
+    days = pd.date_range("2020-01-01", periods=10)
+    kinds = {"naive": days, "utc": days.tz_localize("UTC"), "text": days.astype(str), "n": np.arange(10)}
+    for name, ids in kinds.items():
+        Scores(random_table(10, 2).assign(sample_id=ids), {}).save(tmp_path / name)
+    for one in kinds:
+        for other in kinds:
+            code, _, err = run(capsys, "compare", tmp_path / one, tmp_path / other, "--json")
+            assert code == (0 if one == other else 2), err
+            assert one == other or "Name the same column" in err or "no sample in common" in err
+
+
+def test_runs_of_two_tasks_are_not_compared(saved, capsys):
+    Scores(random_table(40, 2), {"task": "multilabel"}).save(saved / "several")
+    code, _, err = run(capsys, "compare", saved / "scores", saved / "several")
+    assert code == 2
+    assert "is of classification and" in err
+
+
+def test_a_manifest_that_is_nested_too_deep_is_no_scores(tmp_path, capsys):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "manifest.json").write_text("[" * 200_000)
+    words = (
+        "compute",
+        "-d",
+        "wine",
+        "--first",
+        "60",
+        "--no-audit",
+        "-q",
+        "-o",
+        tmp_path / "s",
+        "--overwrite",
+    )
+    assert run(capsys, *words)[0] == 2
+    assert run(capsys, "show", tmp_path / "s")[0] == 2

@@ -106,7 +106,7 @@ def _holds_scores(folder: Path) -> bool:
         return False
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
