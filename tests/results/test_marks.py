@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsi.decisions.guarded import write_guarded_csv
@@ -75,6 +75,7 @@ def test_pages_and_tables(tmp_path):
 NAMES = st.text(min_size=1, max_size=20)
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(NOUNS)), NAMES, st.dictionaries(st.just("id_column"), NAMES))
 def test_fields_and_lines_come_back(kind, text, columns):
     mark = Mark(kind, run=text, scores=text, columns=columns)

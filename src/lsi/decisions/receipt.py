@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from lsi.data.writers.arrays import labels_beside
 from lsi.data.writers.dataset import Changes, place_of, tables_in, write_cleaned
 from lsi.data.writers.folder import names_of, place_in
 from lsi.data.writers.restore import join_labels, restore_file, restore_images, restore_tables
-from lsi.errors import InputError, OutputError
+from lsi.errors import InputError, LsiError, OutputError
 from lsi.results.marks import COLUMNS, RECEIPT, Mark, from_fields, read_mark
 from lsi.system.files import check_new, new_file, new_folder
 from lsi.system.machine import available_memory
@@ -184,24 +185,38 @@ def read_receipt(path: Path) -> Receipt:
             f"next to the cleaned dataset, such as cleaned.npz{ENDING}."
         )
     mark.checked(path)
-    content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    damaged = f"{str(path)!r} is a receipt that is damaged. Restore it from a copy."
     try:
-        n, have = int(content["n"]), available_memory()
-        if n < 1 or (have is not None and n > have / 4):  # three arrays of flags
-            raise ValueError("n")
-        keep = np.ones(n, dtype=bool)
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        _check_content(content)
+        keep = np.ones(content["n"], dtype=bool)
         for low, high in content["removed"]:
-            keep[int(low) : int(high)] = False
+            keep[low:high] = False
         changed = ~keep
         changed[np.asarray(content["relabelled"], dtype=np.int64)] = True
-        if not isinstance(content["source"], str) or not isinstance(content["digest"], str):
-            raise ValueError("source or digest")
-        for name in [*(name for name, _ in content.get("tables", ())), *content.get("moved", ())]:
-            if os.path.isabs(name) or ".." in Path(name).parts:
-                raise ValueError(name)
-    except (KeyError, TypeError, ValueError, IndexError, MemoryError) as error:
-        raise InputError(f"{str(path)!r} is a receipt that is damaged. Restore it from a copy.") from error
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+        raise InputError(damaged) from error
     return Receipt(folder, content, keep, changed)
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Raise where an entry is not what `write_receipt` writes: a receipt may come from anyone."""
+    n, have, names = content["n"], available_memory(), [*content.get("moved", []), *content.get("added", [])]
+    tables = content.get("tables", [])
+    if type(n) is not int or n < 1 or (have is not None and n > have / 4):  # three arrays of flags
+        raise ValueError("n")
+    numbers = [*content["relabelled"], *(edge for low, high in content["removed"] for edge in (low, high))]
+    numbers += [count for _, count in tables]
+    if any(type(number) is not int or not 0 <= number <= n for number in numbers):
+        raise ValueError("rows")
+    names += [name for name, _ in tables]
+    texts = [content["source"], content["digest"], *names, content.get("labels", ".npy")]
+    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise ValueError("text")
+    if any(os.path.isabs(name) or not name or ".." in Path(name).parts for name in names):
+        raise ValueError("name")
+    if not re.fullmatch(r"\.\w{1,10}", content.get("labels", ".npy")):
+        raise ValueError("labels")
 
 
 def undo(receipt: Receipt, cleaned: Path, output: Path) -> None:
@@ -222,7 +237,15 @@ def undo(receipt: Receipt, cleaned: Path, output: Path) -> None:
         )
     if cleaned.is_file() and output.suffix.lower() != cleaned.suffix.lower():
         raise InputError(f"the dataset keeps its format: give {str(output)!r} the suffix {cleaned.suffix!r}.")
-    _write(receipt, cleaned, before if receipt.changed.any() else cleaned, output)
+    try:
+        _write(receipt, cleaned, before if receipt.changed.any() else cleaned, output)
+    except LsiError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, EOFError, StopIteration) as error:
+        raise InputError(
+            f"{str(before)!r} does not hold the rows that the receipt says ({error}). Restore the receipt "
+            "from a copy."
+        ) from error
 
 
 def _write(receipt: Receipt, cleaned: Path, before: Path, output: Path) -> None:

@@ -55,9 +55,14 @@ def _array(left: np.ndarray, before: np.ndarray, keep: np.ndarray, changed: np.n
 
 def _join_safetensors(left: Path, before: Path, target: Path, keep: np.ndarray, changed: np.ndarray) -> None:
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
+    for path in (left, before):
+        try:
+            safe_open(path, framework="pt").__enter__()
+        except SafetensorError as error:
+            raise InputError(f"{str(path)!r} is damaged ({error}). Restore it from a copy.") from error
     with safe_open(left, framework="pt") as one, safe_open(before, framework="pt") as other:
         parts = {}
         for name in one.keys():  # noqa: SIM118 - not a mapping

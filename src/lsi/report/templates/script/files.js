@@ -47,7 +47,7 @@ async function importDecisions(file) {
   try {
     const read = JSON.parse(await file.text());
     if (read.format !== "lsi-decisions" || !Array.isArray(read.decisions)) throw new Error("no file of decisions");
-    if (read.fingerprint !== data.fingerprint) throw new Error("it belongs to other data");
+    if ((read.fingerprint || null) !== (data.fingerprint || null)) throw new Error("it belongs to other data");
     decideAll(asRows(read.decisions.map((record) => [record.sample_id, record.decision])));
   } catch (error) {
     status.textContent = `Nothing was imported from ${clean(file.name)}: ${clean(error.message, 200)}`;
