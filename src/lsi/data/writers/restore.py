@@ -10,6 +10,7 @@ import csv
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,23 @@ def _array(left: np.ndarray, before: np.ndarray, keep: np.ndarray, changed: np.n
     return joined(left, before, keep, changed) if rows else before
 
 
+@contextmanager
+def _tensors(path: Path) -> Iterator[Any]:
+    """Open a .safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"{str(path)!r} is damaged ({error}). Restore it from a copy.") from error
+
+
 def _join_safetensors(left: Path, before: Path, target: Path, keep: np.ndarray, changed: np.ndarray) -> None:
     import torch
-    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
-    for path in (left, before):
-        try:
-            safe_open(path, framework="pt").__enter__()
-        except SafetensorError as error:
-            raise InputError(f"{str(path)!r} is damaged ({error}). Restore it from a copy.") from error
-    with safe_open(left, framework="pt") as one, safe_open(before, framework="pt") as other:
+    with _tensors(left) as one, _tensors(before) as other:
         parts = {}
         for name in one.keys():  # noqa: SIM118 - not a mapping
             first, second = one.get_tensor(name), other.get_tensor(name)
