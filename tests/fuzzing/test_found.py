@@ -42,7 +42,7 @@ def test_an_open_bracket_in_every_other_npy(tmp_path):
     with pytest.raises(InputError):
         from lsi.decisions.files import read_decisions
 
-        read_decisions(tmp_path / "t.npy")
+        read_decisions(tmp_path / "t.npy", "keep")
 
 
 def test_a_compression_that_nobody_knows(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from tests.score_cases import make
 
 import lsi
-from lsi.decisions.files import by_row, read_decisions
+from lsi.decisions.files import read_decisions
+from lsi.decisions.rows import by_row
 from lsi.errors import InputError, OutputError
 
 
@@ -117,4 +118,4 @@ def test_decisions_that_do_not_fit_are_refused(tmp_path, decisions):
     path.write_text(json.dumps({"format": "lsi-decisions", "version": 1, "decisions": decisions}))
     scores = make()
     with pytest.raises(InputError):
-        by_row(read_decisions(path), scores.sample_id, scores.to_frame()["label"].to_numpy(), None)
+        by_row(read_decisions(path)[0], scores.sample_id, scores.to_frame()["label"].to_numpy(), None)

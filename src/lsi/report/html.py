@@ -54,10 +54,15 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     path = Path(path).expanduser()
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
-    if path.exists() and not overwrite and not _is_report(path):
-        raise OutputError(
-            f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
-        )
+    if path.exists() and not _is_report(path):
+        if not overwrite:
+            raise OutputError(
+                f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
+            )
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise OutputError(
+                f"{path} exists and is no HTML page, so no page replaces it. Choose another name."
+            )
     check_parent(path)
     return path
 
@@ -184,10 +189,10 @@ def write_report(
 
 
 def _is_report(path: Path) -> bool:
-    """Return whether a file is empty or a page that this library wrote."""
+    """Return whether a file is empty or a page that this library wrote, before pages had a mark or since."""
     try:
         with path.open("rb") as file:
             head = file.read(2000)
     except OSError:
         return False
-    return not head or GENERATOR.encode() in head
+    return not head or (head.startswith(b"<!doctype html>") and GENERATOR.encode() in head)
