@@ -11,13 +11,15 @@ from lsi.loo.audit import REBUILD_LIMIT, default_count
 from lsi.loo.newton import block_engine
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
 from lsi.loo.newton.engine import samples_rows
-from lsi.probes.softmax.fit import DENSE_START
+from lsi.probes.softmax.fit import DENSE_START, SINGLE_START
 from lsi.probes.softmax.model import ROWS
 from lsi.system.device import has_fast_double
 from lsi.validation.problem import Shape
 
 # Rows read for a left-out sample, some 16 operations for each weight and row: measured on CIFAR-10 features.
 TYPICAL_ROWS = 4096
+FIT_PASSES = 300  # over the data, of descent and conjugate gradients: 170 to 570 on CIFAR-10 features
+AUDIT_PASSES = 15  # of a sample to 1e-7
 TYPICAL_ENTRIES = 8  # classes with a noticeable probability in a row of a trained probe of many classes
 DOUBLE_LIMIT = 2e11  # (N + K)·K² up to which everything runs in float64: a few seconds at most
 # GPUs without fast float64 have some 0.3 TFLOP/s of it, and a hundred times as much of float32.
@@ -45,7 +47,9 @@ def dense_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, 
     dtype, k = working_dtype(shape), _rank(shape)
     full, item = posterior == "full", dtype.itemsize
     rebuilt = n * k**2 + 3.0 * k**3 if full else 0.0  # a full posterior without one sample
-    fit = 6 * (n * k**2 / 2 + k**3 / 3) if k < DENSE_START else 0.63 * n * k**2 + k**3 + 120 * 4 * n * k
+    fit = (
+        6 * (n * k**2 / 2 + k**3 / 3) if k <= DENSE_START else FIT_PASSES * 4 * n * k + 0.63 * n * k**2 + k**3
+    )
     block, holds_reach = block_of(c - 1, min(n, d), dtype, BLOCK_BYTES)
     # Without reach, leverages take one more product, and some ten products and inverses of C × C in double.
     step = 2.0 * k**2 if holds_reach else 3.0 * k**2 + 20.0 * c**3
@@ -56,13 +60,15 @@ def dense_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, 
     elif samples_rows(n, k, tol):
         swept = 0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0
         leave += n_scored * (2.0 * k**2 + 16.0 * TYPICAL_ROWS * k)
-    refine = swept * (12.0 * n * k + rebuilt)  # a sweep spends about as long between its products as in them
-    audit = default_count(k, posterior) * (60 * 4.0 * n * k + rebuilt)
+    walk = 12.0 * n * k + 2.0 * k**2  # a sweep spends about as long between its products as in them
+    refine = swept * (walk + rebuilt)
+    audit = default_count(k, posterior) * (AUDIT_PASSES * walk + rebuilt)
 
     # A block of first-order steps, the rows of a Hessian's panels, and what the libraries need themselves.
     tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
     working = min(block, n) * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
-    matrices = (7 if full else 2) * 8 * k**2 + (2 if full else 1) * item * k**2
+    factor = item if k > SINGLE_START else 8
+    matrices = ((7 if full else 2) * factor + (2 if full else 1) * (item if item < factor else 0)) * k**2
     return fit + leave + refine + audit, int(2 * n * d * item + matrices + working)
 
 
@@ -75,7 +81,7 @@ def blocks_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float,
     # Some 30 evaluations of descent; then two Newton steps of ten products each, which take the logits twice.
     fit = 30 * product + 2 * (10 * 1.5 + 2) * product + 2 * blocks
     leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
-    solved = block_engine.PASSES * product + 8.0 * block_engine.PRODUCTS * entries * d  # one sample's optimum
+    solved = block_engine.PASSES * (2.0 * product + 2.0 * c * d**2)  # one sample's optimum
     refine = 0.0
     if tol is not None:
         refine = block_engine.PILOTS * solved + min(n_scored * solved, block_engine.REFINE_WORK)
