@@ -75,8 +75,9 @@ def test_sampled_corrections_are_halved(monkeypatch):
     assert max(calls) > 3
 
 
-# Optima of class blocks are iterated in float32, whose rounding depends on what is multiplied together.
-@pytest.mark.parametrize(("tol", "rtol"), [(None, 1e-6), (1e-2, 5e-5)])
+# Walks of many steps in float32 take another way after another rounding, which depends on what is multiplied
+# together. They end within their certificates, here up to 1e-2.
+@pytest.mark.parametrize(("tol", "rtol"), [(None, 1e-6), (1e-2, 1e-3)])
 @pytest.mark.parametrize("posterior", ["diag", "kron"])
 def test_class_blocks_are_halved(monkeypatch, posterior, tol, rtol):
     method = lsi.Newton(solver="blocks", tol=tol)

@@ -22,7 +22,8 @@ from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.model import SoftmaxModel
 
 PILOTS = 24  # samples solved with the whole curvature to measure what the class blocks miss
-PASSES = 25  # sweeps over all rows and classes that one sample's optimum takes from class blocks
+# Cost of solving one sample: sweeps over all rows and classes, and products with the sparse curvature.
+PASSES, PRODUCTS = 4, 160
 REFINE_WORK = 5e12  # operations spent on the highest scores
 REFINE_BLOCK = 16
 BLOCK_BYTES = 1 << 28
@@ -108,9 +109,9 @@ class BlockEngine(Engine):
 
     def refined_count(self, n_scored: int) -> int:
         """Return how many of the highest scores are solved with the whole curvature."""
-        k, d = self.model.theta.numel(), self.model.design.n_features
-        # A sweep spends about as long between its products as in them.
-        sample = PASSES * (8.0 * self.model.n_samples * k + 2.0 * self.model.n_classes * d**2)
+        sweeps = 6.0 * self.model.n_samples * self.model.theta.numel() * PASSES
+        products = 4.0 * self.solver.curvature.entries.count * self.model.design.n_features * PRODUCTS
+        sample = sweeps + 2.0 * products  # gathering rows takes about as long as the products
         return int(min(n_scored, REFINE_WORK / sample))
 
     def _refine(self, index: Tensor, tasks: list[slice], result: LooResult, work: Work) -> None:

@@ -13,15 +13,19 @@ with the whole Hessian; otherwise all tiny scores would be wrong.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lsi.posterior.sparse import SparseRemoval
 from lsi.probes.softmax.blocks import BlockCurvature
+from lsi.probes.softmax.cg import conjugate_gradients
 from lsi.probes.softmax.entries import entries_of
 from lsi.probes.softmax.math import variances
 
+GOAL = 1e-3  # squared residual that conjugate gradients leave: each step then gains a digit and a half
+PRODUCTS = 60  # products of one solve, at most
 ALL_OWN = 1e-6  # least share of a class block that remains without the sample: float32 resolves no less
 
 
@@ -100,12 +104,20 @@ class BlockSolver:
         return BlockRemoval(index, x, residual, variance / left, delta)
 
     def solve(self, removal: BlockRemoval, right: Tensor) -> Tensor:
-        """Return `H₋ᵢ⁻¹ v_i`, approximately, for `right` of shape `(B, C', D)`."""
+        """Return `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`, by conjugate gradients, roughly.
+
+        Solving roughly only costs further steps of whoever asks.
+        """
         contrasts = self.curvature.contrasts
-        return contrasts.T @ self.precondition(removal, contrasts @ right.to(torch.float32))
+        # In units of its own size: the square of a small gradient underflows in float32.
+        unit = right.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(right.dtype).tiny)
+        product = partial(self.curvature.product, left_out=removal.index)
+        scaled = contrasts @ (right / unit).to(torch.float32)
+        step = conjugate_gradients(product, partial(self.precondition, removal), scaled, GOAL, PRODUCTS)
+        return (contrasts.T @ step).to(right.dtype) * unit
 
     def precondition(self, removal: BlockRemoval, right: Tensor) -> Tensor:
-        """Return the same for `right` of shape `(B, C, D)`, in all classes."""
+        """Return about `H₋ᵢ⁻¹ v_i` from the class blocks alone, for `right` of shape `(B, C, D)`."""
         plain = self.curvature.precondition(right)
         x = removal.x.to(torch.float32)
         lift = (plain @ x[:, :, None])[:, :, 0] * removal.downdate.to(torch.float32)

@@ -81,7 +81,8 @@ def blocks_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float,
     # Some 30 evaluations of descent; then two Newton steps of ten products each, which take the logits twice.
     fit = 30 * product + 2 * (10 * 1.5 + 2) * product + 2 * blocks
     leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
-    solved = block_engine.PASSES * (2.0 * product + 2.0 * c * d**2)  # one sample's optimum
+    # One sample's optimum: a sweep has three products, and they gather rows for as long as they multiply.
+    solved = block_engine.PASSES * 1.5 * product + 8.0 * block_engine.PRODUCTS * entries * d
     refine = 0.0
     if tol is not None:
         refine = block_engine.PILOTS * solved + min(n_scored * solved, block_engine.REFINE_WORK)
