@@ -125,7 +125,7 @@ def test_rows_of_a_file_are_rotated_after_the_fit(tmp_path):
     settings = {"posterior": "kron", "method": lsi.Newton(tol=1e-4, solver="blocks"), "audit": False}
     here = lsi.score(case.features.astype(np.float32), case.target, **settings)
     there = lsi.score(np.load(tmp_path / "x.npy", mmap_mode="r"), case.target, **settings)
-    assert_allclose(there.lsi, here.lsi, rtol=1e-4)  # float32 in other coordinates
+    assert_allclose(there.lsi, here.lsi, rtol=2e-4)  # each is certified to 1e-4
 
 
 def test_entries_hold_every_label_and_no_more_than_a_few_classes():
