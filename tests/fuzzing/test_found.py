@@ -12,7 +12,6 @@ from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip
 
 from lsi.cli import main
 from lsi.data import SourceOptions, load_samples, parse_subset, read_transition
-from lsi.data.archives import vision as vision_module
 from lsi.data.corruption.human import human_labels
 from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
@@ -156,7 +155,7 @@ def test_an_idx_file_that_promises_gigabytes_makes_no_room_for_them(tmp_path, mo
     header = struct.pack(">4I", 0x803, 1 << 16, 1 << 8, 1 << 8) + bytes(100)
     content = gzip.compress(header) if suffix else header
     (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(content)
-    monkeypatch.setattr(vision_module, "available_memory", lambda: 1 << 40)
+    monkeypatch.setenv("LSI_MEMORY", "1TiB")
     tracemalloc.start()
     with pytest.raises(InputError, match="shorter or longer"):
         load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))

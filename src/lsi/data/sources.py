@@ -17,6 +17,7 @@ from lsi.data.readers.table_files import FORMATS
 from lsi.data.readers.tables import read_table
 from lsi.data.samples import Samples
 from lsi.errors import InputError, nearest
+from lsi.system.machine import expand
 
 READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
     ".npz": read_npz,
@@ -59,7 +60,7 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
             return read_hub(text, options)
         if is_known(text):
             return load_named(text, options)
-    path = Path(text).expanduser()
+    path = expand(text)
     if not _looks_like_path(text, path):
         return load_named(text, options)
     if path.is_dir():

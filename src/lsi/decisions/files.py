@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lsi.errors import InputError, nearest
+from lsi.system.door import read_text
 from lsi.system.npy import load_npy
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _as_label(text: str, known: Mapping[str, Any], labels: np.ndarray) -> Any:
 
 
 def _read_json(path: Path) -> Decisions:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(read_text(path, "utf-8-sig"))
     kind = content.get("format") if isinstance(content, dict) else None
     if kind not in (DECISIONS_FORMAT, SELECTION_FORMAT):
         raise InputError(
@@ -211,7 +212,7 @@ def _entries(path: Path, content: Mapping[str, Any], key: str, kind: Any) -> lis
 
 
 def _read_csv(path: Path) -> Decisions:
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+    rows = list(csv.DictReader(io.StringIO(read_text(path, "utf-8-sig"), newline="")))
     records = [
         {key: unguard_text(value) for key, value in row.items() if key and isinstance(value, str)}
         for row in rows
@@ -235,7 +236,7 @@ def _read_npy(path: Path) -> Decisions:
 
 
 def _read_txt(path: Path) -> Decisions:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path, "utf-8-sig").splitlines()
     return Decisions(keep=frozenset(line for line in lines if line))
 
 

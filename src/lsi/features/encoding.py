@@ -69,7 +69,8 @@ def encode(
         samples: What `load_samples` returned. Samples that hold features stay as they are.
         encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, ``"raw"`` for the
             pixels themselves, or an `Encoder`. None: ``microsoft/resnet-18`` for images,
-            ``sentence-transformers/all-MiniLM-L6-v2`` for texts, ``facebook/wav2vec2-base`` for recordings.
+            ``sentence-transformers/all-MiniLM-L6-v2`` for texts, ``facebook/wav2vec2-base-960h`` for
+            recordings.
         pooling: ``auto``, ``mean``, ``cls``, ``last``, ``max`` or ``pooler``.
         precision: ``auto`` (float16 on a GPU, else float32), ``float32``, ``bfloat16`` or ``float16``.
         batch_size: Samples a forward pass; None: 32, and 8 for recordings.

@@ -14,6 +14,7 @@ from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.results.table import ScoreTable
 from lsi.system.files import check_parent, replace_file
+from lsi.system.machine import expand
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
         OutputError: If the place is taken or cannot be written to.
     """
     require_packages()
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
     if path.exists() and not overwrite and not _is_report(path):

@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from lsi.errors import InputError
 from lsi.results.schema import manifest_fault, table_fault
+from lsi.system.door import read_bytes, read_json
 from lsi.system.files import PathLike, check_folder, replace_folder
 
 TABLE_FILE = "scores.parquet"
@@ -104,8 +105,8 @@ def _holds_scores(folder: Path) -> bool:
     if not set(os.listdir(folder)) <= {TABLE_FILE, MANIFEST_FILE}:
         return False
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError):
+        manifest = read_json(folder / MANIFEST_FILE)
+    except (OSError, ValueError):  # damaged, or no plain file
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
@@ -169,19 +170,12 @@ def _to_pandas(content: bytes) -> pd.DataFrame:
 
 
 def _read_file(folder: Path, name: str) -> bytes:
-    try:
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise InputError(f"{name} in {os.fspath(folder)!r} is no plain file. Restore the folder.")
-        return (folder / name).read_bytes()
-    except FileNotFoundError as error:
+    if not (folder / name).exists():
         raise InputError(
             f"{os.fspath(folder)!r} has no {name}, so it holds no complete scores. Pass the folder that "
             "Scores.save or --output wrote."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{name} in {os.fspath(folder)!r} cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        )
+    return read_bytes(folder / name, "text" if name == MANIFEST_FILE else "held")
 
 
 def _damaged(folder: Path, what: str) -> InputError:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lsi.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,8 +39,19 @@ class Machine:
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the cache, which need not exist yet."""
     if given is not None:
-        return Path(given).expanduser()
+        return expand(given)
     if named := os.environ.get("LSI_CACHE"):
-        return Path(named).expanduser()
+        return expand(named)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lsi"
+    return (Path(base) if base else expand("~/.cache")) / "lsi"
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which ``~`` stands for the home of a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be used: there is no such home folder. Write the path out; for the "
+            "cache, in LSI_CACHE or --cache-dir."
+        ) from error

@@ -1,0 +1,185 @@
+"""What Parquet and Arrow files unpack to, read from the headers in front of what is compressed.
+
+The footer of a Parquet file states sizes too, but a reader obeys the header of each page, and so does this
+module: it reads no more than the headers. Formats: Parquet's ``PageHeader`` in Thrift's compact protocol, and
+Arrow's ``Message`` as a flatbuffer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from lsi.errors import InputError
+
+_HEADER = 1 << 14  # bytes of a page header; statistics inside hold two values of the column
+_LONGEST_HEADER = 16 << 20  # the bound of Arrow's own reader
+_DELTA_BYTE_ARRAY = 7
+_SCHEMA, _DICTIONARY_BATCH, _RECORD_BATCH = 1, 2, 3
+
+
+@dataclass
+class Pages:
+    """Sums over the pages of one column in one row group.
+
+    Attributes:
+        whole: Bytes of all pages, unpacked.
+        largest: Bytes of the largest page.
+        repeated: Bytes that each value may have, although they are held once: in a dictionary, or as prefix.
+        values: Number of values.
+    """
+
+    whole: int = 0
+    largest: int = 0
+    repeated: int = 0
+    values: int = 0
+
+
+def parquet_pages(file: BinaryIO, start: int, length: int) -> Pages:
+    """Return what the pages in so many bytes of a Parquet file unpack to."""
+    found, place, end = Pages(), start, start + length
+    while place < end:
+        header, taken = _page_header(file, place)
+        size, packed = _whole(header.get(2)), _whole(header.get(3))
+        data = header.get(5) or header.get(8) or {}
+        found.whole += size
+        found.largest = max(found.largest, size)
+        found.values += _whole(data.get(1, 0))
+        encoding = data.get(2) if 5 in header else data.get(4)
+        if 7 in header or encoding == _DELTA_BYTE_ARRAY:
+            found.repeated = max(found.repeated, size)
+        place += taken + packed
+    return found
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise InputError("a page header is damaged")
+    return value
+
+
+def _page_header(file: BinaryIO, place: int) -> tuple[dict[int, Any], int]:
+    size = _HEADER
+    while True:
+        file.seek(place)
+        content = file.read(size)
+        try:
+            return _struct(content, 0, 0)
+        except IndexError as error:
+            if len(content) < size or size >= _LONGEST_HEADER:
+                raise InputError("a page header is damaged") from error
+            size *= 16
+
+
+def _struct(content: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Return the fields of a Thrift struct by number, and where it ends."""
+    if depth > 8:
+        raise InputError("a page header is damaged")
+    fields: dict[int, Any] = {}
+    number = 0
+    while kind := content[at]:
+        at += 1
+        step, kind = kind >> 4, kind & 15
+        if step:
+            number += step
+        else:
+            zigzag, at = _varint(content, at)
+            number = (zigzag >> 1) ^ -(zigzag & 1)
+        fields[number], at = _value(content, at, kind, depth)
+    return fields, at + 1
+
+
+def _value(content: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2):
+        return kind == 1, at
+    if kind == 3:
+        content[at]
+        return None, at + 1
+    if kind in (4, 5, 6):
+        zigzag, at = _varint(content, at)
+        return (zigzag >> 1) ^ -(zigzag & 1), at
+    if kind == 7:
+        return None, at + 8
+    if kind == 8:
+        size, at = _varint(content, at)
+        if at + size > len(content):
+            raise IndexError(size)
+        return None, at + size
+    if kind in (9, 10):
+        count, inner = content[at] >> 4, content[at] & 15
+        at += 1
+        if count == 15:
+            count, at = _varint(content, at)
+        for _ in range(count):
+            _, at = _value(content, at, inner, depth + 1) if inner not in (1, 2) else (None, at + 1)
+            if at > len(content):
+                raise IndexError(at)
+        return None, at
+    if kind == 12:
+        return _struct(content, at, depth + 1)
+    raise InputError("a page header is damaged")
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = content[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise InputError("a page header is damaged")
+
+
+def arrow_batches(content: pa.Buffer) -> Iterator[int]:
+    """Yield what each batch of an Arrow stream takes beside the file: 0 where it is not compressed."""
+    reader = pa.ipc.MessageReader.open_stream(pa.BufferReader(content))
+    while True:
+        try:
+            message = reader.read_next_message()
+        except StopIteration:
+            return
+        try:
+            yield _unpacked(memoryview(message.metadata), message.body)
+        except (struct.error, IndexError, TypeError) as error:
+            raise InputError("a message is damaged") from error
+
+
+def _unpacked(metadata: memoryview, body: pa.Buffer | None) -> int:
+    root = struct.unpack_from("<I", metadata, 0)[0]
+    kind = struct.unpack_from("<B", metadata, _field(metadata, root, 1) or _none())[0]
+    if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH) or body is None:
+        return 0
+    batch = _table(metadata, _field(metadata, root, 2))
+    if kind == _DICTIONARY_BATCH:
+        batch = _table(metadata, _field(metadata, batch, 1))
+    if not _field(metadata, batch, 3):  # no compression
+        return 0
+    vector = _table(metadata, _field(metadata, batch, 2))
+    count, content, total = struct.unpack_from("<I", metadata, vector)[0], memoryview(body), 0
+    for place in range(count):
+        offset, length = struct.unpack_from("<qq", metadata, vector + 4 + 16 * place)
+        if length >= 8 and 0 <= offset <= len(content) - 8:
+            total += max(0, struct.unpack_from("<q", content, offset)[0])
+    return total
+
+
+def _field(buffer: memoryview, table: int, number: int) -> int:
+    """Return where a field of a flatbuffer's table is; 0 where it has its default."""
+    layout = table - struct.unpack_from("<i", buffer, table)[0]
+    size = struct.unpack_from("<H", buffer, layout)[0]
+    place = 4 + 2 * number
+    offset = struct.unpack_from("<H", buffer, layout + place)[0] if place + 2 <= size else 0
+    return table + offset if offset else 0
+
+
+def _table(buffer: memoryview, place: int) -> int:
+    return place + int(struct.unpack_from("<I", buffer, place or _none())[0])
+
+
+def _none() -> int:
+    raise IndexError("a field is missing")
