@@ -90,7 +90,7 @@ def test_the_budget_is_named_and_may_be_raised(monkeypatch):
 
 
 @linux
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "/proc/self/mem", "/proc/kmsg"])
 @pytest.mark.parametrize(
     "name", ["d.npz", "d.npy", "d.safetensors", "d.parquet", "d.arrow", "d.csv", "d.jsonl"]
 )
@@ -112,8 +112,8 @@ def odd(path, kind):
                 bound.bind(path.name)
         finally:
             os.chdir(here)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
+    elif kind == "device" or kind.startswith("/"):
+        path.symlink_to("/dev/zero" if kind == "device" else kind)
     else:
         path.mkdir()
 

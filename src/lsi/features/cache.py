@@ -136,7 +136,7 @@ def _info(folder: Path) -> EntryInfo:
     shape = manifest.get("shape")
     if isinstance(shape, list) and len(shape) == 2:
         rows, total, dim = whole(shape[0]), whole(shape[0]), whole(shape[1])
-    files = [entry.stat() for entry in folder.iterdir()]
+    files = [entry.lstat() for entry in folder.iterdir()]
     newest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
     written = datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(timespec="seconds")
     known = manifest or progress

@@ -107,6 +107,9 @@ LIMITS = {
     "small": Limit(
         "bytes that it may become whatever its size", 64 << 20, "small files of zeros are honest",
     ),
+    "archive": Limit(
+        "bytes of an archive of a published dataset", 2 << 30, "the largest has 170 million; its sum is taken"
+    ),
     "members": Limit(
         "members of an archive", 500_000, "a tenth of a million files is the largest published folder"
     ),
@@ -189,8 +192,7 @@ def require_regular(path: Path) -> os.stat_result:
         found = path.stat()
     except (OSError, ValueError) as error:
         raise Refused(f"{_name(path)} cannot be opened: {_reason(error)}.") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(_not_regular(path, found.st_mode))
+    _check_regular(path, found)
     if not os.access(path, os.R_OK):
         raise Refused(f"{_name(path)} may not be read. Change its permissions or copy it.")
     return found
@@ -207,10 +209,11 @@ def open_regular(path: Path) -> BinaryIO:
         if getattr(error, "errno", None) == errno.ENXIO:  # a socket
             raise Refused(_not_regular(path, stat.S_IFSOCK)) from error
         raise Refused(f"{_name(path)} cannot be opened: {_reason(error)}.") from error
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        _check_regular(path, os.fstat(handle))
+    except Refused:
         os.close(handle)
-        raise Refused(_not_regular(path, mode))
+        raise
     return os.fdopen(handle, "rb")
 
 
@@ -265,6 +268,21 @@ def readable_name(name: str) -> str:
         'caf\\udce9.png'
     """
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(_not_regular(path, found.st_mode))
+    if found.st_dev in _of_the_system():  # plain files by name, some of which never end
+        raise Refused(
+            f"{_name(path)} is a file of the system, no plain file. Copy what it holds into a file."
+        )
+
+
+@functools.cache
+def _of_the_system() -> frozenset[int]:
+    """Return the devices of the file systems in which the kernel shows itself."""
+    return frozenset(os.stat(place).st_dev for place in ("/proc", "/sys") if os.path.ismount(place))
 
 
 def _not_regular(path: Path, mode: int) -> str:

@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 from lsi.data.options import SourceOptions
 from lsi.errors import InputError, OutputError
-from lsi.system.door import LIMITS, most_unpacked, open_regular, open_unpacked
+from lsi.system.door import LIMITS, charge, most_unpacked, open_regular, open_unpacked, require_regular
 from lsi.system.machine import cache_folder
 from lsi.system.progress import Progress
 
@@ -82,6 +82,7 @@ def locate(archive: Archive, options: SourceOptions) -> Found:
 
 def md5_of(path: Path) -> str:
     """Return the MD5 of a file: publishers state it; it does not protect against an attacker."""
+    charge(require_regular(path).st_size, str(path), "archive")
     with open_regular(path) as file:
         return hashlib.file_digest(
             cast(BufferedReader, file), lambda: hashlib.md5(usedforsecurity=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -51,7 +52,7 @@ class ParquetFile(TableFile):
 
         self.path = path
         # Through a buffer, or else whole columns of a row group are read at once.
-        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        self._file = pq.ParquetFile(pa.OSFile(os.fsencode(path)), pre_buffer=False, buffer_size=1 << 20)
         self.schema = self._file.schema_arrow
         self.n_rows = self._file.metadata.num_rows
 
@@ -101,7 +102,7 @@ class ArrowFile(TableFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._content = pa.memory_map(str(path)).read_buffer()
+        self._content = pa.memory_map(os.fsencode(path)).read_buffer()
         stated = None
         if self._content[:6].to_pybytes() == b"ARROW1":  # a file is a stream between a mark and a footer
             stated = pa.ipc.open_file(pa.BufferReader(self._content)).num_record_batches
@@ -154,7 +155,7 @@ class CsvFile(TableFile):
 
         types = {name: pa.string() for name in self._as_text}
         return csv.open_csv(
-            self.path,
+            pa.OSFile(os.fsencode(self.path)),
             read_options=csv.ReadOptions(use_threads=False),
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
