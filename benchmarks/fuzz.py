@@ -1,13 +1,15 @@
 """Broken and hostile input by the hundred thousand, in processes that are watched.
 
-`python -m benchmarks.fuzz --loaders 250000 --commands 25000 --seed 0 --jobs 2 --output fuzz.json`: every loader,
-the feature cache, decisions, folders of scores, encoders, bombs, pipes and names, and the command line. A case has
-to end well or in an `LsiError`, within 20 seconds and 2 GiB, and must leave the files that it reads as they were.
-Whatever else happens is reported with its input: losses, hangs, peaks of memory, and errors without a name, a
-crash of the interpreter included. The table at the end sums them up; the exit code is 1 where there are any.
+    python -m benchmarks.fuzz --loaders 250000 --commands 25000 --seed 0 --jobs 2 --output fuzz.json
 
-Cases run in forked workers, a few thousand in each; a worker that crashes or hangs is replaced, and the rest of
-its cases run on.
+Every loader, the feature cache, decisions, folders of scores, encoders, bombs, pipes and names, and the
+command line. A case has to end well or in an `LsiError`, within 20 seconds and 2 GiB, and must leave the
+files that it reads as they were. Whatever else happens is reported with its input: losses, hangs, peaks of
+memory, and errors without a name, a crash of the interpreter included. The table at the end sums them up;
+the exit code is 1 where there are any.
+
+Cases run in forked workers, a few thousand in each; a worker that crashes or hangs is replaced, and the rest
+of its cases run on.
 """
 
 import argparse
@@ -38,8 +40,11 @@ PIECE = {"commands": 1000, "loaders": 4000}  # cases of a worker
 PATIENCE = LONGEST + 20  # seconds without a new case after which a worker is taken for hanging
 KINDS = ("losses", "hangs", "peaks", "tracebacks")
 GROUPS = {
-    "loaders": loader_targets, "hostile": hostile_targets, "results": result_targets, "commands": command_targets,
-}  # fmt: skip
+    "loaders": loader_targets,
+    "hostile": hostile_targets,
+    "results": result_targets,
+    "commands": command_targets,
+}
 SHARES = {"scores,": 0.08, "encoder,": 0.15, "no files": 4.0, "names": 2.0, "bombs": 4.0, "own files": 4.0}
 UNGUIDED = ("scores,", "encoder,", "no files", "names", "bombs", "own files", "command line")
 
@@ -232,9 +237,18 @@ def _rows(done):
     for piece in done:
         row = rows.setdefault(
             piece.name,
-            {"target": piece.name, "group": piece.group, "cases": 0, "accepted": 0, "refused": 0, "seconds": 0.0,
-             "peak": 0, **dict.fromkeys(KINDS, 0), "failures": []},
-        )  # fmt: skip
+            {
+                "target": piece.name,
+                "group": piece.group,
+                "cases": 0,
+                "accepted": 0,
+                "refused": 0,
+                "seconds": 0.0,
+                "peak": 0,
+                **dict.fromkeys(KINDS, 0),
+                "failures": [],
+            },
+        )
         for name in ("cases", "accepted", "refused"):
             row[name] += getattr(piece.outcome, name)
         row["seconds"] = round(row["seconds"] + piece.seconds, 1)
@@ -252,8 +266,10 @@ def _print(rows, seconds, options):
         + "".join(f"{kind:>12}" for kind in KINDS)
         + "   peak MiB"
     )
-    groups = {"readers": [row for row in rows if row["group"] != "commands"],
-              "commands": [row for row in rows if row["group"] == "commands"]}  # fmt: skip
+    groups = {
+        "readers": [row for row in rows if row["group"] != "commands"],
+        "commands": [row for row in rows if row["group"] == "commands"],
+    }
     failed = 0
     for name, chosen in (*((row["target"], [row]) for row in rows), *groups.items()):
         total = {key: sum(row[key] for row in chosen) for key in ("cases", "accepted", "refused", *KINDS)}

@@ -122,7 +122,7 @@ def _weigh(content, outcome):
 
 
 def peak_bytes():
-    """Return the most memory that this process has held since `forget_peak`; 0 where the system does not tell."""
+    """Return the most memory that this process has held since `forget_peak`; 0 where nobody tells."""
     try:
         with open("/proc/self/status", "rb") as file:
             return next(int(line.split()[1]) << 10 for line in file if line.startswith(b"VmHWM"))

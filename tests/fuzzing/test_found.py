@@ -162,3 +162,23 @@ def test_an_idx_file_that_promises_gigabytes_makes_no_room_for_them(tmp_path, mo
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_page_with_features_that_are_not_finite(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    good, y = rng.normal(size=(12, 2)), np.arange(12) % 2
+    np.savez(tmp_path / "good.npz", X=good, y=y)
+    np.savez(tmp_path / "nan.npz", X=good * np.nan, y=y)
+    folder = str(tmp_path / "s")
+    assert main(["compute", "-d", str(tmp_path / "good.npz"), "-o", folder, "--no-audit", "--quiet"]) == 0
+    words = ["report", folder, "-d", str(tmp_path / "nan.npz"), "-o", str(tmp_path / "r.html")]
+    assert main(words) == 2
+    assert "NaN or infinity" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["progress.json", "other"])
+def test_a_link_to_itself_in_the_cache(tmp_path, name):
+    entry = tmp_path / "features" / ("ab" * 20)
+    entry.mkdir(parents=True)
+    (entry / name).symlink_to(name)
+    assert len(FeatureCache(tmp_path).entries()) == 1

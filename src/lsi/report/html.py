@@ -13,6 +13,7 @@ from lsi.report.encode import script_json
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.results.table import ScoreTable
+from lsi.system.door import open_regular
 from lsi.system.files import check_parent, replace_file
 from lsi.system.machine import expand
 from lsi.system.text import plain_text
@@ -187,8 +188,8 @@ def write_report(
 def _is_report(path: Path) -> bool:
     """Return whether a file is empty or a page that this library wrote."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(2000)
-    except OSError:
+    except InputError:  # a pipe, or not for this user
         return False
     return not head or GENERATOR.encode() in head

@@ -14,8 +14,6 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from lsi.errors import InputError
-
 _HEADER = 1 << 14  # bytes of a page header; statistics inside hold two values of the column
 _LONGEST_HEADER = 16 << 20  # the bound of Arrow's own reader
 _DELTA_BYTE_ARRAY = 7
@@ -46,6 +44,8 @@ def parquet_pages(file: BinaryIO, start: int, length: int) -> Pages:
         header, taken = _page_header(file, place)
         size, packed = _whole(header.get(2)), _whole(header.get(3))
         data = header.get(5) or header.get(8) or {}
+        if not isinstance(data, dict):
+            raise OSError("a page header is damaged")
         found.whole += size
         found.largest = max(found.largest, size)
         found.values += _whole(data.get(1, 0))
@@ -58,7 +58,7 @@ def parquet_pages(file: BinaryIO, start: int, length: int) -> Pages:
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
-        raise InputError("a page header is damaged")
+        raise OSError("a page header is damaged")
     return value
 
 
@@ -71,14 +71,14 @@ def _page_header(file: BinaryIO, place: int) -> tuple[dict[int, Any], int]:
             return _struct(content, 0, 0)
         except IndexError as error:
             if len(content) < size or size >= _LONGEST_HEADER:
-                raise InputError("a page header is damaged") from error
+                raise OSError("a page header is damaged") from error
             size *= 16
 
 
 def _struct(content: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """Return the fields of a Thrift struct by number, and where it ends."""
     if depth > 8:
-        raise InputError("a page header is damaged")
+        raise OSError("a page header is damaged")
     fields: dict[int, Any] = {}
     number = 0
     while kind := content[at]:
@@ -121,7 +121,7 @@ def _value(content: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return None, at
     if kind == 12:
         return _struct(content, at, depth + 1)
-    raise InputError("a page header is damaged")
+    raise OSError("a page header is damaged")
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
@@ -132,7 +132,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise InputError("a page header is damaged")
+    raise OSError("a page header is damaged")
 
 
 def arrow_batches(content: pa.Buffer) -> Iterator[int]:
@@ -146,7 +146,7 @@ def arrow_batches(content: pa.Buffer) -> Iterator[int]:
         try:
             yield _unpacked(memoryview(message.metadata), message.body)
         except (struct.error, IndexError, TypeError) as error:
-            raise InputError("a message is damaged") from error
+            raise OSError("a message is damaged") from error
 
 
 def _unpacked(metadata: memoryview, body: pa.Buffer | None) -> int:
