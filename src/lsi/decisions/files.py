@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lsi.errors import InputError, nearest
-from lsi.system.door import read_text
+from lsi.system.door import read_bytes, read_text
 from lsi.system.npy import load_npy
 
 if TYPE_CHECKING:
@@ -225,9 +225,9 @@ def _read_csv(path: Path) -> Decisions:
 
 
 def _read_parquet(path: Path) -> Decisions:
-    import pyarrow.parquet as pq
+    from lsi.system.pages import read_parquet
 
-    kept = pq.read_table(path, columns=["sample_id"]).column(0).to_pylist()
+    kept = read_parquet(read_bytes(path), str(path), ["sample_id"]).column(0).to_pylist()
     return Decisions(keep=frozenset(str(value) for value in kept))
 
 

@@ -22,6 +22,7 @@ from lsi.errors import InputError
 from lsi.results.schema import manifest_fault, table_fault
 from lsi.system.door import read_bytes, read_json
 from lsi.system.files import PathLike, check_folder, replace_folder
+from lsi.system.pages import read_parquet
 
 TABLE_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
@@ -151,6 +152,8 @@ def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
         raise _damaged(folder, f"{TABLE_FILE} does not match the checksum in {MANIFEST_FILE}")
     try:
         table = _to_pandas(content)
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{TABLE_FILE} cannot be read: {error}") from error
     if len(table) != described.get("rows"):
@@ -161,9 +164,7 @@ def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
 
 
 def _to_pandas(content: bytes) -> pd.DataFrame:
-    arrow = pa.parquet.read_table(io.BytesIO(content), use_threads=False)
-    arrow.validate(full=True)
-    frame = arrow.to_pandas()
+    frame = read_parquet(content, TABLE_FILE).to_pandas()
     if isinstance(frame.index, pd.RangeIndex):
         return frame
     raise ValueError("it has an index")

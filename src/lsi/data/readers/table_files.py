@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lsi.data.readers.pages import arrow_batches, parquet_pages
 from lsi.errors import InputError
-from lsi.system.door import LIMITS, charge, has_grown, open_regular, require_regular
+from lsi.system.door import LIMITS, charge, open_regular, require_regular
+from lsi.system.pages import arrow_batches, parquet_batches
 
 _HEADER = 1 << 24
 ROWS = 256
@@ -58,43 +58,8 @@ class ParquetFile(TableFile):
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield batches of rows in order."""
-        row = 0
-        for group in range(self._file.metadata.num_row_groups):
-            described = self._file.metadata.row_group(group)
-            if row + described.num_rows > start:
-                rows = self._batch_rows(described, set(columns))
-                found = self._file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
-                at = row
-                for batch in found:
-                    yield at, batch
-                    at += len(batch)
-                if at != row + described.num_rows:
-                    return  # the caller counts
-            row += described.num_rows
-
-    def _batch_rows(self, group: Any, columns: set[str]) -> int:
-        """Return how many rows to decode at a time; refuse a group whose columns are bombs."""
-        most, rows = LIMITS["batch"].bytes(), ROWS
-        with open_regular(self.path) as file:
-            for place in range(group.num_columns):
-                chunk = group.column(place)
-                if chunk.path_in_schema.partition(".")[0] not in columns:
-                    continue
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-                    start = min(start, chunk.dictionary_page_offset)
-                packed = chunk.total_compressed_size
-                pages = parquet_pages(file, start, packed)
-                what = f"{self.path}: the column {chunk.path_in_schema!r}"
-                charge(pages.largest, f"{what}: a page of it", "page")
-                if has_grown(pages.whole, packed):
-                    charge(pages.whole, what, "grown")
-                nested = self._file.schema.column(place).max_repetition_level
-                if nested:  # a single row may have all of the values
-                    charge(8 * pages.values, what, stored=packed)
-                row = pages.whole // max(group.num_rows, 1) + pages.repeated
-                rows = min(rows, max(1, most // max(row, 1)))
-        return rows
+        with open_regular(self.path) as content:
+            yield from parquet_batches(self._file, content, str(self.path), columns, ROWS, start)
 
 
 class ArrowFile(TableFile):

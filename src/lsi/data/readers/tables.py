@@ -20,11 +20,11 @@ from lsi.data.samples import Samples, row_texts, text_array
 from lsi.errors import InputError, nearest
 from lsi.system.door import charge, has_grown, inside
 from lsi.system.files import check_space
+from lsi.system.pages import decoded_size
 
 LABEL_NAMES = ("label", "labels", "y", "target", "class", "category", "fine_label")
 """Columns that are taken for the label where none is named; the first one present wins."""
 _GUESSED = {"image": ("image", "img", "picture"), "text": ("text", "sentence"), "audio": ("audio",)}
-_PER_CHARACTER = 4  # in numpy's arrays of text
 _ROW = 32
 """Bytes that each row of a table takes at least: id, label and position, and a reference to text."""
 IN_MEMORY = 1 << 30
@@ -207,25 +207,6 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return text_array(values)
     return np.fromiter(values, dtype=object, count=len(values))
-
-
-def decoded_size(column: pa.Array) -> int:
-    """Return what the values of a column take when they are written out."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        if not _is_text(kind.value_type):
-            return len(column) * (kind.value_type.bit_width // 8 or 1)
-        lengths = pc.binary_length(column.dictionary).take(column.indices)
-    elif _is_text(kind):
-        lengths = pc.binary_length(column)
-    else:
-        return int(column.nbytes)
-    return _PER_CHARACTER * (pc.sum(lengths).as_py() or 0) + 8 * len(column)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    plain, large = pa.types.is_string(kind) or pa.types.is_binary(kind), pa.types.is_large_string(kind)
-    return bool(plain or large or pa.types.is_large_binary(kind))
 
 
 def _label_columns(table: Table, options: SourceOptions) -> list[str]:

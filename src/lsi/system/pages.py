@@ -7,17 +7,108 @@ Arrow's ``Message`` as a flatbuffer.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lsi.system.door import LIMITS, charge, has_grown
 
 _HEADER = 1 << 14  # bytes of a page header; statistics inside hold two values of the column
 _LONGEST_HEADER = 16 << 20  # the bound of Arrow's own reader
 _DELTA_BYTE_ARRAY = 7
 _SCHEMA, _DICTIONARY_BATCH, _RECORD_BATCH = 1, 2, 3
+
+
+_PER_CHARACTER = 4  # in numpy's arrays of text
+
+
+def parquet_batches(
+    file: pq.ParquetFile, content: BinaryIO, what: str, columns: list[str], most_rows: int, start: int = 0
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield `(first row, batch)` in order; row groups before `start` are not read.
+
+    Batches have as many rows as are sure to fit (`LIMITS`), and at most `most_rows`. `content` is the same
+    file, for its pages' headers.
+    """
+    row = 0
+    for group in range(file.metadata.num_row_groups):
+        described = file.metadata.row_group(group)
+        if row + described.num_rows > start:
+            rows = _rows_at_once(file, content, what, group, set(columns), most_rows)
+            at = row
+            for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+                yield at, batch
+                at += len(batch)
+            if at != row + described.num_rows:
+                return  # the caller counts
+        row += described.num_rows
+
+
+def _rows_at_once(
+    file: pq.ParquetFile, content: BinaryIO, what: str, place: int, columns: set[str], most_rows: int
+) -> int:
+    """Return how many rows to decode at a time; refuse a group whose columns are bombs."""
+    group, most, rows = file.metadata.row_group(place), LIMITS["batch"].bytes(), most_rows
+    for column in range(group.num_columns):
+        chunk = group.column(column)
+        if chunk.path_in_schema.partition(".")[0] not in columns:
+            continue
+        start, packed = chunk.data_page_offset, chunk.total_compressed_size
+        if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+            start = min(start, chunk.dictionary_page_offset)
+        pages = parquet_pages(content, start, packed)
+        called = f"{what}: the column {chunk.path_in_schema!r}"
+        charge(pages.largest, f"{called}: a page of it", "page")
+        if has_grown(pages.whole, packed):
+            charge(pages.whole, called, "grown")
+        if file.schema.column(column).max_repetition_level:  # a single row may have all of the values
+            charge(8 * pages.values, called, stored=packed)
+        row = pages.whole // max(group.num_rows, 1) + pages.repeated
+        rows = min(rows, max(1, most // max(row, 1)))
+    return rows
+
+
+def read_parquet(content: bytes, what: str, columns: list[str] | None = None) -> pa.Table:
+    """Return a Parquet file as a table that is checked in full, without more memory than is allowed."""
+    file = pq.ParquetFile(io.BytesIO(content))
+    names = file.schema_arrow.names if columns is None else columns
+    if missing := [name for name in names if name not in file.schema_arrow.names]:
+        raise ValueError(f"it has no column {missing[0]!r}")
+    rows = file.metadata.num_rows
+    taken = 8 * rows * max(len(names), 1)
+    charge(taken, f"{what}: {rows:,} rows", stored=len(content))
+    parts = []
+    for _, batch in parquet_batches(file, io.BytesIO(content), what, names, 1 << 16):
+        batch.validate(full=True)
+        taken += sum(decoded_size(column) for column in batch.columns)
+        charge(taken, what, stored=len(content))
+        parts.append(batch)
+    return pa.Table.from_batches(parts) if parts else file.schema_arrow.empty_table().select(names)
+
+
+def decoded_size(column: pa.Array) -> int:
+    """Return what the values of a column take when they are written out."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        if not _is_text(kind.value_type):
+            return len(column) * 8
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+    elif _is_text(kind):
+        lengths = pc.binary_length(column)
+    else:
+        return int(column.nbytes)
+    return _PER_CHARACTER * (pc.sum(lengths).as_py() or 0) + 8 * len(column)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    plain, large = pa.types.is_string(kind) or pa.types.is_binary(kind), pa.types.is_large_string(kind)
+    return bool(plain or large or pa.types.is_large_binary(kind))
 
 
 @dataclass
