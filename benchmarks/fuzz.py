@@ -72,7 +72,7 @@ def main():
     os.environ.update(LSI_MEMORY=BUDGET, HF_HUB_OFFLINE="1", LSI_CACHE=str(folder / "cache"))
     began = time.monotonic()
     try:
-        done = _run(_plan(options), options.jobs, folder)
+        done = _run(_plan(options), options, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows = _rows(done)
@@ -89,6 +89,7 @@ def _options():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="workers at a time")
     parser.add_argument("--only", default="", help="targets whose name holds this text")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for the inputs of failures")
     parser.add_argument("--output", type=Path, default=None, help="JSON file that collects the results")
     return parser.parse_args()
 
@@ -133,11 +134,11 @@ def _in_child(work):
     return found
 
 
-def _run(waiting, jobs, folder):
+def _run(waiting, options, folder):
     """Run the pieces in so many workers at a time; return them with their outcomes."""
     running, done, number = [], [], 0
     while waiting or running:
-        while waiting and len(running) < jobs:
+        while waiting and len(running) < options.jobs:
             piece = waiting.pop(0)
             number += 1
             _start(piece, folder / f"work{number}")
@@ -151,7 +152,7 @@ def _run(waiting, jobs, folder):
             done.append(piece)
             shutil.rmtree(piece.last.parent, ignore_errors=True)
             waiting[:0] = rest
-            _tell(piece)
+            _tell(piece, options.keep)
     return done
 
 
@@ -220,7 +221,7 @@ def _broken(piece, what):
     return [Piece(piece.group, piece.name, left, f"{piece.seed}+")] if left > 0 else []
 
 
-def _tell(piece):
+def _tell(piece, keep):
     outcome = piece.outcome
     rate = outcome.cases / max(piece.seconds, 0.01)
     failed = " ".join(outcome.failures)
@@ -228,6 +229,9 @@ def _tell(piece):
         f"{piece.name:34}{outcome.cases:8,} cases {piece.seconds:7.1f} s {rate:7.0f}/s {failed}", flush=True
     )
     for where, (content, trace) in outcome.failures.items():
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / f"{len(list(keep.iterdir()))}-{piece.name.replace(' ', '-')}").write_bytes(content)
         print(f"--- {piece.name}: {where}\n{content[:600]!r}\n{trace}", file=sys.stderr, flush=True)
 
 

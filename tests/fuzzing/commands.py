@@ -140,7 +140,13 @@ def command_targets(folder):
 def _state(folder, words):
     """Return what identifies the content of the files that a command may only read."""
     kept = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith("out")]
-    if "--overwrite" not in words:
+    if "--overwrite" in words:  # what is named to be replaced may go, unless it is read as well
+        named = {word.partition("=")[2] or word for word in words}
+        outputs = {words[k + 1] for k, word in enumerate(words[:-1]) if word in ("--output", "--report")}
+        inputs = [os.path.realpath(folder / word) for word in named - outputs if "\0" not in word]
+        gone = {os.path.realpath(folder / word) for word in outputs if "\0" not in word} - set(inputs)
+        kept = [path for path in kept if os.path.realpath(path) not in gone]
+    else:
         kept += [path for name in ("scores", "other") for path in (folder / name).iterdir()]
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in kept}
 

@@ -182,3 +182,18 @@ def test_a_link_to_itself_in_the_cache(tmp_path, name):
     entry.mkdir(parents=True)
     (entry / name).symlink_to(name)
     assert len(FeatureCache(tmp_path).entries()) == 1
+
+
+@pytest.mark.parametrize("change", [0x01, 0x06, 0x80])
+def test_every_byte_of_a_parquet_footer(tmp_path, change):
+    """Asking pyarrow for a column chunk whose description is damaged ends the interpreter."""
+    content = table_bytes("parquet", pa.table({"label": ["a", "b", "a"], "x": [0.5, 1.5, 2.5]}))
+    size = int.from_bytes(content[-8:-4], "little")
+    for place in range(len(content) - 8 - size, len(content) - 8):
+        changed = bytearray(content)
+        changed[place] ^= change
+        (tmp_path / "d.parquet").write_bytes(changed)
+        try:
+            assert len(load_samples(str(tmp_path / "d.parquet"))) > 0
+        except InputError as error:
+            assert "d.parquet" in str(error)

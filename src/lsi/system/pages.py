@@ -28,50 +28,95 @@ _SCHEMA, _DICTIONARY_BATCH, _RECORD_BATCH = 1, 2, 3
 _PER_CHARACTER = 4  # in numpy's arrays of text
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Where the pages of one column in one row group are, as the footer says.
+
+    Attributes:
+        path: Names from the column of the table down to what is stored.
+        start: Place of the first page.
+        packed: Bytes of all pages as they are in the file.
+    """
+
+    path: tuple[str, ...]
+    start: int
+    packed: int
+
+
+def parquet_chunks(content: BinaryIO) -> list[list[Chunk]]:
+    """Return the chunks of each row group.
+
+    They are read here, since asking pyarrow for a chunk whose description is damaged ends the interpreter.
+    """
+    end = content.seek(0, io.SEEK_END)
+    content.seek(max(0, end - 8))
+    size = int.from_bytes(content.read(4), "little")
+    if size > end - 8:
+        raise OSError("the footer is damaged")
+    charge(size, "the footer", "text")
+    content.seek(end - 8 - size)
+    try:
+        footer = _struct(content.read(size), 0, 0)[0]
+        return [[_chunk(chunk[3]) for chunk in group[1]] for group in footer[4]]
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise OSError("the footer is damaged") from error
+
+
+def _chunk(described: dict[int, Any]) -> Chunk:
+    places = [described[9], *([described[11]] if described.get(11) else [])]
+    path = tuple(bytes(name).decode("utf-8", "replace") for name in described[3])
+    return Chunk(path, _whole(min(places)), _whole(described[7]))
+
+
 def parquet_batches(
-    file: pq.ParquetFile, content: BinaryIO, what: str, columns: list[str], most_rows: int, start: int = 0
+    file: pq.ParquetFile,
+    chunks: list[list[Chunk]],
+    content: BinaryIO,
+    what: str,
+    columns: list[str],
+    most_rows: int,
+    start: int = 0,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield `(first row, batch)` in order; row groups before `start` are not read.
 
     Batches have as many rows as are sure to fit (`LIMITS`), and at most `most_rows`. `content` is the same
-    file, for its pages' headers.
+    file, for its pages' headers; `chunks` are what its footer says.
     """
     row = 0
-    for group in range(file.metadata.num_row_groups):
-        described = file.metadata.row_group(group)
-        if row + described.num_rows > start:
-            rows = _rows_at_once(file, content, what, group, set(columns), most_rows)
+    if len(chunks) != file.metadata.num_row_groups:
+        raise OSError("the footer is damaged")
+    nested = {
+        file.schema.column(place).path: file.schema.column(place).max_repetition_level > 0
+        for place in range(len(file.schema))
+    }
+    for group, described in enumerate(chunks):
+        count = file.metadata.row_group(group).num_rows
+        if row + count > start:
+            rows = most_rows
+            for chunk in described:
+                if chunk.path[0] in columns:
+                    lists = nested.get(".".join(chunk.path), True)
+                    rows = min(rows, _rows_at_once(chunk, content, what, count, lists))
             at = row
             for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
                 yield at, batch
                 at += len(batch)
-            if at != row + described.num_rows:
+            if at != row + count:
                 return  # the caller counts
-        row += described.num_rows
+        row += count
 
 
-def _rows_at_once(
-    file: pq.ParquetFile, content: BinaryIO, what: str, place: int, columns: set[str], most_rows: int
-) -> int:
-    """Return how many rows to decode at a time; refuse a group whose columns are bombs."""
-    group, most, rows = file.metadata.row_group(place), LIMITS["batch"].bytes(), most_rows
-    for column in range(group.num_columns):
-        chunk = group.column(column)
-        if chunk.path_in_schema.partition(".")[0] not in columns:
-            continue
-        start, packed = chunk.data_page_offset, chunk.total_compressed_size
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-            start = min(start, chunk.dictionary_page_offset)
-        pages = parquet_pages(content, start, packed)
-        called = f"{what}: the column {chunk.path_in_schema!r}"
-        charge(pages.largest, f"{called}: a page of it", "page")
-        if has_grown(pages.whole, packed):
-            charge(pages.whole, called, "grown")
-        if file.schema.column(column).max_repetition_level:  # a single row may have all of the values
-            charge(8 * pages.values, called, stored=packed)
-        row = pages.whole // max(group.num_rows, 1) + pages.repeated
-        rows = min(rows, max(1, most // max(row, 1)))
-    return rows
+def _rows_at_once(chunk: Chunk, content: BinaryIO, what: str, count: int, nested: bool) -> int:
+    """Return how many rows of a chunk to decode at a time; refuse one that is a bomb."""
+    pages = parquet_pages(content, chunk.start, chunk.packed)
+    called = f"{what}: the column {'.'.join(chunk.path)!r}"
+    charge(pages.largest, f"{called}: a page of it", "page")
+    if has_grown(pages.whole, chunk.packed):
+        charge(pages.whole, called, "grown")
+    if nested:  # a single row may have all of the values
+        charge(8 * pages.values, called, stored=chunk.packed)
+    row = pages.whole // max(count, 1) + pages.repeated
+    return max(1, LIMITS["batch"].bytes() // max(row, 1))
 
 
 def read_parquet(content: bytes, what: str, columns: list[str] | None = None) -> pa.Table:
@@ -84,7 +129,8 @@ def read_parquet(content: bytes, what: str, columns: list[str] | None = None) ->
     taken = 8 * rows * max(len(names), 1)
     charge(taken, f"{what}: {rows:,} rows", stored=len(content))
     parts = []
-    for _, batch in parquet_batches(file, io.BytesIO(content), what, names, 1 << 16):
+    raw = io.BytesIO(content)
+    for _, batch in parquet_batches(file, parquet_chunks(raw), raw, what, names, 1 << 16):
         batch.validate(full=True)
         taken += sum(decoded_size(column) for column in batch.columns)
         charge(taken, what, stored=len(content))
@@ -199,17 +245,19 @@ def _value(content: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         size, at = _varint(content, at)
         if at + size > len(content):
             raise IndexError(size)
-        return None, at + size
+        return content[at : at + size], at + size
     if kind in (9, 10):
         count, inner = content[at] >> 4, content[at] & 15
         at += 1
         if count == 15:
             count, at = _varint(content, at)
+        values = []
         for _ in range(count):
-            _, at = _value(content, at, inner, depth + 1) if inner not in (1, 2) else (None, at + 1)
+            value, at = _value(content, at, inner, depth + 1) if inner not in (1, 2) else (None, at + 1)
             if at > len(content):
                 raise IndexError(at)
-        return None, at
+            values.append(value)
+        return values, at
     if kind == 12:
         return _struct(content, at, depth + 1)
     raise OSError("a page header is damaged")

@@ -56,7 +56,7 @@ def read_safetensors(path: Path, options: SourceOptions) -> Samples:
             _require_keys(path, keys.required, present)
             wanted = [key for key in (*keys.required, keys.ids) if key in present]
             arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
-    except (SafetensorError, OSError, OverflowError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, MemoryError, OSError, OverflowError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable .safetensors file ({error}). Write it again.") from error

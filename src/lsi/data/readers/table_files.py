@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from lsi.errors import InputError
 from lsi.system.door import LIMITS, charge, open_regular, require_regular
-from lsi.system.pages import arrow_batches, parquet_batches
+from lsi.system.pages import Chunk, arrow_batches, parquet_batches, parquet_chunks
 
 _HEADER = 1 << 24
 ROWS = 256
@@ -53,13 +53,17 @@ class ParquetFile(TableFile):
         self.path = path
         # Through a buffer, or else whole columns of a row group are read at once.
         self._file = pq.ParquetFile(pa.OSFile(os.fsencode(path)), pre_buffer=False, buffer_size=1 << 20)
+        self._chunks: list[list[Chunk]] | None = None
         self.schema = self._file.schema_arrow
         self.n_rows = self._file.metadata.num_rows
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield batches of rows in order."""
         with open_regular(self.path) as content:
-            yield from parquet_batches(self._file, content, str(self.path), columns, ROWS, start)
+            if self._chunks is None:
+                self._chunks = parquet_chunks(content)
+            what = str(self.path)
+            yield from parquet_batches(self._file, self._chunks, content, what, columns, ROWS, start)
 
 
 class ArrowFile(TableFile):
@@ -255,6 +259,8 @@ def _check_width(file: TableFile) -> None:
 
 def _check_names(file: TableFile) -> None:
     _check_width(file)
+    if file.n_rows < 0:
+        raise InputError(f"{file.path} is damaged: it states {file.n_rows:,} rows. Write it again.")
     names = file.schema.names  # raises where a name is not UTF-8
     inner = [field.type for field in file.schema]
     while inner:
