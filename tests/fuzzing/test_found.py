@@ -197,3 +197,11 @@ def test_every_byte_of_a_parquet_footer(tmp_path, change):
             assert len(load_samples(str(tmp_path / "d.parquet"))) > 0
         except InputError as error:
             assert "d.parquet" in str(error)
+
+
+def test_an_idx_file_of_wide_pictures_without_pixels(tmp_path):
+    header = struct.pack(">4I", 0x803, 6, 0x7F000000, 0)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 6) + bytes(6))
+    with pytest.raises(InputError, match="without any pixels"):
+        load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))

@@ -118,6 +118,8 @@ def _idx_array(path: Path, file: BinaryIO, dimensions: int) -> np.ndarray:
     if len(header) < size or header[:4] != bytes((0, 0, 8, dimensions)):
         raise InputError(f"{path} is not an idx file of {dimensions}-dimensional bytes. Get it again.")
     shape = struct.unpack(f">{dimensions}I", header[4:])
+    if 0 in shape[1:]:
+        raise InputError(f"{path} states the shape {shape}, without any pixels. Get it again.")
     expected = math.prod(shape)
     charge(expected, str(path))
     content = _read_some(file, expected + 1)
