@@ -249,7 +249,9 @@ def arguments(content, files, folder):
     chosen = draw.sample(options, several) if draw.random() < 0.95 else draw.choices(options, k=several)
     for name in chosen:
         words += _option(draw, name, files)
-    if _TRAINED & set(words):  # in full, training takes longer than a case may
+    if _TRAINED & {
+        word.partition("=")[0] for word in words
+    }:  # in full, training takes longer than a case may
         words += ["--epochs", "2"]
     if draw.random() < 0.03:
         words.insert(draw.randrange(len(words) + 1), draw.choice(_TEXTS))

@@ -156,8 +156,6 @@ def read_transition(path: Path) -> np.ndarray:
             [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
         )
     except (OSError, ValueError, TypeError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"the transition matrix {path} cannot be read ({error}).") from error
 
 
