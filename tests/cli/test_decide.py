@@ -8,6 +8,7 @@ import pytest
 from tests.analysis.tables import random_table
 
 from lsi.cli import main
+from lsi.data import load_samples
 from lsi.scores import Scores
 
 
@@ -15,10 +16,12 @@ from lsi.scores import Scores
 def saved(tmp_path):
     """Scores of forty samples in a folder, and their data in a .npz."""
     table = random_table(40, 2)
-    manifest = {"classes": [0, 1], "data": {"fingerprint": "f", "n_samples": 40}}
-    Scores(table, manifest).save(tmp_path / "scores")
     X, ids = np.arange(40.0)[:, None], table["sample_id"].to_numpy(str)
     np.savez(tmp_path / "data.npz", X=X, y=table["label"].to_numpy(), ids=ids)
+    source = {"kind": "file", "path": str(tmp_path / "data.npz")}
+    source["fingerprint"] = load_samples(tmp_path / "data.npz").fingerprint()
+    manifest = {"classes": [0, 1], "data": {"fingerprint": "f", "n_samples": 40}, "source": source}
+    Scores(table, manifest).save(tmp_path / "scores")
     return tmp_path
 
 
@@ -28,13 +31,21 @@ def run(capsys, *words):
     return code, out, err
 
 
+def decisions(folder, records, **more):
+    """Write decisions about the fixture's data, as the report exports them."""
+    found = load_samples(folder / "data.npz").fingerprint()
+    content = {"format": "lsi-decisions", "version": 1, "dataset_fingerprint": found, "decisions": records}
+    (folder / "decisions.json").write_text(json.dumps({**content, **more}))
+    return folder / "decisions.json"
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "json", "txt", "npy"])
 def test_every_kind_of_selection_cleans_the_dataset(saved, capsys, suffix):
     kept = saved / f"kept.{suffix}"
     code, out, err = run(capsys, "select", saved / "scores", "--keep", "0.5", "-o", kept)
     assert (code, err) == (0, "")
     assert "20 of 40 samples are kept (50.0 %)" in out
-    code, out, err = run(capsys, "apply", kept, saved / "data.npz", "-o", saved / "clean.npz")
+    code, out, err = run(capsys, "apply", kept, saved / "data.npz", "-o", saved / "clean.npz", "-y")
     assert (code, err) == (0, "")
     assert "20 removed, 0 relabelled, 20 left" in out
     table = Scores(random_table(40, 2), {})
@@ -85,8 +96,7 @@ def test_decisions_of_the_report_are_applied(saved, capsys):
         {"sample_id": "s0", "decision": "accept", "label": str(label), "suggested_label": str(1 - label)},
         {"sample_id": "s7", "decision": "remove", "label": None, "suggested_label": None},
     ]
-    decided = saved / "decisions.json"
-    decided.write_text(json.dumps({"format": "lsi-decisions", "version": 1, "decisions": records}))
+    decided = decisions(saved, records)
     words = ("apply", saved / "data.npz", "--decisions", decided, "-o", saved / "clean.npz")
     code, out, _ = run(capsys, *words)
     assert code == 0
@@ -101,9 +111,8 @@ def test_decisions_of_the_report_are_applied(saved, capsys):
 
 def test_a_folder_of_scores_and_decisions_together(saved, capsys):
     records = [{"sample_id": "s3", "decision": "remove"}]
-    decided = saved / "decisions.json"
-    decided.write_text(json.dumps({"format": "lsi-decisions", "version": 1, "decisions": records}))
-    words = ("--decisions", decided, "--drop-mislabeled", "all", "-o", saved / "clean.npz")
+    decided = decisions(saved, records)
+    words = ("--decisions", decided, "--drop-mislabeled", "all", "-o", saved / "clean.npz", "--yes")
     assert run(capsys, "apply", saved / "scores", saved / "data.npz", *words)[0] == 0
     kept = Scores(random_table(40, 2), {}).select(drop_mislabeled=True)
     with np.load(saved / "clean.npz") as found:
@@ -114,6 +123,10 @@ def test_apply_refuses_another_dataset(saved, capsys):
     np.savez(saved / "other.npz", X=np.ones((3, 1)), y=np.array([0, 1, 1]))
     run(capsys, "select", saved / "scores", "-k", "0.5", "-o", saved / "kept.json")
     code, _, err = run(capsys, "apply", saved / "kept.json", saved / "other.npz", "-o", saved / "x.npz")
+    assert code == 2
+    assert "speaks of other data" in err
+    words = ("apply", saved / "kept.json", saved / "other.npz", "-o", saved / "x.npz", "--ids-only")
+    code, _, err = run(capsys, *words)
     assert code == 2
     assert "20 ids are not in the dataset" in err
     assert not (saved / "x.npz").exists()
@@ -131,7 +144,14 @@ def test_text_in_a_csv_is_no_formula(tmp_path, capsys):
     np.savez(
         tmp_path / "data.npz", X=np.ones((10, 1)), y=table["label"], ids=table["sample_id"].to_numpy(str)
     )
-    words = ("apply", tmp_path / "kept.csv", tmp_path / "data.npz", "-o", tmp_path / "clean.npz")
+    words = (
+        "apply",
+        tmp_path / "kept.csv",
+        tmp_path / "data.npz",
+        "-o",
+        tmp_path / "clean.npz",
+        "--ids-only",
+    )
     assert run(capsys, *words)[0] == 0
 
 
@@ -177,3 +197,41 @@ def test_redundancy_groups_come_with_the_scores(tmp_path, capsys):
     code, out, _ = run(capsys, "select", tmp_path / "scores", "--drop-redundant", "--json")
     assert code == 0
     assert json.loads(out)["n_kept"] == (groups < 0).sum() + groups[groups >= 0].nunique()
+
+
+def test_ids_of_every_kind_are_compared_or_refused(tmp_path, capsys):
+    days = pd.date_range("2020-01-01", periods=10)
+    kinds = {"naive": days, "utc": days.tz_localize("UTC"), "text": days.astype(str), "n": np.arange(10)}
+    for name, ids in kinds.items():
+        Scores(random_table(10, 2).assign(sample_id=ids), {}).save(tmp_path / name)
+    for one in kinds:
+        for other in kinds:
+            code, _, err = run(capsys, "compare", tmp_path / one, tmp_path / other, "--json")
+            assert code == (0 if one == other else 2), err
+            assert one == other or "Name the same column" in err or "no sample in common" in err
+
+
+def test_runs_of_two_tasks_are_not_compared(saved, capsys):
+    Scores(random_table(40, 2), {"task": "multilabel"}).save(saved / "several")
+    code, _, err = run(capsys, "compare", saved / "scores", saved / "several")
+    assert code == 2
+    assert "is of classification and" in err
+
+
+def test_a_manifest_that_is_nested_too_deep_is_no_scores(tmp_path, capsys):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "manifest.json").write_text("[" * 200_000)
+    words = (
+        "compute",
+        "-d",
+        "wine",
+        "--first",
+        "60",
+        "--no-audit",
+        "-q",
+        "-o",
+        tmp_path / "s",
+        "--overwrite",
+    )
+    assert run(capsys, *words)[0] == 2
+    assert run(capsys, "show", tmp_path / "s")[0] == 2

@@ -166,7 +166,7 @@ def test_no_blocks_are_kept_where_none_are_wanted(tmp_path, monkeypatch):
 def test_blocks_and_scores_need_folders_of_their_own(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*WINE, "--output", "scores", "--checkpoint", place]) == 2
-    assert "need separate folders" in capsys.readouterr().err
+    assert "need separate places" in capsys.readouterr().err
     assert names(tmp_path) == []
 
 

@@ -71,7 +71,7 @@ def test_report_refuses_other_data(saved, tmp_path, capsys):
 
 def test_report_stays_out_of_the_folder_of_scores(saved, capsys):
     assert main(["report", str(saved), "-o", str(saved / "report.html")]) == 2
-    assert "Put it next to" in capsys.readouterr().err
+    assert "lies inside the scores" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["show", "report"])

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsi.decisions.files import Decisions, by_row, guard_text, read_decisions, unguard_text
+from lsi.decisions.files import Decisions, read_decisions
+from lsi.decisions.guarded import guard_text, unguard_text
+from lsi.decisions.rows import by_row
 from lsi.errors import InputError
 
 IDS = np.array(["a", "b", "c", "d"])
@@ -32,7 +34,7 @@ def write_csv(path, records=RECORDS):
 
 @pytest.mark.parametrize("write", [write_json, write_csv])
 def test_decisions_of_the_report(tmp_path, write):
-    found = read_decisions(write(tmp_path / f"d.{write.__name__[6:]}"))
+    found, _ = read_decisions(write(tmp_path / f"d.{write.__name__[6:]}"), "decisions")
     keep, labels = by_row(found, IDS, LABELS, None)
     assert keep.tolist() == [True, False, True, True]
     assert labels == {0: 2}
@@ -56,9 +58,33 @@ def test_class_names_stand_for_labels():
     assert labels == {0: 1}
 
 
-def test_a_new_class_is_fine_for_text_and_numbers():
-    assert by_row(Decisions(relabel={"a": "7"}), IDS, LABELS, None)[1] == {0: 7}
-    assert by_row(Decisions(relabel={"a": "new"}), IDS, np.array(list("wxyz")), None)[1] == {0: "new"}
+def test_a_new_class_must_be_meant():
+    number, text = Decisions(relabel={"a": "99999"}), Decisions(relabel={"a": "new"})
+    letters = np.array(list("wxyz"))
+    for decided, labels in ((number, LABELS), (text, letters)):
+        with pytest.raises(InputError, match="of the sample 'a' is not a class of the dataset"):
+            by_row(decided, IDS, labels, None)
+    assert by_row(number, IDS, LABELS, None, new_classes=True)[1] == {0: 99999}
+    assert by_row(text, IDS, letters, None, new_classes=True)[1] == {0: "new"}
+    with pytest.raises(InputError, match="is no number"):
+        by_row(text, IDS, LABELS, None, new_classes=True)
+
+
+@pytest.mark.parametrize("write", [write_json, write_csv])
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"sample_id": "a", "decision": "reject", "label": "0", "suggested_label": "2"},
+        {"sample_id": "a", "decision": "accept", "label": "0", "suggested_label": "1"},
+        {"sample_id": "a", "decision": "accept", "label": "1", "suggested_label": "2"},
+        {"sample_id": "a", "decision": "remove", "label": "0", "suggested_label": "2"},
+    ],
+)
+def test_rows_that_contradict_each_other_are_refused_by_name(tmp_path, write, second):
+    path = tmp_path / f"d.{write.__name__[6:]}"
+    with pytest.raises(InputError, match="rows 1 and 4 contradict each other about the sample 'a'"):
+        read_decisions(write(path, [*RECORDS, second]), "decisions")
+    read_decisions(write(path, [*RECORDS, RECORDS[0]]), "decisions")  # saying it twice is no contradiction
 
 
 def test_a_sample_stays_if_both_files_keep_it():
@@ -94,9 +120,9 @@ def test_ids_must_be_unique():
     ("name", "content", "message"),
     [
         ("d.json", "{", "cannot be read"),
-        ("d.json", '{"format": "other"}', "neither decisions nor a selection"),
+        ("d.json", '{"format": "other"}', "does not hold the list"),
         ("d.json", '{"format": "lsi-decisions", "version": 2}', "reads version 1"),
-        ("d.json", '{"format": "lsi-selection", "version": 1}', "cannot be read"),
+        ("d.json", '[1, {"sample_id": 2}]', "does not hold the list"),
         ("d.csv", "id,decision\nx,remove\n", "no column sample_id"),
         ("d.csv", "sample_id,decision\nx,delete\n", "'delete'"),
         ("d.csv", "sample_id,decision\nx,accept\n", "suggests none"),
@@ -107,6 +133,6 @@ def test_ids_must_be_unique():
 def test_files_that_are_none(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
-        read_decisions(tmp_path / name)
+        read_decisions(tmp_path / name, "keep" if name.endswith("npy") else "decisions")
     with pytest.raises(InputError, match="is not a file"):
         read_decisions(tmp_path / "missing.json")

@@ -56,7 +56,8 @@ def _make_scores(folder):
 def _make_decisions(folder, y):
     """Write decisions as the report exports them, and a selection."""
     entries = [{"sample_id": 7, "decision": "accept", "label": int(y[7]), "suggested_label": int(y[8])}]
-    about = {"format": "lsi-decisions", "version": 1, "fingerprint": "", "decisions": entries}
+    scored = lsi.load(folder / "scores").manifest["data"]["fingerprint"]
+    about = {"format": "lsi-decisions", "version": 1, "fingerprint": scored, "decisions": entries}
     (folder / "decisions.json").write_text(json.dumps(about))
     (folder / "decisions.csv").write_text(
         f"sample_id,decision,label,suggested_label\n7,accept,{y[7]},{y[8]}\n"

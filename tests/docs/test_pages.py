@@ -25,7 +25,6 @@ NOT_RUN = {
     "--dataset photos/$|--image-column": "needs the default encoder; test_any_data.py has tiny ones",
     "--checkpoint /fast/disk": "a folder of the reader's machine; tests/cli/test_resume.py runs --checkpoint",
     "--shard 3/16": "needs data of sixteen blocks; tests/test_merging.py scores shards",
-    "lsi apply scores/ images/": "scores/ are of other data here; tests/data/writers cleans such folders",
     "cache rm": "the keys are an example; tests/cli/test_any_data.py runs it",
 }
 # Blocks of Python that are compiled but not run, likewise.
@@ -143,6 +142,7 @@ def run_lsi(words):
     """Run a command on the stand-ins; what it writes may be there from the line before."""
     for flag, word in zip(words, words[1:], strict=False):
         if flag in ("--output", "-o"):
+            shutil.rmtree(f"{word}.receipt", ignore_errors=True)
             shutil.rmtree(word, ignore_errors=True) if Path(word).is_dir() else Path(word).unlink(
                 missing_ok=True
             )

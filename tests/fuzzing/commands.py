@@ -62,6 +62,8 @@ _WORDS = {
     "--posterior-layers": ("all", "last"),
     "--pooling": ("mean", "x"),
     "--precision": ("float32", "x"),
+    "--as": ("keep", "remove", "relabel", "decisions", "x"),
+    "--undo": ("clean.npz.receipt", "clean.npz.receipt/receipt.json", "kept.json", "scores"),
     "--memory": ("1GiB", "4GiB", "0", "-1", "x", "1e99GiB"),
 }  # fmt: skip
 _COMPUTE = (
@@ -84,14 +86,16 @@ _OPTIONS = {
     "--dataset", "--overwrite"), "mislabeled": ("--fdr", "--top", "--output", "--json"),
     "select": ("--keep", "--order", "--balanced", "--no-balanced", "--proportional", "--drop-mislabeled",
     "--drop-redundant", "--seed", "--output", "--json"), "apply": ("--output", "--decisions", "--keep",
-    "--drop-mislabeled", "--id-column", "--label-column", "--link"), "compare": ("--min-rank-correlation",
-    "--rows", "--json"), "difficulty": ("--json",), "doctor": ("--json",), "cache": ("ls", "rm", "--all",
+    "--drop-mislabeled", "--id-column", "--label-column", "--link", "--as", "--dry-run", "--yes", "--undo",
+    "--ids-only", "--new-classes", "--no-receipt"), "compare": ("--min-rank-correlation", "--rows",
+    "--by-row", "--json"), "difficulty": ("--json",), "doctor": ("--json",), "cache": ("ls", "rm", "--all",
     "--incomplete", "--json"),
 }  # fmt: skip
 _FLAGS = {
     "--standardise", "--skip-broken", "--no-intercept", "--no-audit", "--label-noise", "--no-label-noise",
     "--json", "--quiet", "--redundancy", "--overwrite", "--balanced", "--no-balanced", "--proportional",
-    "--drop-redundant", "--link", "--all", "--incomplete", "ls", "rm",
+    "--drop-redundant", "--link", "--all", "--incomplete", "ls", "rm", "--dry-run", "--yes", "--ids-only",
+    "--new-classes", "--no-receipt", "--by-row",
 }  # fmt: skip
 _WHOLE = {
     "--first", "--range1", "--range2", "--batch-size", "--corrupt-seed", "--dim", "--pair-batch",
@@ -190,7 +194,7 @@ def _files(folder):
     kept = {"format": "lsi-selection", "version": 1, "kept": [0, 1, 2, 3, 4], "positions": [0, 1, 2, 3, 4]}
     (folder / "kept.json").write_text(json.dumps(kept))
     places = ("scores", "other", "bare", "kept.json", "missing.npz", "wine", "scores/scores.parquet")
-    return [*contents, *hostile, *places]
+    return [*contents, *hostile, *places, *_own_files(folder)]
 
 
 def _hostile(folder):
@@ -219,6 +223,20 @@ def _hostile(folder):
     (folder / "net" / "model.safetensors").write_bytes(b"")
     names = "pipe.npz pipe.csv pipe zero.csv linked.npz bomb.npz alone.npz photos photos caf\udce9 away net"
     return names.split()
+
+
+def _own_files(folder):
+    """Write what lsi itself writes about the first scores, and return the names."""
+    scores, data = str(folder / "scores"), str(folder / "good.npz")
+    words = [
+        ["select", scores, "--keep", "15", "--output", str(folder / "kept.csv")],
+        ["select", scores, "--keep", "15", "--output", str(folder / "kept.npy")],
+        ["mislabeled", scores, "--output", str(folder / "suspects.parquet")],
+        ["apply", str(folder / "kept.csv"), data, "--output", str(folder / "clean.npz"), "--yes"],
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert [cli.main(line) for line in words] == [0] * len(words)
+    return ["kept.csv", "kept.npy", "suspects.parquet", "clean.npz", "clean.npz.receipt"]
 
 
 def arguments(content, files, folder):
@@ -311,6 +329,8 @@ def _tidy(folder):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
         (folder / name).unlink(missing_ok=True)
+    for receipt in folder.glob("out*.receipt"):
+        shutil.rmtree(receipt)
 
 
 _WRITTEN = ("", ".csv", ".json", ".npz", ".npy", ".jsonl", ".txt", ".html", ".undo.json", ".unfinished")

@@ -1,6 +1,7 @@
 """Targets: no files, links, bombs, names that are no text, our own files in the wrong place, and encoders."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -29,7 +30,6 @@ import lsi
 from lsi.data import SourceOptions, load_samples, read_transition
 from lsi.data.pairs import holds_pairs, load_pairs
 from lsi.decisions.files import read_decisions
-from lsi.errors import LsiError
 from lsi.execution.checkpoint import Checkpoint, is_checkpoint
 from lsi.features.cache import FeatureCache
 from lsi.report.html import write_report
@@ -261,11 +261,12 @@ def _own_files(folder):
     scores = lsi.score(rng.normal(size=(18, 3)) + np.eye(3)[y], y, audit=False, label_noise=True)
     files = {"scores": scores.save(folder / "scores")}
     files |= {name: folder / "scores" / name for name in ("manifest.json", "scores.parquet")}
-    kept = scores.to_frame().head(5)
-    for suffix, write in WRITERS.items():
+    from lsi.cli import main
+
+    for suffix in WRITERS:
         files[f"kept{suffix}"] = folder / f"kept{suffix}"
-        with contextlib.suppress(LsiError):
-            write(folder / f"kept{suffix}", kept, scores.manifest, {})
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(["select", str(folder / "scores"), "--keep", "5", "--output", str(folder / f"kept{suffix}")])
     suspects = scores.mislabeled(fdr=0.9)
     suspects.to_csv(folder / "suspects.csv", index=False)
     write_report(folder / "page.html", scores)

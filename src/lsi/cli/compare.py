@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lsi.errors import InputError, LsiError
+from lsi.results.marks import SCORES, Mark
 
 if TYPE_CHECKING:
     from lsi.analysis.compare import Comparison
+    from lsi.scores import Scores
 
 
 class GateError(LsiError):
@@ -24,6 +26,7 @@ def compare(
     *,
     min_rank_correlation: float | None = None,
     rows: Annotated[int, Parameter(name=["--rows", "-n"])] = 8,
+    by_row: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show what changed between two runs, or two versions of a dataset.
@@ -34,6 +37,7 @@ def compare(
         min_rank_correlation: Fail (exit code 1) if Spearman's rank correlation of the common samples is
             lower.
         rows: Number of samples shown in each list.
+        by_row: Take equal row numbers of two different datasets for the same sample.
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:
@@ -47,7 +51,9 @@ def compare(
         raise InputError(f"--rows must be at least 1, got {rows}.")
     if min_rank_correlation is not None and not -1 <= min_rank_correlation <= 1:
         raise InputError(f"--min-rank-correlation must lie between -1 and 1, got {min_rank_correlation}.")
-    found = compare_scores(load(old), load(new))
+    first, second = load(old), load(new)
+    check_comparable(str(old), first, str(new), second, by_row)
+    found = compare_scores(first, second)
     passed = min_rank_correlation is None or found.holds(min_rank_correlation)
     if json:
         gate = {"min_rank_correlation": min_rank_correlation, "passed": passed}
@@ -57,6 +63,26 @@ def compare(
     if not passed:
         raise GateError(
             f"the rank correlation is {_figure(found.rank_correlation)}, below {min_rank_correlation:g}."
+        )
+
+
+def check_comparable(old: str, first: Scores, new: str, second: Scores, by_row: bool) -> None:
+    """Refuse runs that have nothing to do with each other, by the names of both."""
+    if first.task != second.task:
+        raise InputError(
+            f"{old!r} is of {first.task} and {new!r} of {second.task}. Compare runs of one task."
+        )
+    ids = [set(scores.sample_id.tolist()) for scores in (first, second)]
+    kinds = [scores.sample_id.dtype.kind in "iu" for scores in (first, second)]
+    if all(ids) and kinds[0] == kinds[1] and not ids[0] & ids[1]:
+        raise InputError(f"{old!r} and {new!r} have no sample in common: check that both use the same ids.")
+    read = [Mark.of(scores.manifest, SCORES).dataset_fingerprint for scores in (first, second)]
+    numbered = all(kinds) and all(each == set(range(len(each))) for each in ids)
+    if None not in read and read[0] != read[1] and numbered and not by_row:
+        raise InputError(
+            f"{old!r} and {new!r} are of two different datasets ({read[0]:.12}… and {read[1]:.12}…) whose "
+            "ids are row numbers, so that nothing says which rows are the same sample. Score both with "
+            "--id-column, or add --by-row if the same number is the same sample."
         )
 
 

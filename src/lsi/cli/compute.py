@@ -16,7 +16,8 @@ from lsi.cli.inputs.options import (
     PairOptions,
     ProbeOptions,
 )
-from lsi.errors import InputError, OutputError
+from lsi.cli.inputs.places import check_results
+from lsi.errors import InputError
 
 if TYPE_CHECKING:
     from lsi.data import Samples
@@ -63,6 +64,7 @@ def compute(
 
     in_pairs, quiet = wants_pairs(data, pairs), output.quiet
     check_together(output, long, in_pairs)
+    check_results(output, long, data, encoder, corruption, pairs)
     check_places(output, again=True)
     with keeping(output, long, speaker(quiet)) as kept:
         check_places(output, again=kept.replaces)  # now that no other run can write there
@@ -85,6 +87,16 @@ def compute(
         kept.finish()
     if output.json or not quiet:
         show_result(scores, as_json=output.json, written=written)
+    if output.output is not None and not (output.json or quiet):
+        tell_after(scores, output.output, long)
+
+
+def tell_after(scores: Scores, place: Path, long: LongRunOptions) -> None:
+    """Say which command usually comes next."""
+    from lsi.cli.next_step import tell_next
+
+    if long.shard is None and scores.task == "classification":
+        tell_next("mislabeled", place, "-o", "suspects.csv")
 
 
 def check_together(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
@@ -114,17 +126,6 @@ def check_places(output: OutputOptions, again: bool = False) -> None:
         from lsi.report import check_report
 
         check_report(output.report, overwrite=output.overwrite)
-    if output.output is not None and output.report is not None:
-        keep_apart(output.output, output.report)
-
-
-def keep_apart(scores: Path, report: Path) -> None:
-    """Raise if the page would be inside the folder of scores, which could then not be replaced."""
-    if scores.resolve() in report.resolve().parents:
-        raise OutputError(
-            f"the report {report} would lie inside the folder of the scores, which must hold nothing else. "
-            f"Put it next to that folder, for example as {scores.parent / 'report.html'}."
-        )
 
 
 def write(

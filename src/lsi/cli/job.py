@@ -55,6 +55,7 @@ class Job:
         problem: The data after the library's checks.
         truth: What was changed on purpose, or is known to be wrong; or None.
         extra: What only the command can add to the manifest: encoders, and what was left out.
+        read: Fingerprint of the dataset as it was read, before anything was changed or left out.
     """
 
     samples: Samples
@@ -63,6 +64,7 @@ class Job:
     problem: Problem
     truth: Corruption | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    read: str | None = None
 
 
 def prepare(
@@ -82,7 +84,7 @@ def prepare(
     changes = corruption_settings(corruption, data, settings["seed"])
     with progress_bar(quiet) as progress:
         samples = load_samples(data.dataset, source_options(data, encoder, progress))
-        loaded = len(samples)
+        loaded, read = len(samples), samples.fingerprint()
         samples = drop_unlabelled(samples, data.skip_broken)
         if data.standardise:
             samples = standardised(samples)
@@ -104,7 +106,7 @@ def prepare(
     problem = task_of(settings["probe"]).problem(
         samples.features, target, subset=settings["subset"], sample_id=samples.ids
     )
-    return Job(samples, target, settings, problem, truth, _extra(encoded, loaded))
+    return Job(samples, target, settings, problem, truth, _extra(encoded, loaded), read)
 
 
 def _choose(
@@ -155,7 +157,8 @@ def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: s
         settings = {name: value for name, value in job.settings.items() if name != "subset"}
         scores = score_problem(job.problem, **settings, checkpoint=checkpoint, shard=shard, progress=progress)
     table, manifest = scores.to_frame(), dict(scores.manifest)
-    manifest["source"] = {**samples.source, "description": samples.description}
+    read = {} if job.read is None else {"fingerprint": job.read}
+    manifest["source"] = {**samples.source, "description": samples.description, **read}
     manifest |= job.extra | ({} if checkpoint is None else {"run": checkpoint.run})
     encoders = [job.extra[name] for name in ("encoder", "encoder_right") if name in job.extra]
     if encoders:

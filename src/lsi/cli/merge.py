@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from lsi.cli.compute import check_places, write
 from lsi.cli.inputs.options import OutputOptions
-from lsi.errors import InputError
 
 
 def merge(
@@ -38,14 +37,17 @@ def merge(
         InputError: If parts are missing, or do not belong together.
     """
     from lsi.cli.display import show_result
+    from lsi.cli.inputs.places import path_of, source_of
     from lsi.cli.saved import find_samples
     from lsi.merging import merge as put_together
+    from lsi.system.places import check_apart
 
     places = OutputOptions(output=output, report=report, overwrite=overwrite, json=json, quiet=quiet)
+    named = {f"one of the parts ({k})": part for k, part in enumerate(parts, 1)}
+    check_apart({"--output": output, "--report": report}, {**named, "--dataset": path_of(dataset)})
     check_places(places)
-    if output is not None and output.resolve() in [part.resolve() for part in parts]:
-        raise InputError(f"--output {output} is one of the parts. Choose another folder.")
     scores = put_together(parts)
+    check_apart({"--output": output, "--report": report}, {"the dataset": source_of(scores)})
     samples = None if report is None else find_samples(scores, dataset)
     written = write(scores, samples, places)
     if json or not quiet:

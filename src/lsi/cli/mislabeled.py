@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from lsi.cli.next_step import tell_apply
 from lsi.errors import InputError
+from lsi.results.marks import SUSPECTS, Mark, marked_table
+from lsi.system.places import check_apart
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def mislabeled(
     """
     if output is not None:
         check_list_file(output)
+        check_apart({"--output": output}, {"the scores": scores})
     from lsi.analysis.mislabeled import check_limits
     from lsi.scores import load
 
@@ -51,7 +55,7 @@ def mislabeled(
         raise InputError(f"lsi mislabeled is for classification, and these are scores of {loaded.task}.")
     frame = loaded.mislabeled(fdr=fdr, top=top)
     if output is not None:
-        write_list(frame, output)
+        write_list(frame, output, Mark.of(loaded.manifest, SUSPECTS, str(scores)))
     summary = summarise(loaded, frame)
     if json:
         shown = frame if top is not None or fdr is not None else frame.head(SHOWN)
@@ -60,6 +64,8 @@ def mislabeled(
     _show(frame, summary, fdr)
     if output is not None:
         print(plain_text(f"Written: {output} ({len(frame):,} rows)", 400))
+        print("Review: write accept, reject or remove into the column decision; empty rows stay as they are.")
+        tell_apply(output, loaded.manifest)
 
 
 def check_list_file(path: Path) -> None:
@@ -71,19 +77,26 @@ def check_list_file(path: Path) -> None:
     check_new(path)
 
 
-def write_list(frame: pd.DataFrame, path: Path) -> None:
-    """Write the list in the format that the suffix names, completely or not at all."""
-    from lsi.decisions.files import write_guarded_csv
+def write_list(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
+    """Write the list in the format that the suffix names, completely or not at all.
+
+    It has a column for the decision of whoever looks at it, for `lsi apply`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lsi.decisions.guarded import write_guarded_csv
     from lsi.system.files import new_file
 
-    kind = path.suffix.lower()
+    kind, frame = path.suffix.lower(), frame.assign(decision="")
     with new_file(path) as staging:
         if kind == ".csv":
-            write_guarded_csv(frame, staging)
+            write_guarded_csv(frame, staging, mark)
         elif kind == ".json":
-            staging.write_text(json_module.dumps(records(frame), ensure_ascii=False), encoding="utf-8")
+            content = {**mark.fields(), "rows": records(frame)}
+            staging.write_text(json_module.dumps(content, ensure_ascii=False), encoding="utf-8")
         else:
-            frame.to_parquet(staging, index=False)
+            pq.write_table(marked_table(pa.Table.from_pandas(frame, preserve_index=False), mark), staging)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

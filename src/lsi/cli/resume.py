@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from lsi.cli.inputs.options import LongRunOptions, OutputOptions
-from lsi.errors import InputError, OutputError
+from lsi.errors import InputError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -54,13 +54,6 @@ def blocks_folder(output: OutputOptions, long: LongRunOptions) -> Path | None:
     if long.checkpoint is None:
         place = output.output
         return None if place is None else place.with_name(place.name + UNFINISHED)
-    if output.output is not None:
-        here, there = long.checkpoint.resolve(), output.output.resolve()
-        if here == there or here in there.parents or there in here.parents:
-            raise OutputError(
-                f"the finished blocks in {long.checkpoint} and the scores in {output.output} need separate "
-                f"folders. Leave --checkpoint out: blocks are then kept in {output.output}{UNFINISHED}."
-            )
     return long.checkpoint
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lsi.cli.compute import keep_apart
 from lsi.errors import InputError
 from lsi.system.text import plain_text
 
@@ -56,12 +55,15 @@ def report(
         dataset: The data that were scored, for pictures. Default: where the scores say they came from.
         overwrite: Replace a file that lsi did not write.
     """
+    from lsi.cli.inputs.places import path_of, source_of
     from lsi.report import check_report, write_report
     from lsi.scores import load
+    from lsi.system.places import check_apart
 
-    keep_apart(scores, output)
+    check_apart({"--output": output}, {"the scores": scores, "--dataset": path_of(dataset)})
     check_report(output, overwrite=overwrite)
     loaded = load(scores)
+    check_apart({"--output": output}, {"the dataset": source_of(loaded)})
     written = write_report(output, loaded, find_samples(loaded, dataset), overwrite=overwrite)
     print(plain_text(f"Report: {written}", 400))
 
@@ -78,6 +80,7 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
             samples = load_samples(dataset, SourceOptions.restore(source.get("options") or {}))
         else:
             samples = reload_samples(source)
+        check_read(scores, samples)
         samples = align(samples, scores)
         check_samples(scores, samples)
         return samples
@@ -86,6 +89,17 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
             raise
         print(plain_text(f"warning: the page has no pictures: {error}", 2000), file=sys.stderr)
         return None
+
+
+def check_read(scores: Scores, samples: Samples) -> None:
+    """Refuse a dataset that is not the one that was scored, where the scores say which that was."""
+    said = (scores.manifest.get("source") or {}).get("fingerprint")
+    if said is not None and samples.fingerprint() != said:
+        raise InputError(
+            f"{samples.name!r} is not the dataset that was scored: fingerprint "
+            f"{samples.fingerprint()[:12]}… here, "
+            f"{said[:12]}… there. Give the data of that run, unchanged."
+        )
 
 
 def align(samples: Samples, scores: Scores) -> Samples:

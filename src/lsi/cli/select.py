@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from lsi.cli.next_step import tell_apply
 from lsi.errors import InputError
+from lsi.results.marks import SELECTION, Mark
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
@@ -49,7 +52,9 @@ def select(
     from lsi.decisions.selection_file import check_selection_file, write_selection
     from lsi.scores import load
     from lsi.system.files import check_new
+    from lsi.system.places import check_apart
 
+    check_apart({"--output": output}, {"the scores": scores})
     if output is not None:
         check_selection_file(output)
         check_new(output)
@@ -66,8 +71,19 @@ def select(
     table = loaded.to_frame()
     kept = table[table["position"].isin(positions)].sort_values("position")
     if output is not None:
-        write_selection(output, kept, loaded.manifest, settings)
+        write_selection(output, kept, _mark(loaded, scores, output), settings)
     tell(loaded, positions, settings, output, as_json=json)
+    if output is not None and not json:
+        tell_apply(output, loaded.manifest)
+
+
+def _mark(scores: Scores, folder: Path, output: Path) -> Mark:
+    """Return what the file says about itself."""
+    mark = Mark.of(scores.manifest, SELECTION, str(folder))
+    if output.suffix.lower() == ".npy" and scores.manifest.get("selected_of"):
+        # Positions are rows of what was scored, which is only a part of the dataset.
+        return dataclasses.replace(mark, dataset_fingerprint=None)
+    return mark
 
 
 def tell(

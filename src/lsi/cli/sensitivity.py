@@ -79,11 +79,19 @@ def sensitivity(
         InputError: If data or settings cannot be used.
         OutputError: If the file is already there.
     """
+    from lsi.cli.inputs.places import inputs_of, path_of
     from lsi.cli.job import prepare
     from lsi.cli.progress import progress_bar
-    from lsi.decisions.files import write_guarded_csv
+    from lsi.decisions.guarded import guarded_csv
+    from lsi.results.marks import SENSITIVITY, Mark
+    from lsi.run.manifest import fingerprint
     from lsi.studies.sensitivity import sensitivity as measure
+    from lsi.system.files import replace_file
+    from lsi.system.places import check_apart
 
+    named = {"features": features, "encoders": encoders}
+    others_read = {f"--{what} {name}": path_of(name) for what, names in named.items() for name in names}
+    check_apart({"--output": output}, {**inputs_of(data, encoder, corruption), **others_read})
     if output is not None and output.exists() and not overwrite:
         raise OutputError(f"{output} is already there. Name another file, or replace it with --overwrite.")
     again = partial(prepare, corruption=corruption, probe=probe, method=method, machine=machine, quiet=quiet)
@@ -108,8 +116,8 @@ def sensitivity(
             **job.settings,
         )
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_guarded_csv(found.samples, output)
+        mark = Mark(SENSITIVITY, fingerprint=fingerprint(job.problem), dataset_fingerprint=job.read)
+        replace_file(output, guarded_csv(found.samples, mark), "the table")
     if json:
         print(to_json.dumps(found.to_dict(rows)))
     elif not quiet:

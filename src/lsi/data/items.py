@@ -30,6 +30,7 @@ class Items(ABC):
     """
 
     kind: str
+    _digest: str | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -50,7 +51,12 @@ class Items(ABC):
         return [found[k] for k in where]
 
     def fingerprint(self) -> str:
-        """Return a digest of kind and content, whatever the items are stored in."""
+        """Return a digest of kind and content, whatever the items are stored in; all items are read once."""
+        if self._digest is None:
+            self._digest = self._content()
+        return self._digest
+
+    def _content(self) -> str:
         digest = hashlib.blake2b(f"items {self.kind} {len(self)}".encode(), digest_size=20)
         for payload in self.iterate(np.arange(len(self))):
             content = payload_bytes(payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 from lsi.data.decode import ItemImages
 from lsi.data.items import Items
 from lsi.errors import InputError
+from lsi.system.digests import add_matrix, digest_values
 from lsi.validation.features import as_matrix
 
 _UNEVEN, _FEW = 16, 1 << 20
@@ -129,6 +131,26 @@ class Samples:
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             targets=None if self.targets is None else self.targets[positions],
         )
+
+    def fingerprint(self) -> str:
+        """Return a digest of ids, labels and content, by which files about these samples know them again.
+
+        Returns:
+            SHA-256 in 64 hexadecimal digits. Reading a dataset again with the same columns gives the same.
+        """
+        digest = hashlib.sha256(digest_values(np.asarray(self.ids)).encode())
+        digest.update(digest_values(np.asarray(self.labels)).encode())
+        if self.targets is not None:
+            digest.update(digest_values(np.asarray(self.targets)).encode())
+        if self.features is not None:
+            features = np.asarray(self.features)
+            if features.dtype == object:
+                digest.update(digest_values(features).encode())
+            else:
+                add_matrix(digest, features)
+        if self.items is not None:
+            digest.update(self.items.fingerprint().encode())
+        return digest.hexdigest()
 
     def class_name(self, label: Hashable) -> str:
         """Return the name to show for `label`.

@@ -17,6 +17,7 @@ from lsi.data.readers.table_files import FORMATS
 from lsi.data.readers.tables import read_table
 from lsi.data.samples import Samples
 from lsi.errors import InputError, nearest
+from lsi.results.marks import read_mark, refuse_other
 from lsi.system.machine import expand
 
 READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
@@ -63,6 +64,7 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
     path = expand(text)
     if not _looks_like_path(text, path):
         return load_named(text, options)
+    refuse_other(path, read_mark(path), "a dataset, which is what lsi reads samples from")
     if path.is_dir():
         return _read_folder(path, options)
     require_file(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from lsi.decisions.files import SELECTION_FORMAT, guard_text
+from lsi.decisions.guarded import write_rows
 from lsi.errors import InputError
+from lsi.results.marks import Mark, marked_table
 from lsi.results.table import json_label
 from lsi.system.files import new_file
 
@@ -25,36 +26,26 @@ def check_selection_file(path: Path) -> None:
         raise InputError(f"{str(path)!r}: give the selection one of the suffixes {', '.join(WRITERS)}.")
 
 
-def write_selection(
-    path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]
-) -> None:
+def write_selection(path: Path, kept: pd.DataFrame, mark: Mark, settings: Mapping[str, Any]) -> None:
     """Write the samples that are kept."""
     check_selection_file(path)
     with new_file(path) as staging:
-        WRITERS[path.suffix.lower()](staging, kept, manifest, settings)
+        WRITERS[path.suffix.lower()](staging, kept, mark, settings)
 
 
-def _parquet(
-    path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]
-) -> None:
-    kept[COLUMNS].to_parquet(path, index=False)
+def _parquet(path: Path, kept: pd.DataFrame, mark: Mark, settings: Mapping[str, Any]) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(marked_table(pa.Table.from_pandas(kept[COLUMNS], preserve_index=False), mark), path)
 
 
-def _csv(path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    with path.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in kept[COLUMNS].itertuples(index=False):
-            writer.writerow([guard_text(value) for value in row])
+def _csv(path: Path, kept: pd.DataFrame, mark: Mark, settings: Mapping[str, Any]) -> None:
+    write_rows(path, COLUMNS, kept[COLUMNS].itertuples(index=False), mark)
 
 
-def _json(path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    data = manifest.get("data") or {}
+def _json(path: Path, kept: pd.DataFrame, mark: Mark, settings: Mapping[str, Any]) -> None:
     content = {
-        "format": SELECTION_FORMAT,
-        "version": 1,
-        "fingerprint": data.get("fingerprint"),
-        "n_samples": data.get("n_samples"),
+        **mark.fields(),
         "settings": dict(settings),
         "kept": [json_label(value) for value in kept["sample_id"].tolist()],
         "positions": kept["position"].tolist(),
@@ -62,20 +53,22 @@ def _json(path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _txt(path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _txt(path: Path, kept: pd.DataFrame, mark: Mark, settings: Mapping[str, Any]) -> None:
     lines = [str(value) for value in kept["sample_id"].tolist()]
     if any(len(line.splitlines()) != 1 for line in lines):
         raise InputError(
             "an id is empty or has line breaks, which a .txt cannot hold. Use .json or .parquet."
         )
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line in (mark.line(), *lines)), encoding="utf-8")
 
 
-def _npy(path: Path, kept: pd.DataFrame, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    np.save(path, kept["position"].to_numpy())
+def _npy(path: Path, kept: pd.DataFrame, mark: Mark, settings: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, kept["position"].to_numpy())
+        file.write(f"\n{mark.line()}\n".encode())  # after the array: numpy reads what its header promises
 
 
-WRITERS: dict[str, Callable[[Path, pd.DataFrame, Mapping[str, Any], Mapping[str, Any]], None]] = {
+WRITERS: dict[str, Callable[[Path, pd.DataFrame, Mark, Mapping[str, Any]], None]] = {
     ".parquet": _parquet,
     ".csv": _csv,
     ".json": _json,

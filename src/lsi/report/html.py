@@ -56,10 +56,15 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     path = expand(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
-    if path.exists() and not overwrite and not _is_report(path):
-        raise OutputError(
-            f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
-        )
+    if path.exists() and not _is_report(path):
+        if not overwrite:
+            raise OutputError(
+                f"{path} exists and is not a report of lsi. Choose another name or add --overwrite."
+            )
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise OutputError(
+                f"{path} exists and is no HTML page, so no page replaces it. Choose another name."
+            )
     check_parent(path)
     return path
 
@@ -186,10 +191,10 @@ def write_report(
 
 
 def _is_report(path: Path) -> bool:
-    """Return whether a file is empty or a page that this library wrote."""
+    """Return whether a file is empty or a page that this library wrote, before pages had a mark or since."""
     try:
         with open_regular(path) as file:
             head = file.read(2000)
     except InputError:  # a pipe, or not for this user
         return False
-    return not head or GENERATOR.encode() in head
+    return not head or (head.startswith(b"<!doctype html>") and GENERATOR.encode() in head)

@@ -15,6 +15,7 @@ from lsi.report.encode import pack, pack_ids, script_json
 from lsi.report.faces import FACE_BYTES, choose_faces, face_budget, make_faces
 from lsi.report.labels import class_namer, natural
 from lsi.report.suspects import Suspects, find_suspects
+from lsi.results.marks import DECISIONS, Mark
 from lsi.results.table import ScoreTable
 
 MOST_ROWS = 100_000
@@ -47,10 +48,13 @@ def page_data(
     listed = scores.with_table(_listed(scores.to_frame(), most_rows))
     frame, name = listed.to_frame(), class_namer(scores, samples)
     columns, labels, suspects = _columns(listed, name)
+    mark = Mark.of(scores.manifest, DECISIONS)
     data = {
         "version": 1,
         "task": scores.task,
         "fingerprint": scores.manifest.get("data", {}).get("fingerprint"),
+        # What a file of decisions says about itself, as JSON fields and as the last cell of a CSV's header.
+        "mark": {"fields": mark.fields(), "line": mark.line()},
         "n": len(frame),
         "nAll": len(scores),
         "ids": pack_ids(list(frame["sample_id"])),

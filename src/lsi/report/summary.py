@@ -17,6 +17,7 @@ from lsi.report.cards import CardMaker
 from lsi.report.findings import class_rows, curation, redundancy
 from lsi.report.labels import class_namer
 from lsi.report.suspects import find_suspects, suspects_summary
+from lsi.results.marks import REPORT, Mark
 from lsi.results.table import ScoreTable, json_value
 from lsi.system.text import plain_text
 
@@ -59,6 +60,7 @@ def summarize(
         "title": plain_text(
             manifest.get("source", {}).get("name") or getattr(samples, "name", "") or "scores"
         ),
+        "mark": Mark.of(manifest, REPORT).line(),
         "run": _run(manifest, samples),
         "task": scores.task,
         "overview": _overview(finite, len(scores) - len(frame)),

@@ -103,7 +103,10 @@ _ENTRIES: dict[str, Check] = {
     "fit": _with(train_accuracy=_number, gradient_norm=_number),
     "source": _both(
         _plain,
-        _with(kind=_text, name=_text, path=_text, description=_text, options=lambda value: _options(value)),
+        _with(
+            kind=_text, name=_text, path=_text, description=_text, fingerprint=_text,
+            options=lambda value: _options(value),
+        ),
     ),
     "run": _text,
     "shard": _with(index=_count, of=_count, n_scored=_count, run=_text, rows=_of(_of(_count))),

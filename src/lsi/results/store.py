@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from lsi.errors import InputError
+from lsi.results.marks import SCORES, TABLE, Mark, marked_table, read_mark, refuse_other
 from lsi.results.schema import manifest_fault, table_fault
 from lsi.system.door import read_bytes, read_json
 from lsi.system.files import PathLike, check_folder, replace_folder
@@ -26,7 +27,7 @@ from lsi.system.pages import read_parquet
 
 TABLE_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
-FORMAT = "laplace-sample-information scores"
+FORMAT = SCORES
 FORMAT_VERSION = 1
 _FILE_KEYS = ("format", "format_version", "table")
 _OVERHEAD_BYTES = 1 << 20
@@ -42,7 +43,7 @@ def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], 
     """Write a table and its manifest into a folder, as a whole or not at all."""
     target = check_output(path, overwrite, len(table))
     stored, repr_columns = _storable(table)
-    content = _parquet_bytes(stored)
+    content = _parquet_bytes(stored, Mark.of(manifest, TABLE))
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -94,9 +95,9 @@ def _is_storable(column: pd.Series) -> bool:
     return all(isinstance(value, str) for value in column)
 
 
-def _parquet_bytes(table: pd.DataFrame) -> bytes:
+def _parquet_bytes(table: pd.DataFrame, mark: Mark) -> bytes:
     buffer = io.BytesIO()
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = marked_table(pa.Table.from_pandas(table, preserve_index=False), mark)
     pa.parquet.write_table(arrow, buffer, compression="zstd")
     return buffer.getvalue()
 
@@ -113,6 +114,8 @@ def _holds_scores(folder: Path) -> bool:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    if (mark := read_mark(folder)) is not None and mark.kind not in (FORMAT, TABLE):
+        refuse_other(folder, mark, "a folder of scores, which Scores.save or --output writes")
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"{os.fspath(folder)!r} {kind}. Pass the folder that Scores.save or --output wrote.")

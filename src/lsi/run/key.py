@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lsi.run.context import Run
+from lsi.system.digests import digest_values
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -37,14 +37,4 @@ def _code(folder: Path = PACKAGE) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def digest_values(values: np.ndarray) -> str:
-    """Return the SHA-256 of an array's values."""
-    digest = hashlib.sha256(str((values.shape, values.dtype.str)).encode())
-    if values.dtype == object:
-        digest.update("\x00".join(map(repr, values.tolist())).encode())
-    else:
-        digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()

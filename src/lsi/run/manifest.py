@@ -12,6 +12,7 @@ import pandas as pd
 from lsi.loo.result import LooResult
 from lsi.methods import Method
 from lsi.run.context import Run
+from lsi.system.digests import add_matrix
 from lsi.system.versions import versions
 from lsi.validation.problem import Problem
 
@@ -84,10 +85,3 @@ def fingerprint(problem: Problem) -> str:
     add_matrix(digest, problem.features)
     digest.update(problem.target.tobytes())
     return digest.hexdigest()
-
-
-def add_matrix(digest: Any, matrix: np.ndarray) -> None:
-    """Add shape, type and values of a matrix to a digest, block by block as it may lie in a file."""
-    digest.update(str((matrix.shape, matrix.dtype.str)).encode())
-    for start in range(0, len(matrix), 8192):
-        digest.update(np.ascontiguousarray(matrix[start : start + 8192]).tobytes())

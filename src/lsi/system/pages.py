@@ -119,12 +119,18 @@ def _rows_at_once(chunk: Chunk, content: BinaryIO, what: str, count: int, nested
     return max(1, LIMITS["batch"].bytes() // max(row, 1))
 
 
-def read_parquet(content: bytes, what: str, columns: list[str] | None = None) -> pa.Table:
-    """Return a Parquet file as a table that is checked in full, without more memory than is allowed."""
+def read_parquet(
+    content: bytes, what: str, columns: list[str] | None = None, *, missing: bool = False
+) -> pa.Table:
+    """Return a Parquet file as a table that is checked in full, without more memory than is allowed.
+
+    With `missing`, columns that are not there are left out.
+    """
     file = pq.ParquetFile(io.BytesIO(content))
-    names = file.schema_arrow.names if columns is None else columns
-    if missing := [name for name in names if name not in file.schema_arrow.names]:
-        raise ValueError(f"it has no column {missing[0]!r}")
+    there = file.schema_arrow.names
+    names = there if columns is None else [name for name in columns if name in there or not missing]
+    if gone := [name for name in names if name not in there]:
+        raise ValueError(f"it has no column {gone[0]!r}")
     rows = file.metadata.num_rows
     taken = 8 * rows * max(len(names), 1)
     charge(taken, f"{what}: {rows:,} rows", stored=len(content))

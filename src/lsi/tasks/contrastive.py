@@ -24,7 +24,7 @@ from lsi.methods import Method, Newton, Retrain
 from lsi.planning.cost import Estimate, product_rate
 from lsi.planning.plan import budget
 from lsi.run.context import Outcome, Run
-from lsi.run.manifest import add_matrix
+from lsi.system.digests import add_matrix
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress, ticks
 from lsi.system.text import size_text

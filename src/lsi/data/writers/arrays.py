@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def write_npz(
     keep: np.ndarray,
     labels: Mapping[int, Any],
     options: SourceOptions,
+    seal: Callable[[list[Path]], None],
 ) -> None:
     """Write a .npz in which arrays with a row for each sample lose rows, and others stay; keep: `(N,)`."""
     key = options.label_column or "y"
@@ -59,9 +60,15 @@ def write_npz(
         arrays["ids"] = np.asarray(samples.ids)
     arrays[key] = relabelled(arrays[key], labels)
     parts = {name: _rows(array, keep) for name, array in arrays.items()}
-    # Like numpy.savez, which does not take every name for an array.
-    with new_file(output) as staging, zipfile.ZipFile(staging, "w") as out:
-        for name, array in parts.items():
+    with new_file(output) as staging:
+        save_npz(staging, parts)
+        seal([staging])
+
+
+def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays like `numpy.savez`, which does not take every name for an array."""
+    with zipfile.ZipFile(path, "w") as out:
+        for name, array in arrays.items():
             with out.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
@@ -73,6 +80,7 @@ def write_safetensors(
     keep: np.ndarray,
     labels: Mapping[int, Any],
     options: SourceOptions,
+    seal: Callable[[list[Path]], None],
 ) -> None:
     """Write a .safetensors file, as `write_npz` does; keep: `(N,)`."""
     import torch
@@ -92,6 +100,7 @@ def write_safetensors(
     }
     with new_file(output) as staging:
         save_file(parts, staging, metadata)
+        seal([staging])
 
 
 def write_npy(
@@ -101,10 +110,11 @@ def write_npy(
     keep: np.ndarray,
     labels: Mapping[int, Any],
     options: SourceOptions,
+    seal: Callable[[list[Path]], None],
 ) -> None:
     """Write features as .npy and labels next to them, as .npy or text; keep: `(N,)`."""
     given = find_labels(source, options)
-    beside = output.with_name(f"{output.stem}_labels{given.suffix}")
+    beside = labels_beside(output, given.suffix)
     check_new(beside)
     left = relabelled(samples.labels, labels)[keep]
     features = load_npy(source)
@@ -116,6 +126,12 @@ def write_npy(
                 np.save(file, left)
         else:
             staging_labels.write_text("".join(f"{label}\n" for label in left.tolist()), encoding="utf-8")
+        seal([staging, staging_labels])
+
+
+def labels_beside(features: Path, suffix: str) -> Path:
+    """Return where the labels of a .npy of features are written."""
+    return features.with_name(f"{features.stem}_labels{suffix}")
 
 
 def _rows(array: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from lsi.data.readers.table_files import FORMATS
 from lsi.data.readers.tables import label_column
 from lsi.data.samples import Samples
 from lsi.data.writers.arrays import write_npy, write_npz, write_safetensors
-from lsi.data.writers.folder import write_image_folder
+from lsi.data.writers.folder import inside, write_image_folder
 from lsi.data.writers.tables import write_table_file
 from lsi.errors import InputError
 from lsi.system.files import check_new, new_file, new_folder
+from lsi.system.places import check_apart
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,17 @@ class Changes:
     labels: Mapping[int, Any]
 
 
+Seal = Callable[[Sequence[Path]], None]
+"""Called with the finished drafts of a dataset before they take their places."""
+
+
 def write_cleaned(
-    samples: Samples, changes: Changes, output: Path, options: SourceOptions, link: bool = False
+    samples: Samples,
+    changes: Changes,
+    output: Path,
+    options: SourceOptions,
+    link: bool = False,
+    seal: Seal = lambda drafts: None,
 ) -> None:
     """Write what is left of a dataset; whatever does not change stays as it is."""
     source = place_of(samples)
@@ -44,20 +54,28 @@ def write_cleaned(
     if changes.labels and samples.targets is not None:
         raise InputError("samples with several targets cannot be relabelled. Only keep or remove them.")
     if source.is_dir():
-        tables = sorted(entry for entry in source.iterdir() if entry.suffix.lower() in FORMATS)
+        tables = tables_in(source)
         with new_folder(output) as staging:
             if tables:
                 _write_tables(tables, staging, changes, options)
             else:
                 write_image_folder(source, samples, changes.keep, changes.labels, staging, link)
+            seal([staging])
         return
     suffix = source.suffix.lower()
     if suffix in _ARRAYS:
-        _ARRAYS[suffix](source, output, samples, changes.keep, changes.labels, options)
+        _ARRAYS[suffix](source, output, samples, changes.keep, changes.labels, options, seal)
         return
     column = label_column([source], options) if changes.labels else None
     with new_file(output) as staging:
         write_table_file(source, staging, column, changes.keep, changes.labels)
+        seal([staging])
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """Return the table files of a folder in the order in which they are read; none may lie elsewhere."""
+    found = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in FORMATS)
+    return [inside(folder, path) for path in found]
 
 
 _ARRAYS: dict[str, Callable[..., None]] = {
@@ -84,8 +102,7 @@ def check_target(samples: Samples, output: Path) -> None:
         raise InputError(
             f"the cleaned dataset keeps its format: give {str(output)!r} the suffix {source.suffix!r}."
         )
-    if source.is_dir() and source.resolve() in output.absolute().resolve().parents:
-        raise InputError(f"{str(output)!r} lies inside the dataset {str(source)!r}. Choose a place outside.")
+    check_apart({"the cleaned dataset": output}, {"the dataset": source})
     check_new(output)
 
 

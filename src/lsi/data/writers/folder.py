@@ -23,12 +23,10 @@ def write_image_folder(
     link: bool,
 ) -> None:
     """Copy the images that are kept `(N,)`; one with a new label goes to the sub-folder of that label."""
-    names = _names(source, samples)
+    names = names_of(source, samples)
     taken: dict[PurePosixPath, str] = {}
     for row in np.flatnonzero(keep).tolist():
-        name = PurePosixPath(names[row])
-        if row in labels:
-            name = PurePosixPath(_folder_name(labels[row]), *name.parts[1:])
+        name = place_in(names[row], labels[row]) if row in labels else PurePosixPath(names[row])
         if name in taken:
             raise InputError(
                 f"{taken[name]!r} and {names[row]!r} would both become {str(name)!r}. Rename one of them."
@@ -36,18 +34,36 @@ def write_image_folder(
         taken[name] = names[row]
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
+        given = inside(source, source / names[row])
         if link:
-            os.link(source / names[row], place)
+            os.link(given, place)
         else:
-            shutil.copy2(source / names[row], place)
+            shutil.copy2(given, place)
 
 
-def _names(source: Path, samples: Samples) -> list[str]:
+def place_in(name: str, label: Any) -> PurePosixPath:
+    """Return where an image with a new label goes, relative to the folder."""
+    return PurePosixPath(_folder_name(label), *PurePosixPath(name).parts[1:])
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """Return the file behind a path, or refuse a link that leads out of the dataset's folder."""
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise InputError(
+            f"{str(path)!r} is a link to {str(real)!r}, outside of the dataset, which is not copied. Put the "
+            "file itself into the folder, or remove the link."
+        )
+    return real
+
+
+def names_of(source: Path, samples: Samples) -> list[str]:
     """Return the names of the files as they are in the folder: ids may be escaped forms of them."""
     if samples.items is None:
         raise InputError(f"{source} holds no images.")
     return [
-        Path(path).relative_to(source).as_posix() for path in samples.items.iterate(np.arange(len(samples)))
+        Path(path).absolute().relative_to(source.absolute()).as_posix()
+        for path in samples.items.iterate(np.arange(len(samples)))
     ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -74,14 +74,17 @@ def _write_parquet(
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(source, pre_buffer=False)
-    metadata = file.metadata
-    codec = metadata.row_group(0).column(0).compression if metadata.num_row_groups else "SNAPPY"
-    codec = None if codec == "UNCOMPRESSED" else codec.lower()
-    with pq.ParquetWriter(target, file.schema_arrow, compression=codec or "none") as writer:
+    with pq.ParquetWriter(target, file.schema_arrow, compression=parquet_codec(file.metadata)) as writer:
         batches = file.iter_batches(4096, use_threads=False)
         for batch in _changed_batches(batches, column, keep, labels):
             if len(batch):
                 writer.write_batch(batch)
+
+
+def parquet_codec(metadata: Any) -> str:
+    """Return the compression of a Parquet file."""
+    codec = metadata.row_group(0).column(0).compression if metadata.num_row_groups else "SNAPPY"
+    return "none" if codec == "UNCOMPRESSED" else str(codec.lower())
 
 
 def _write_arrow(
@@ -106,18 +109,12 @@ def _write_csv(
 ) -> None:
     """Copy rows cell by cell, so that cells that do not change keep their exact text."""
     csv.field_size_limit(1 << 30)
-    with (
-        source.open(encoding="utf-8-sig", newline="") as given,
-        target.open("x", encoding="utf-8", newline="") as file,
-    ):
+    with open_rows(source) as given, target.open("x", encoding="utf-8", newline="") as file:
         rows = (row for row in csv.reader(given) if row)  # empty lines are no rows
-        ending = "\r\n" if b"\r\n" in _beginning(source) else "\n"
-        writer = csv.writer(file, lineterminator=ending)
-        # Where lines end without a carriage return, the writer does not quote one, and it would end a row.
-        quoting = csv.writer(file, lineterminator=ending, quoting=csv.QUOTE_ALL)
+        write = csv_writers(file, line_ending(source))
         header = next(rows)
         place = None if column is None else header.index(column)
-        writer.writerow(header)
+        write(header)
         count = -1
         for count, row in enumerate(rows):
             if count >= len(keep):
@@ -125,13 +122,27 @@ def _write_csv(
             if keep[count]:
                 if place is not None and count in labels:
                     row[place] = str(labels[count])
-                (quoting if any("\r" in cell for cell in row) else writer).writerow(row)
+                write(row)
     _check_rows(source, count + 1, len(keep))
 
 
-def _beginning(path: Path) -> bytes:
+def open_rows(path: Path) -> TextIO:
+    """Open a CSV for the reader of the standard library."""
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def line_ending(path: Path) -> str:
+    """Return how the lines of a CSV end."""
     with path.open("rb") as file:
-        return file.read(1 << 16)
+        return "\r\n" if b"\r\n" in file.read(1 << 16) else "\n"
+
+
+def csv_writers(file: TextIO, ending: str) -> Callable[[list[str]], Any]:
+    """Return what writes a row so that reading gives the same cells."""
+    writer = csv.writer(file, lineterminator=ending)
+    # Where lines end without a carriage return, the writer does not quote one, and it would end a row.
+    quoting = csv.writer(file, lineterminator=ending, quoting=csv.QUOTE_ALL)
+    return lambda row: (quoting if any("\r" in cell for cell in row) else writer).writerow(row)
 
 
 def _write_json_lines(

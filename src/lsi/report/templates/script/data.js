@@ -33,6 +33,7 @@ function readData() {
     numeric: columns.label instanceof Float32Array,
     likely: raw.task === "classification" ? "likely" : "predicted",
     fingerprint: raw.fingerprint,
+    mark: raw.mark,
     ids: unpackIds(raw.ids, raw.n),
     idsAreText: raw.ids.kind === "text",
     labels: raw.labels,

@@ -1,4 +1,4 @@
-// Decisions as files, for `lsi apply --decisions FILE`, and back.
+// Decisions as files, for `lsi apply FILE DATASET`, and back. They say what they are, and of which data they speak.
 
 const FIELDS = ["sample_id", "decision", "label", "suggested_label"];
 
@@ -14,7 +14,7 @@ function decisionRecords() {
 }
 
 function decisionsJson() {
-  const file = { format: "lsi-decisions", version: 1, fingerprint: data.fingerprint, decisions: decisionRecords() };
+  const file = { ...data.mark.fields, decisions: decisionRecords() };
   return `${JSON.stringify(file, null, 1)}\n`;
 }
 
@@ -28,8 +28,8 @@ function csvCell(value) {
 }
 
 function decisionsCsv() {
-  const lines = decisionRecords().map((record) => FIELDS.map((field) => csvCell(record[field])).join(","));
-  return `${[FIELDS.join(","), ...lines].join("\r\n")}\r\n`;
+  const lines = decisionRecords().map((record) => `${FIELDS.map((field) => csvCell(record[field])).join(",")},`);
+  return `${[`${FIELDS.join(",")},${data.mark.line}`, ...lines].join("\r\n")}\r\n`;
 }
 
 function download(name, type, text) {
@@ -47,7 +47,7 @@ async function importDecisions(file) {
   try {
     const read = JSON.parse(await file.text());
     if (read.format !== "lsi-decisions" || !Array.isArray(read.decisions)) throw new Error("no file of decisions");
-    if (read.fingerprint !== data.fingerprint) throw new Error("it belongs to other data");
+    if ((read.fingerprint || null) !== (data.fingerprint || null)) throw new Error("it belongs to other data");
     decideAll(asRows(read.decisions.map((record) => [record.sample_id, record.decision])));
   } catch (error) {
     status.textContent = `Nothing was imported from ${clean(file.name)}: ${clean(error.message, 200)}`;

@@ -1,0 +1,60 @@
+"""The command that usually comes next, printed so that it can be copied."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lsi.results.marks import Mark
+from lsi.system.text import plain_text
+
+_FLAGS = ("label_column", "id_column", "image_column", "text_column", "audio_column", "feature_columns")
+
+
+def tell_next(*words: object, then: str = "Next") -> None:
+    """Print a command line."""
+    line = shlex.join(["lsi", *(str(word) for word in words)])
+    print(plain_text(f"{then}: {line}", 2000))
+
+
+def column_words(columns: Mapping[str, Any]) -> list[str]:
+    """Return the options that say how a dataset is read."""
+    words: list[str] = []
+    for name in _FLAGS:
+        value = columns.get(name)
+        if value:
+            words += [f"--{name.replace('_', '-')}", *([value] if isinstance(value, str) else value)]
+    return words
+
+
+def dataset_of(manifest: Mapping[str, Any]) -> Path | None:
+    """Return the dataset that scores were made from, if `lsi apply` can write one like it."""
+    source = manifest.get("source") or {}
+    path = source.get("path")
+    return Path(path) if source.get("kind") == "file" and isinstance(path, str) else None
+
+
+def shown(path: Path) -> str:
+    """Return a path as one would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def tell_apply(listed: Path, manifest: Mapping[str, Any]) -> None:
+    """Say how a list is applied to the dataset that the scores were made from."""
+    dataset = dataset_of(manifest)
+    if dataset is not None:
+        cleaned = f"{dataset.stem}-cleaned{dataset.suffix if not dataset.is_dir() else ''}"
+        tell_next("apply", listed, shown(dataset), "-o", cleaned)
+
+
+def tell_compute(cleaned: Path, mark: Mark | None, columns: Mapping[str, Any]) -> None:
+    """Say how a cleaned dataset is scored, and its scores compared with the old ones."""
+    old = (mark.scores if mark else None) or "OLD-SCORES"
+    new = f"{str(old).rstrip('/')}-cleaned" if mark and mark.scores else "scores-cleaned"
+    tell_next("compute", "--dataset", cleaned, *column_words(columns), "--output", new)
+    tell_next("compare", old, new, then="Then")
