@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from lsi.errors import InputError
 from lsi.results.schema import manifest_fault, table_fault
+from lsi.system.drafts import tidy
 from lsi.system.files import PathLike, check_folder, replace_folder
 
 TABLE_FILE = "scores.parquet"
@@ -111,6 +112,8 @@ def _holds_scores(folder: Path) -> bool:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        tidy(folder.absolute().parent)  # a process that died while it replaced them may have moved them away
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"{os.fspath(folder)!r} {kind}. Pass the folder that Scores.save or --output wrote.")
