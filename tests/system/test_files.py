@@ -362,13 +362,8 @@ def test_the_caller_may_name_what_is_written_and_the_cure():
 
 
 def test_only_workplaces_that_nobody_holds_are_removed(tmp_path):
-    others = [
-        ".lsi-notes",
-        ".lsi-0123456789ab-old",
-        "lsi-0123456789ab",
-        ".lsi-000000000000",
-        ".lsi-111111111111",
-    ]
+    names = [".lsi-notes", ".lsi-0123456789ab-old", "lsi-0123456789ab"]
+    others = [*names, ".lsi-000000000000", ".lsi-111111111111"]
     for name in names:
         (tmp_path / name).mkdir()
     (tmp_path / others[3]).write_text("a file")
