@@ -70,7 +70,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(argv, message, capsys):
         (OutputError("disk full"), 2, "error: disk full\n"),
         (ConvergenceError("no optimum"), 1, "error: no optimum (--debug shows the traceback)\n"),
         (RuntimeError("boom"), 1, "error: RuntimeError: boom (--debug shows the traceback)\n"),
-        (MemoryError(), 1, "error: out of memory."),
+        (MemoryError(), 1, "error: memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: memory ran out"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

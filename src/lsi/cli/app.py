@@ -29,6 +29,7 @@ from lsi.cli.saved import report, show
 from lsi.cli.select import select
 from lsi.cli.sensitivity import sensitivity
 from lsi.errors import InputError, LsiError, OutputError
+from lsi.system.machine import out_of_memory, ran_out
 from lsi.system.text import plain_text
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -130,10 +131,8 @@ def _tell(error: BaseException, debug: bool) -> int:
         return MISUSED
     if isinstance(error, LsiError):
         _say(f"error: {error}{hint}")
-    elif isinstance(error, MemoryError):
-        _say(
-            f"error: out of memory. Score fewer samples at a time with --subset, or use fewer features.{hint}"
-        )
+    elif ran_out(error):
+        _say(f"error: {out_of_memory(error)}{hint}")
     else:
         _say(f"error: {type(error).__name__}: {error}{hint}")
     return FAILED
