@@ -31,8 +31,10 @@ _CURRENT, _SWAP = -100, 2  # AT_FDCWD on Linux; RENAME_EXCHANGE there and RENAME
 
 
 def is_workplace(path: Path) -> bool:
-    """Return whether a folder is one that drafts are written in: its name, and what it holds."""
+    """Return whether drafts of this user are written in a folder: by its name, owner and content."""
     if _NAME.fullmatch(path.name) is None or path.is_symlink() or not path.is_dir():
+        return False
+    if os.name != "nt" and path.stat().st_uid != os.geteuid():  # in a folder that users share, such as /tmp
         return False
     known = {_LOCK, _OLD, _JOURNAL}
     return all(name in known or name.partition(".")[0] == _DRAFT for name in os.listdir(path))
@@ -65,7 +67,7 @@ def tidy(parent: Path) -> None:
 def _open(parent: Path) -> tuple[Path, FileLock]:
     while True:
         place = parent / f".lsi-{secrets.token_hex(6)}"
-        place.mkdir()
+        place.mkdir(0o700)
         lock = FileLock(place / _LOCK)
         with suppress(Timeout, FileNotFoundError):
             lock.acquire(timeout=0)
