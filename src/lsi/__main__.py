@@ -1,5 +1,29 @@
-"""``python -m lsi``: the command ``lsi``."""
+"""``python -m lsi``, and the command ``lsi``: from here on, an interruption ends in one line."""
 
-from lsi.cli import main
+from __future__ import annotations
 
-raise SystemExit(main())
+import signal
+import sys
+from types import FrameType
+
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command line and return its exit code; SIGTERM interrupts it as Ctrl-C does, from here on."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        from lsi.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

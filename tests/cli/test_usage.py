@@ -83,6 +83,34 @@ def test_every_kind_of_error_has_its_exit_code_and_no_traceback(monkeypatch, cap
     assert "Traceback" not in err
 
 
+def test_an_interruption_that_an_import_turned_into_its_own_error_is_one(monkeypatch, capsys):
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    tell(monkeypatch, error)
+    assert main(["show", "x"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+TERMINATED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+from lsi import __main__
+sys.meta_path.insert(0, Finder())
+raise SystemExit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize("module", ["lsi.cli", "cyclopts", "lsi.cli.compute"])
+def test_sigterm_while_modules_are_imported_is_told_in_one_line(module):
+    done = subprocess.run([sys.executable, "-c", TERMINATED, module], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_debug_shows_the_traceback(monkeypatch, capsys):
     tell(monkeypatch, RuntimeError("boom"))
     assert main(["--debug", "show", "x"]) == 1

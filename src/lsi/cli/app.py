@@ -111,7 +111,14 @@ def _refuse_nul(tokens: list[str]) -> None:
 
 
 def _named(error: BaseException) -> BaseException:
-    """Return what the system says about a path (too long, no permission) as an error about input."""
+    """Return what the system says about a path (too long, no permission) as an error about input.
+
+    An interruption that falls into an import may come out as an error of the module.
+    """
+    if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) and not isinstance(
+        error, LsiError
+    ):
+        return KeyboardInterrupt()
     if isinstance(error, LsiError) or not isinstance(error, OSError) or error.filename is None:
         return error
     return InputError(f"{str(error.filename)!r} cannot be used: {error.strerror}. Choose another path.")
