@@ -115,11 +115,11 @@ def _named(error: BaseException) -> BaseException:
 
     An interruption that falls into an import may come out as an error of the module.
     """
-    if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) and not isinstance(
-        error, LsiError
-    ):
+    if isinstance(error, LsiError | KeyboardInterrupt):
+        return error
+    if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
         return KeyboardInterrupt()
-    if isinstance(error, LsiError) or not isinstance(error, OSError) or error.filename is None:
+    if not isinstance(error, OSError) or error.filename is None:
         return error
     return InputError(f"{str(error.filename)!r} cannot be used: {error.strerror}. Choose another path.")
 
