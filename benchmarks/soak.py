@@ -3,8 +3,8 @@
 `python -m benchmarks.soak --runs 5000 --commands 1440 --output soak.json`: runs of every kind, each saved,
 loaded and now and then made into a page; then commands, one for each minute of a day. Memory, open files,
 threads, child processes and files in the folders for temporary files are counted along the way. Between
-the end of the first fifth, when every kind has run and caches are warm, and the end, files, threads and
-processes must not grow at all, and memory by at most `GROWTH`.
+the end of the first fifth, after every kind has run often and caches are warm, and the end, files, threads
+and processes must not grow at all, and memory by at most `GROWTH`.
 """
 
 import argparse
@@ -27,9 +27,10 @@ import lsi
 import lsi.cli
 import lsi.report
 
-# What one run leaves for good in 20,000 would be a leak of 800 bytes each. Less cannot be told from the
-# allocator's own ups and downs, which were up to 6 MiB between two counts of the same process.
+# A leak of 3 kB for each of 5,000 runs. Less cannot be told from the allocator's ups and downs in short trials:
+# a first page alone moves it by 7 MiB.
 GROWTH = 16 << 20
+WARM = 20  # more than there are kinds of runs, or of commands
 COUNTS = ("files open", "threads", "processes", "files left")
 
 
@@ -134,11 +135,11 @@ def _counted(times, do, folder):
     """Call a function so often, and count at the end of every twentieth part."""
     process, counts, began = psutil.Process(), [], time.perf_counter()
     every = max(1, times // 20)
-    for k in range(times):
+    for k in range(-WARM, times):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            do(k)
-        if (k + 1) % every == 0:
+            do(k + WARM)
+        if k >= 0 and (k + 1) % every == 0:
             counts.append(_count(process, folder) | {"after": k + 1})
             seconds = time.perf_counter() - began
             print(f"{k + 1:6} in {seconds:6.0f} s: {counts[-1]}", flush=True)
