@@ -15,10 +15,14 @@ def main() -> int:
     try:
         from lsi.cli import main as run
 
-        return run()
+        code = run()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        code = _INTERRUPTED
+    # After `python -m`, the interpreter ends itself by SIGINT if the last `exec` of a text was interrupted,
+    # as it may be in an import, even where that was caught.
+    exec("pass")
+    return code
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

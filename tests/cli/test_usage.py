@@ -96,18 +96,23 @@ import os, signal, sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[-1]:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if name == os.environ["MODULE"]:
+            exec("os.kill(os.getpid(), signal.SIGTERM)")
 
-from lsi import __main__
 sys.meta_path.insert(0, Finder())
-raise SystemExit(__main__.main())
 """
 
 
 @pytest.mark.parametrize("module", ["lsi.cli", "cyclopts", "lsi.cli.compute"])
-def test_sigterm_while_modules_are_imported_is_told_in_one_line(module):
-    done = subprocess.run([sys.executable, "-c", TERMINATED, module], capture_output=True, text=True)
+def test_sigterm_while_modules_are_imported_is_told_in_one_line(module, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(TERMINATED)
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "lsi", "show", "x"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "MODULE": module},
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
