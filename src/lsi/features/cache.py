@@ -27,7 +27,8 @@ import numpy as np
 
 from lsi.errors import InputError
 from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
-from lsi.system.files import explained, remove_drafts, take_lock
+from lsi.system.drafts import tidy
+from lsi.system.files import explained, take_lock
 from lsi.system.machine import cache_folder
 from lsi.system.npy import load_npy
 
@@ -121,7 +122,7 @@ class Entry:
         """Open the entry for writing after the last row that is safely on disk."""
         with explained(self.folder, WHAT, CURE):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_drafts(self.folder)
+            tidy(self.folder)
             (self.folder / "manifest.json").unlink(missing_ok=True)
             progress = read_json(self.folder / "progress.json") or {}
             if progress and self._done.is_file() and not self._part.is_file():

@@ -22,6 +22,7 @@ from lsi.features.chunks import ChunkEncoder, Encoded
 from lsi.features.encoders import build_encoder
 from lsi.features.encoders.base import Encoder
 from lsi.features.growing import Growing
+from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 
 _IN_MEMORY = 1 << 30
@@ -46,6 +47,7 @@ class EncodedSamples:
     record: dict[str, Any] = field(default_factory=dict)
 
 
+@memory_explained()
 def encode(
     samples: Samples,
     encoder: str | os.PathLike[str] | Encoder | None = None,
@@ -89,6 +91,7 @@ def encode(
         InputError: If an item cannot be read and `skip_broken` is not set, an encoder is named for samples
             that hold features, or encoder or cluster cannot be used.
         OutputError: If the cache cannot be written.
+        OutOfMemoryError: If memory ran out.
     """
     if samples.features is not None:
         if encoder is not None:

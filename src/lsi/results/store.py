@@ -22,6 +22,7 @@ from lsi.errors import InputError
 from lsi.results.marks import SCORES, TABLE, Mark, marked_table, read_mark, refuse_other
 from lsi.results.schema import manifest_fault, table_fault
 from lsi.system.door import read_bytes, read_json
+from lsi.system.drafts import tidy
 from lsi.system.files import PathLike, check_folder, replace_folder
 from lsi.system.pages import read_parquet
 
@@ -114,6 +115,8 @@ def _holds_scores(folder: Path) -> bool:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        tidy(folder.absolute().parent)  # a process that died while it replaced them may have moved them away
     if (mark := read_mark(folder)) is not None and mark.kind not in (FORMAT, TABLE):
         refuse_other(folder, mark, "a folder of scores, which Scores.save or --output writes")
     if not folder.is_dir():
