@@ -30,7 +30,7 @@ import lsi.report
 # A leak of 3 kB for each of 5,000 runs. Less cannot be told from the allocator's ups and downs in a short
 # trial: a first page alone moves it by 7 MiB.
 GROWTH = 16 << 20
-WARM = 20  # more than there are kinds of runs, or of commands
+WARM = 10  # more than there are kinds of runs, or of commands
 COUNTS = ("files open", "threads", "processes", "files left")
 
 

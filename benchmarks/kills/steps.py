@@ -44,6 +44,10 @@ COMMANDS = {
     "compute --overwrite, journal": (OLD, [*SCORE, *DATA, "--output", "out/scores", "--overwrite"]),
     "compute, encoding": ([], [*SCORE, *ENCODE, "--output", "out/scores"]),
     "apply, arrays": ([], ["apply", "in/kept.json", "in/data.npz", "--output", "out/clean.npz"]),
+    "apply, two files": (
+        [],
+        ["apply", "in/kept.json", "in/plain.npy", "--output", "out/clean.npy"],
+    ),
     "apply, folder": ([], ["apply", "in/photos.json", "in/photos", "--output", "out/clean"]),
     "select": ([], ["select", SCORES, "--keep", "0.95", "--output", "out/kept.parquet"]),
     "mislabeled": ([], ["mislabeled", SCORES, "--output", "out/list.csv"]),
@@ -110,6 +114,8 @@ def _inputs(names):
     codes = rng.integers(0, 3, 150)
     X = rng.normal(size=(150, 5)) + 2 * rng.normal(size=(3, 5))[codes]
     np.savez(place / "data.npz", X=X.astype(np.float32), y=codes)
+    np.save(place / "plain.npy", X.astype(np.float32))
+    np.save(place / "plain_labels.npy", codes)
     for command in (
         [*SCORE, *DATA, "--output", SCORES],
         [*SCORE, *DATA, "--output", PARTS[0], "--shard", "1/2"],

@@ -245,6 +245,7 @@ def test_entries_can_be_removed_by_the_beginning_of_their_key(cache):
         cache.remove("zzz")
     assert cache.remove(entry.key[:8]) > 0
     assert cache.entries() == []
+    assert list(cache.folder.iterdir()) == []  # its lock is gone too
 
 
 def test_the_manifest_says_what_the_features_are_of(cache):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import sys
 import tracemalloc
 
 import numpy as np
@@ -197,6 +198,39 @@ def test_every_byte_of_a_parquet_footer(tmp_path, change):
             assert len(load_samples(str(tmp_path / "d.parquet"))) > 0
         except InputError as error:
             assert "d.parquet" in str(error)
+
+
+def test_a_parquet_file_with_less_than_no_rows(tmp_path):
+    """The footer states them as the third field, a number in zigzag form, behind the schema."""
+    content = table_bytes("parquet", pa.table({"label": ["a", "b", "a"], "x": [0.5, 1.5, 2.5]}))
+    size = int.from_bytes(content[-8:-4], "little")
+    place = content.index(b"\x16\x06\x19", len(content) - 8 - size) + 1  # i64 3, then the row groups
+    (tmp_path / "d.parquet").write_bytes(content[:place] + b"\x05" + content[place + 1 :])
+    with pytest.raises(InputError, match="it states -3 rows"):
+        load_samples(str(tmp_path / "d.parquet"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_a_sparse_safetensors_file_of_more_than_can_be_mapped(tmp_path):
+    import resource
+
+    import psutil
+
+    size = 1 << 38
+    tensors = {"X": ("F32", [4, 2], [size, size + 32]), "y": ("U8", [size], [0, size])}
+    keys = ("dtype", "shape", "data_offsets")
+    described = {name: dict(zip(keys, tensor, strict=True)) for name, tensor in tensors.items()}
+    header = json.dumps(described).encode()
+    with (tmp_path / "d.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + size + 32)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (1 << 32), before[1]))
+    try:
+        with pytest.raises(InputError, match="not a readable .safetensors file"):
+            load_samples(str(tmp_path / "d.safetensors"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_an_idx_file_of_wide_pictures_without_pixels(tmp_path):

@@ -37,17 +37,10 @@ def test_every_writer_at_every_step():
     assert min(counts) >= 8  # folder, lock, draft, content, flush, name, flush, and what goes
 
 
-COMMANDS = [
-    "compute --overwrite",
-    "merge --overwrite, journal",
-    "apply, arrays",
-    "select",
-    "report",
-    "mislabeled",
-]
+COMMANDS = ["compute --overwrite", "merge --overwrite, journal", "apply, two files"]
 
 
 def test_commands_at_some_of_their_steps():
-    done = run("-m", "benchmarks.kills.steps", "--most", "2", "--seed", "3", "--commands", *COMMANDS)
+    done = run("-m", "benchmarks.kills.steps", "--most", "1", "--seed", "3", "--commands", *COMMANDS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(COMMANDS)} commands, {2 * len(COMMANDS)} kills" in done.stdout
+    assert f"{len(COMMANDS)} commands, {len(COMMANDS)} kills" in done.stdout

@@ -28,7 +28,7 @@ import numpy as np
 from lsi.errors import InputError
 from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
 from lsi.system.drafts import tidy
-from lsi.system.files import explained, take_lock
+from lsi.system.files import drop_lock, explained, take_lock
 from lsi.system.machine import cache_folder
 from lsi.system.npy import load_npy
 
@@ -69,7 +69,7 @@ class FeatureCache:
         try:
             shutil.rmtree(self.folder / info.key)
         finally:
-            lock.release()
+            drop_lock(lock)
         return info.n_bytes
 
 

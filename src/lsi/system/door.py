@@ -198,7 +198,7 @@ def require_regular(path: Path) -> os.stat_result:
     return found
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading bytes; nothing else is opened, even where it takes a file's place."""
     flags = (
         os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

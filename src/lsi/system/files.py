@@ -13,6 +13,7 @@ checked or written to again.
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import shutil
 import warnings
@@ -149,13 +150,26 @@ def _check_content(target: Path, path: PathLike, what: str, is_ours: Recognise, 
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yield a draft to write to, which becomes the file at `path`; after an error it is removed."""
-    check_new(path)
+def new_file(path: Path, *, again: bool = False) -> Iterator[Path]:
+    """Yield a draft to write to, which becomes the file at `path`; after an error it is removed.
+
+    With `again`, the very same file may be there already: a run left it that wrote two files and was killed
+    between them.
+    """
+    (check_parent if again else check_new)(path)
     with _draft(path, "the file") as draft:
         yield draft
         flush(draft)
-        _take_free_place(draft, path)
+        if again:
+            check_left(draft, path)
+        if not (again and path.exists()):
+            _take_free_place(draft, path)
+
+
+def check_left(draft: Path, path: Path) -> None:
+    """Refuse a place that is taken by anything but the very same file as the draft."""
+    if not (path.is_file() and filecmp.cmp(draft, path, shallow=False)):
+        check_new(path)
 
 
 @contextmanager

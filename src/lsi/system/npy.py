@@ -1,4 +1,4 @@
-"""Arrays from untrusted ``.npy`` and ``.npz`` files: plain numbers and text, or an `InputError`."""
+"""Arrays from untrusted ``.npy``, ``.npz`` and ``.safetensors`` files: plain values, or an `InputError`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lsi.errors import InputError
-from lsi.system.door import charge, open_regular
+from lsi.errors import InputError, LsiError
+from lsi.system.door import charge, open_regular, require_regular
 
 PARSE_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
@@ -64,6 +64,26 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         whole, packed = (sum(getattr(entry, size) for entry in wanted.values()) for size in _SIZES)
         charge(whole, str(path), cure=_ON_DISK, stored=packed)
         return {name: _read_member(path, archive, name, entry) for name, entry in wanted.items()}
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a ``.safetensors`` file, which is memory-mapped; errors while it is open are taken for its own."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError(
+            "reading .safetensors needs safetensors. Install it: "
+            "pip install 'laplace-sample-information[encoders]'"
+        ) from error
+    require_regular(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except LsiError:
+        raise
+    except (SafetensorError, *PARSE_ERRORS) as error:
+        raise InputError(f"{path} is not a readable .safetensors file ({error}). Write it again.") from error
 
 
 @contextmanager

@@ -13,9 +13,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from lsi.data.options import SourceOptions
 from lsi.errors import InputError, OutputError
@@ -84,9 +83,7 @@ def md5_of(path: Path) -> str:
     """Return the MD5 of a file: publishers state it; it does not protect against an attacker."""
     charge(require_regular(path).st_size, str(path), "archive")
     with open_regular(path) as file:
-        return hashlib.file_digest(
-            cast(BufferedReader, file), lambda: hashlib.md5(usedforsecurity=False)
-        ).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _as_it_is(archive: Archive, path: Path) -> Found:

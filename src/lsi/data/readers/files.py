@@ -12,7 +12,7 @@ from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples, row_texts, text_array
 from lsi.errors import InputError, nearest
 from lsi.system.door import read_text, require_regular
-from lsi.system.npy import load_npy, npz_names
+from lsi.system.npy import load_npy, npz_names, open_safetensors
 from lsi.system.npy import read_npz as npz_arrays
 from lsi.validation.features import tensor_to_numpy
 
@@ -42,24 +42,12 @@ def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
 
 def read_safetensors(path: Path, options: SourceOptions) -> Samples:
     """Read ``X``, ``y`` and, where present, ``ids`` from a ``.safetensors`` file; memory-mapped."""
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise InputError(
-            "reading .safetensors needs safetensors. Install it: "
-            "pip install 'laplace-sample-information[encoders]'"
-        ) from error
     keys = _Keys.of(options)
-    try:
-        with safe_open(path, framework="pt") as file:
-            present = list(file.keys())
-            _require_keys(path, keys.required, present)
-            wanted = [key for key in (*keys.required, keys.ids) if key in present]
-            arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
-    except (SafetensorError, MemoryError, OSError, OverflowError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a readable .safetensors file ({error}). Write it again.") from error
+    with open_safetensors(path) as file:
+        present = list(file.keys())
+        _require_keys(path, keys.required, present)
+        wanted = [key for key in (*keys.required, keys.ids) if key in present]
+        arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
     return _from_arrays(path, arrays, keys, options)
 
 
