@@ -186,8 +186,7 @@ def _is_name(value: Any) -> bool:
 def read_mark(path: Path) -> Mark | None:
     """Return what a file or folder says about itself; None where it says nothing, or cannot be read.
 
-    Raises:
-        Refused: If it is JSON that is too large to be read: it might have said something.
+    JSON that is too large to be read is refused: it might say something.
     """
     try:
         if path.is_dir():
