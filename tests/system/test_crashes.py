@@ -37,7 +37,7 @@ def test_every_writer_at_every_step():
     assert min(counts) >= 8  # folder, lock, draft, content, flush, name, flush, and what goes
 
 
-COMMANDS = ["compute --overwrite", "merge --overwrite, journal", "apply, two files"]
+COMMANDS = ["merge --overwrite, journal", "apply, two files", "select"]
 
 
 def test_commands_at_some_of_their_steps():
