@@ -18,14 +18,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lsi.errors import InputError
+from lsi.errors import InputError, OutputError
 from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
 from lsi.system.drafts import tidy
 from lsi.system.files import drop_lock, explained, take_lock
@@ -71,6 +71,17 @@ class FeatureCache:
         finally:
             drop_lock(lock)
         return info.n_bytes
+
+    def drop_locks(self) -> None:
+        """Remove the locks of entries that are gone: a process that was killed leaves its own."""
+        for path in self.folder.glob("*.lock"):
+            if _KEY.fullmatch(path.stem) and not (self.folder / path.stem).exists():
+                with suppress(OutputError):  # held: its entry is about to begin
+                    lock = take_lock(path, WHAT, CURE, busy="it is held")
+                    if (self.folder / path.stem).exists():  # it has begun and ended meanwhile
+                        lock.release()
+                    else:
+                        drop_lock(lock)
 
 
 @dataclass(frozen=True)
