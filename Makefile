@@ -15,7 +15,7 @@ CHECK_PYTHON := import sys; v = sys.version_info; \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint format docs clean distclean
+.PHONY: help demo test test-all test-ci advisories lint format docs clean distclean
 
 help:  ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,13 @@ test: $(INSTALLED)test  ## run the test suite and the doctests (PYTEST_ARGS='-k 
 # Slow are: real data of thousands of samples, brute force of thousands of weights, hundreds of classes in two threads.
 test-all: $(INSTALLED)test  ## the same with the tests marked slow, as every night
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '' $(PYTEST_ARGS)
+
+test-ci: $(INSTALLED)ci  ## run the test suite with every extra, where only listed tests may be skipped
+	$(BIN)/python -m pytest -n auto --dist worksteal --no-skips $(PYTEST_ARGS)
+
+advisories: $(CREATED)  ## look up known vulnerabilities of the versions in constraints.txt (needs the network)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lint: $(INSTALLED)lint  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

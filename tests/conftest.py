@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 import threadpoolctl
 import torch
+from tests.skips import unexpected
 
 # Two busy cores make single examples slow now and then; that is no failure. The suite tries the same
 # examples every time, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=search looks for
@@ -28,6 +29,30 @@ def pytest_addoption(parser):
         default=None,
         help="folder with data/ and golden/: runs the tests that need real data or published values",
     )
+
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="fail where a test is skipped that tests/skips.py does not list",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not session.config.getoption("--no-skips") or terminal is None:  # the workers of xdist have none
+        return
+    if found := unexpected(terminal.stats.get("skipped", [])):
+        session.config.stash[FOUND] = found
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in terminalreporter.config.stash.get(FOUND, []):
+        terminalreporter.write_line(f"SKIPPED WITHOUT LEAVE {line}", red=True)
+
+
+FOUND = pytest.StashKey[list]()
 
 
 @pytest.fixture(scope="session")

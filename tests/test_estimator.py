@@ -23,6 +23,7 @@ IRIS = load_iris(as_frame=True)
 X, Y = IRIS.data.iloc[::5], IRIS.target.iloc[::5]
 
 
+# One check is skipped, with the words "SCIPY_ARRAY_API is not set": arrays of other libraries have no claim.
 @parametrize_with_checks(
     [LaplaceSampleInformation(), LaplaceSampleInformation(posterior="full", method="retrain", audit=False)]
 )

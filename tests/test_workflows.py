@@ -1,6 +1,9 @@
 """The workflows and the Makefile say the same as pyproject.toml."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from tests.skips import ALLOWED, unexpected
 
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
@@ -79,3 +83,45 @@ def test_every_floor_is_a_version():
     """`uv --resolution lowest-direct` takes a package without a floor at its first version ever."""
     for requirement in requirements():
         assert [part for part in requirement.specifier if part.operator == ">="], requirement
+
+
+SKIPPING = """
+import pytest
+
+def test_passes():
+    pass
+
+@pytest.mark.skip(reason="ray is not installed")
+def test_is_skipped():
+    pass
+
+@pytest.mark.skip(reason="needs --shared-data FOLDER")
+def test_may_be_skipped():
+    pass
+"""
+
+
+def test_a_skip_that_is_not_listed_fails_the_run(tmp_path):
+    (tmp_path / "test_skipping.py").write_text(SKIPPING)
+    command = [sys.executable, "-m", "pytest", "-q", "--no-skips", "-n", "1", "-p", "tests.conftest"]
+    command += ["--confcutdir", str(tmp_path), "--rootdir", str(tmp_path), str(tmp_path)]
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "SKIPPED WITHOUT LEAVE test_skipping.py::test_is_skipped: ray is not installed" in done.stdout
+    assert "--shared-data" not in done.stdout
+
+
+def test_a_module_that_is_skipped_is_noticed_too():
+    class Report:
+        nodeid, longrepr = "tests/test_x.py", ("test_x.py", 3, "Skipped: needs the extra 'ray'")
+
+    assert unexpected([Report]) == ["tests/test_x.py: needs the extra 'ray'"]
+
+
+def test_what_may_be_skipped_is_skipped_somewhere():
+    """A reason that no test gives any more does not stay on the list."""
+    tests = [path for path in (REPOSITORY / "tests").rglob("*.py") if path.name != "skips.py"]
+    text = "".join(path.read_text(encoding="utf-8") for path in tests if path.name != "test_workflows.py")
+    assert [reason for reason in ALLOWED if reason not in text] == []

@@ -1,5 +1,33 @@
-"""``python -m lsi``: the command ``lsi``."""
+"""``python -m lsi``, and the command ``lsi``: from here on, an interruption ends in one line."""
 
-from lsi.cli import main
+from __future__ import annotations
 
-raise SystemExit(main())
+import signal
+import sys
+from types import FrameType
+
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command line and return its exit code; SIGTERM interrupts it as Ctrl-C does, from here on."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        from lsi.cli import main as run
+
+        code = run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = _INTERRUPTED
+    # After `python -m`, the interpreter ends itself by SIGINT if the last `exec` of a text was interrupted,
+    # as it may be in an import, even where that was caught.
+    exec("pass")
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -22,6 +22,10 @@ class ConvergenceError(LsiError, RuntimeError):
     """An optimisation that did not reach its tolerance (command line: exit code 1)."""
 
 
+class OutOfMemoryError(LsiError, MemoryError):
+    """Memory that ran out (command line: exit code 1)."""
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: ``Did you mean 'diag'? Known: 'diag', 'kron'.``."""
     names = list(known)

@@ -24,7 +24,7 @@ from lsi.run.manifest import build_manifest, build_table, describe_run, fingerpr
 from lsi.run.shards import check_shard, describe_shard
 from lsi.scores import Scores
 from lsi.system.device import exact_products
-from lsi.system.machine import Machine
+from lsi.system.machine import Machine, memory_explained
 from lsi.system.progress import Progress
 from lsi.system.text import parse_size
 from lsi.tasks import Task, task_of
@@ -96,6 +96,7 @@ def score(
         InputError: Data or settings cannot be used; the message names the cure. It is a ValueError too.
         ConvergenceError: The probe did not reach its optimum.
         OutputError: The checkpoint cannot be written, or another run is using it.
+        OutOfMemoryError: Memory ran out all the same. It is a MemoryError too.
         KeyboardInterrupt: The run was interrupted; with a checkpoint, the message says how much is kept.
 
     Source:
@@ -193,6 +194,7 @@ def score_pairs(
         InputError: Data or settings cannot be used; the message names the cure.
         ConvergenceError: Training found no strict local optimum.
         OutputError: The checkpoint cannot be written, or another run is using it.
+        OutOfMemoryError: Memory ran out all the same. It is a MemoryError too.
         KeyboardInterrupt: The run was interrupted; with a checkpoint, the message says how much is kept.
 
     Source:
@@ -233,6 +235,7 @@ def score_problem(problem: Problem, **settings: Any) -> Scores:
     return _score(lambda task: problem, **settings)
 
 
+@memory_explained()
 def _score(
     checked: Callable[[Task], Problem],
     probe: Any,

@@ -70,7 +70,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(argv, message, capsys):
         (OutputError("disk full"), 2, "error: disk full\n"),
         (ConvergenceError("no optimum"), 1, "error: no optimum (--debug shows the traceback)\n"),
         (RuntimeError("boom"), 1, "error: RuntimeError: boom (--debug shows the traceback)\n"),
-        (MemoryError(), 1, "error: out of memory."),
+        (MemoryError(), 1, "error: memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: memory ran out"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -80,6 +81,39 @@ def test_every_kind_of_error_has_its_exit_code_and_no_traceback(monkeypatch, cap
     err = capsys.readouterr().err
     assert err.startswith(said)
     assert "Traceback" not in err
+
+
+def test_an_interruption_that_an_import_turned_into_its_own_error_is_one(monkeypatch, capsys):
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    tell(monkeypatch, error)
+    assert main(["show", "x"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+TERMINATED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["MODULE"]:
+            exec("os.kill(os.getpid(), signal.SIGTERM)")
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("module", ["lsi.cli", "cyclopts", "lsi.cli.compute"])
+def test_sigterm_while_modules_are_imported_is_told_in_one_line(module, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(TERMINATED)
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "lsi", "show", "x"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "MODULE": module},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_debug_shows_the_traceback(monkeypatch, capsys):

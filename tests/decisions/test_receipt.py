@@ -1,6 +1,7 @@
 """Receipts: whatever was changed, the cleaned dataset and its receipt give back what there was."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -202,6 +203,42 @@ def test_the_rows_in_a_receipt_must_be_those_that_were_there(cleaned):
     with pytest.raises(InputError, match="not the dataset it speaks of"):
         undo(read_receipt(place.parent), cleaned / "c.npz", cleaned / "o.npz")
     assert sorted(path.name for path in cleaned.iterdir()) == ["c.npz", "c.npz.receipt", "d.npz"]
+
+
+def test_a_run_that_was_killed_between_features_and_labels_goes_on(tmp_path):
+    npy(tmp_path / "d.npy")
+    keep = np.arange(N) > 3
+    clean(tmp_path / "d.npy", tmp_path / "c.npy", keep, {9: "a"})
+    (tmp_path / "c.npy").unlink()
+    clean(tmp_path / "d.npy", tmp_path / "c.npy", keep, {9: "a"})
+    assert len(np.load(tmp_path / "c.npy")) == N - 4
+    receipt = read_receipt(tmp_path / "c.npy.receipt")
+    undo(receipt, tmp_path / "c.npy", tmp_path / "o.npy")
+    (tmp_path / "o.npy").unlink()
+    undo(receipt, tmp_path / "c.npy", tmp_path / "o.npy")
+    assert content(tmp_path / "o.npy") == content(tmp_path / "d.npy")
+    np.save(tmp_path / "p_labels.npy", LABELS)
+    with pytest.raises(OutputError, match="p_labels.npy' is already there"):
+        clean(tmp_path / "d.npy", tmp_path / "p.npy", keep, {9: "a"})
+    assert np.load(tmp_path / "p_labels.npy").tolist() == LABELS.tolist()
+    assert not (tmp_path / "p.npy").exists() and not (tmp_path / "p.npy.receipt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of Unix")
+def test_what_is_no_plain_file_is_refused_and_links_stay_inside(tmp_path):
+    images(tmp_path / "d")
+    clean(tmp_path / "d", tmp_path / "c", np.arange(N) > 3, {9: "a"})
+    receipt = read_receipt(tmp_path / "c.receipt")
+    (tmp_path / "secret").write_text("x")
+    (receipt.before / "x.png").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="leads out of its folder"):
+        undo(receipt, tmp_path / "c", tmp_path / "o")
+    npz(tmp_path / "d.npz")
+    clean(tmp_path / "d.npz", tmp_path / "c.npz", np.arange(N) > 3, {})
+    (tmp_path / "c.npz").unlink()
+    os.mkfifo(tmp_path / "c.npz")
+    with pytest.raises(InputError, match="is a pipe"):
+        undo(read_receipt(tmp_path / "c.npz.receipt"), tmp_path / "c.npz", tmp_path / "o.npz")
 
 
 def test_a_receipt_left_by_an_interrupted_run_is_no_obstacle_and_another_is_kept(cleaned):

@@ -335,7 +335,7 @@ def foreign_file(folder):
 def foreign_link(folder):
     folder.mkdir()
     (folder.parent / "precious").write_text("years of work")
-    (folder / ".lsi-0123456789ab.block").symlink_to(folder.parent / "precious")
+    (folder / ".lsi-0123456789ab").symlink_to(folder.parent / "precious")
 
 
 def foreign_draft(folder):
@@ -366,8 +366,9 @@ def test_a_checkpoint_that_is_a_file_is_refused(tmp_path):
 def test_what_a_killed_run_was_writing_goes(tmp_path):
     store = Checkpoint(tmp_path / "kept")
     store.open({"a": 1})
-    for name in (".lsi-0123456789ab.block", ".lsi-0123456789ab.json"):
-        (tmp_path / "kept" / name).write_bytes(b"half")
+    for name in (".lsi-0123456789ab", ".lsi-ba9876543210"):
+        (tmp_path / "kept" / name).mkdir()
+        (tmp_path / "kept" / name / "draft.block").write_bytes(b"half")
     store.close()
     assert is_checkpoint(tmp_path / "kept")
     store.open({"a": 1})

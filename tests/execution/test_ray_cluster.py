@@ -1,13 +1,19 @@
 """Runs on a Ray cluster against runs in this process: the same bytes, whatever happens to workers."""
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from tests import makers
@@ -368,3 +374,56 @@ def test_class_rows_are_the_whole_hessian():
     model = SoftmaxModel.start(Design(X, True), torch.from_numpy(y), weight, 1e-3, 4)
     model.theta = torch.randn(model.theta.shape, dtype=torch.float64)
     assert torch.equal(ClassRows(model).hessian(model.theta, Work(Here())), model.hessian())
+
+
+LOCAL_RUN = """
+import json, os, signal, sys, warnings
+import numpy as np, psutil
+warnings.simplefilter("ignore")
+import torch
+from lsi.execution.ray_cluster import open_cluster
+torch.set_num_threads(1)
+with open_cluster("local", torch.device("cpu")):
+    found = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    ports = [c.laddr.ip for p in found for c in p.net_connections(kind="inet") if c.status == "LISTEN"]
+    import ray
+    session = ray._private.worker._global_node.get_session_dir_path()
+    print(json.dumps([ports, session, [p.pid for p in found[1:]]]), flush=True)
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+# They try to tell a head that has gone for about a minute, and then end.
+AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+
+
+def local_run(how):
+    """Start and leave a local cluster in a process; return addresses, session folder, other processes."""
+    done = subprocess.run([sys.executable, "-c", LOCAL_RUN, how], stdout=subprocess.PIPE, timeout=120)
+    assert done.returncode == (-signal.SIGKILL if how == "kill" else 0)
+    return json.loads(done.stdout)
+
+
+def living(pids):
+    """Return the names of these processes that still run: zombies do not."""
+    names = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one = psutil.Process(pid)
+            names += [one.name()] * (one.status() != psutil.STATUS_ZOMBIE)
+    return names
+
+
+def test_a_local_cluster_is_for_this_machine_alone_and_leaves_nothing_behind():
+    addresses, killed_session, pids = local_run("kill")
+    assert len(addresses) > 3
+    assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
+    until = time.monotonic() + 30
+    while working := set(living(pids)) - AGENTS:
+        assert time.monotonic() < until, working
+        time.sleep(0.2)
+    _, session, pids = local_run("leave")
+    assert not Path(session).parents[1].exists()
+    assert not Path(killed_session).parents[1].exists()  # the next cluster removes it
+    assert not living(pids)

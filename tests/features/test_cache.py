@@ -245,6 +245,19 @@ def test_entries_can_be_removed_by_the_beginning_of_their_key(cache):
         cache.remove("zzz")
     assert cache.remove(entry.key[:8]) > 0
     assert cache.entries() == []
+    assert list(cache.folder.iterdir()) == []  # its lock is gone too
+
+
+def test_locks_go_once_their_entries_are_gone(cache):
+    encode_items(items(), Letters(), cache)
+    (entry,) = cache.entries()
+    gone, held = (cache.folder / f"{letter * 40}.lock" for letter in "ab")
+    gone.touch()
+    with cache.open("b" * 40):
+        cache.drop_locks()
+        assert not gone.exists() and held.exists()
+    cache.drop_locks()
+    assert sorted(path.name for path in cache.folder.iterdir()) == [entry.key, f"{entry.key}.lock"]
 
 
 def test_the_manifest_says_what_the_features_are_of(cache):

@@ -7,8 +7,8 @@ import os
 import shutil
 
 import numpy as np
-from tests.fuzzing.engine import Target
-from tests.fuzzing.loaders import CSV, JSONL, TARGETS_CSV, TEXTS, npy_bytes, npz_bytes
+from tests.fuzzing.engine import Lost, Target
+from tests.fuzzing.loaders import CSV, JSONL, TARGETS_CSV, TEXTS, image_bytes, npy_bytes, npz_bytes, zip_bytes
 
 import lsi
 from lsi.cli import app as cli
@@ -55,7 +55,9 @@ _WORDS = {
     "--image-column": ("image", "x"),
     "--augment": ("crop", "flip", "grey"),
     "--device": ("cpu", "cuda", "meta", "mps", "x", ""),
-    "--encoder": ("raw", "/nowhere", "."),
+    "--encoder": ("raw", "raw", "/nowhere", ".", "net", "pipe"),
+    "--labels": ("pipe", "good_labels.npy", "x.txt"),
+    "--report": ("report.html", "out.html", "good.npz", "scores", "linked.npz", "pipe"),
     "--activation": ("relu", "tanh", "x"),
     "--posterior-layers": ("all", "last"),
     "--pooling": ("mean", "x"),
@@ -75,7 +77,7 @@ _COMPUTE = (
     "--noise-multiplier", "--max-grad-norm", "--schedule", "--train-batch-size", "--record-every",
     "--num-batches", "--audit", "--no-audit", "--label-noise", "--no-label-noise", "--seed", "--json",
     "--quiet", "--redundancy", "--device", "--labels", "--label-columns", "--feature-columns", "--split",
-    "--data-dir", "--clean-label-column",
+    "--data-dir", "--clean-label-column", "--output", "--overwrite", "--report", "--skip-broken", "--encoder",
 )  # fmt: skip
 _OPTIONS = {
     "compute": _COMPUTE, "sensitivity": (*_COMPUTE[:40], "--prior-precisions", "--weight-decays",
@@ -129,9 +131,39 @@ def command_targets(folder):
     seeds = [f"{command} {k}".encode() for command in _OPTIONS for k in range(3)]
 
     def use(content):
-        run(arguments(content, files, folder), folder)
+        words = arguments(content, files, folder)
+        before = _state(folder, words)
+        try:
+            run(words, folder)
+        finally:
+            _check_kept(folder, before, words)
 
     yield Target("command line", [b"--version", *seeds], use, _other_seed, (SystemExit,))
+
+
+def _state(folder, words):
+    """Return what identifies the content of the files that a command may only read."""
+    kept = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith("out")]
+    if "--overwrite" in words:  # what is named to be replaced may go, unless it is read as well
+        named = {word.partition("=")[2] or word for word in words}
+        outputs = {words[k + 1] for k, word in enumerate(words[:-1]) if word in ("--output", "--report")}
+        inputs = [os.path.realpath(folder / word) for word in named - outputs if "\0" not in word]
+        gone = {os.path.realpath(folder / word) for word in outputs if "\0" not in word} - set(inputs)
+        kept = [path for path in kept if os.path.realpath(path) not in gone]
+    else:
+        kept += [path for name in ("scores", "other") for path in (folder / name).iterdir()]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in kept}
+
+
+def _check_kept(folder, before, words):
+    """Raise where a file is gone or has changed, after putting everything back."""
+    after = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in before if path.is_file()}
+    lost = [path.name for path in before if after.get(path) != before[path]]
+    if lost or not all((folder / name / "manifest.json").is_file() for name in ("scores", "other")):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        _files(folder)
+        raise Lost(f"{lost} after {words}")
 
 
 def _other_seed(random, content, others):
@@ -155,12 +187,42 @@ def _files(folder):
     }  # fmt: skip
     for name, content in contents.items():
         (folder / name).write_bytes(content)
+    hostile = _hostile(folder)
     lsi.score(X, y, audit=2).save(folder / "scores")
     lsi.score(X, y, audit=False, posterior="kron").save(folder / "other")
     (folder / "bare").mkdir()
     kept = {"format": "lsi-selection", "version": 1, "kept": [0, 1, 2, 3, 4], "positions": [0, 1, 2, 3, 4]}
     (folder / "kept.json").write_text(json.dumps(kept))
-    return [*contents, "scores", "other", "bare", "missing.npz", "wine", "kept.json", *_own_files(folder)]
+    places = ("scores", "other", "bare", "kept.json", "missing.npz", "wine", "scores/scores.parquet")
+    return [*contents, *hostile, *places, *_own_files(folder)]
+
+
+def _hostile(folder):
+    """Add what is no file, leaves its folder, fills the memory, or has a name that is no text."""
+    if not hasattr(os, "mkfifo"):
+        return []
+    for name in ("pipe.npz", "pipe.csv", "pipe"):
+        os.mkfifo(folder / name)
+    (folder / "zero.csv").symlink_to("/dev/zero")
+    (folder / "linked.npz").symlink_to("good.npz")
+    zeros = npz_bytes(X=np.zeros((1, 1)), y=np.zeros(1))
+    rows = (
+        b"\x93NUMPY\x01\x00v\x00{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000,), }"
+    ).ljust(127)
+    members = {"X.npy": npy_bytes(np.zeros((6, 3))), "y.npy": rows + b"\n"}
+    (folder / "bomb.npz").write_bytes(zip_bytes(members))
+    (folder / "alone.npz").write_bytes(zeros)
+    for place in ("photos", "caf\udce9", "away"):
+        for k, label in enumerate(("a", "b\udcff" if place != "photos" else "b")):
+            (folder / place / label).mkdir(parents=True)
+            for n in range(4):
+                (folder / place / label / f"{n}.png").write_bytes(image_bytes("PNG", side=3 + (k + n) % 1))
+    (folder / "away" / "a" / "out.png").symlink_to("/etc/hostname")
+    (folder / "net").mkdir()
+    (folder / "net" / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoModel": "evil.M"}}')
+    (folder / "net" / "model.safetensors").write_bytes(b"")
+    names = "pipe.npz pipe.csv pipe zero.csv linked.npz bomb.npz alone.npz photos photos caf\udce9 away net"
+    return names.split()
 
 
 def _own_files(folder):
@@ -205,7 +267,9 @@ def arguments(content, files, folder):
     chosen = draw.sample(options, several) if draw.random() < 0.95 else draw.choices(options, k=several)
     for name in chosen:
         words += _option(draw, name, files)
-    if _TRAINED & set(words):  # in full, training takes longer than a case may
+    if _TRAINED & {
+        word.partition("=")[0] for word in words
+    }:  # in full, training takes longer than a case may
         words += ["--epochs", "2"]
     if draw.random() < 0.03:
         words.insert(draw.randrange(len(words) + 1), draw.choice(_TEXTS))
@@ -219,7 +283,7 @@ def _option(draw, name, files):
     if name == "--output":
         return [
             name,
-            draw.choice(("out.csv", "out.json", "out.npz", "out.txt", "out", "report.html", *_TEXTS)),
+            draw.choice(("out.csv", "out.json", "out.npz", "out.txt", "out", "report.html", *files, *_TEXTS)),
         ]
     if pool and draw.random() < 0.85:
         value = draw.choice(pool)
@@ -260,18 +324,13 @@ def run(words, folder):
 
 
 def _tidy(folder):
-    for name in (
-        "out.csv",
-        "out.json",
-        "out.npz",
-        "out.npy",
-        "out_labels.npy",
-        "out.jsonl",
-        "out.txt",
-        "report.html",
-    ):
+    """Remove what a command wrote at names that are not among the inputs."""
+    for name in (*(f"out{suffix}" for suffix in _WRITTEN), "out_labels.npy", "report.html"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
         (folder / name).unlink(missing_ok=True)
     for receipt in folder.glob("out*.receipt"):
         shutil.rmtree(receipt)
+
+
+_WRITTEN = ("", ".csv", ".json", ".npz", ".npy", ".jsonl", ".txt", ".html", ".undo.json", ".unfinished")

@@ -13,7 +13,8 @@ from tests.fuzzing.mutate import mutate_bytes
 
 from lsi.errors import LsiError
 
-LONGEST = 10.0  # seconds a case may take
+LONGEST = 20.0  # seconds a case may take
+MOST_BYTES = 2 << 30  # that the process may hold in memory, the interpreter and its libraries included
 MOST_KEPT = 400  # inputs that reached new lines
 _WATCHED = ("/lsi/", "/zipfile", "/tarfile", "/numpy/lib/", "/json/", "/PIL/")
 
@@ -46,11 +47,26 @@ class Outcome:
     accepted: int = 0
     refused: int = 0
     kept: int = 0
+    peak: int = 0
     failures: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
 
 class Overtime(BaseException):
     """A case took too long."""
+
+
+class Oversize(Exception):
+    """A case took too much memory."""
+
+
+class Lost(Exception):
+    """A case changed or removed a file that it was only to read."""
+
+
+def kind_of(where):
+    """Return what a failure is, by its name: a hang, a peak, a loss, or an error without a name."""
+    kinds = {"Overtime": "hangs", "Oversize": "peaks", "MemoryError": "peaks", "Lost": "losses"}
+    return kinds.get(where.partition(" ")[0], "tracebacks")
 
 
 def fuzz(target, cases, seed, guided=True, before=None):
@@ -76,6 +92,7 @@ def fuzz(target, cases, seed, guided=True, before=None):
                 before(content)
             known = len(seen)
             _case(target, content, outcome, seen if guided else None)
+            _weigh(content, outcome)
             if len(seen) > known and len(corpus) < MOST_KEPT:
                 corpus.append(content)
     outcome.kept = len(corpus) - len(target.seeds)
@@ -94,6 +111,31 @@ def _case(target, content, outcome, seen):
         raise
     except BaseException as error:  # whatever it is, it is what is looked for
         outcome.failures.setdefault(_place(error), (content, "".join(traceback.format_exception(error))))
+
+
+def _weigh(content, outcome):
+    """Note the most memory so far; a case that took more than is allowed has failed."""
+    outcome.peak = max(outcome.peak, peak_bytes())
+    if outcome.peak > MOST_BYTES and forget_peak():
+        where = f"Oversize after case {outcome.cases}"
+        outcome.failures.setdefault(where, (content, f"{outcome.peak / 2**30:.1f} GiB"))
+
+
+def peak_bytes():
+    """Return the most memory that this process has held since `forget_peak`; 0 where nobody tells."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith(b"VmHWM"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def forget_peak():
+    """Start to measure the peak anew; return whether that is possible."""
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+        return True
+    return False
 
 
 def _place(error):

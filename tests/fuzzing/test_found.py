@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import sys
 import tracemalloc
 
 import numpy as np
@@ -12,7 +13,6 @@ from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip
 
 from lsi.cli import main
 from lsi.data import SourceOptions, load_samples, parse_subset, read_transition
-from lsi.data.archives import vision as vision_module
 from lsi.data.corruption.human import human_labels
 from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
@@ -156,10 +156,86 @@ def test_an_idx_file_that_promises_gigabytes_makes_no_room_for_them(tmp_path, mo
     header = struct.pack(">4I", 0x803, 1 << 16, 1 << 8, 1 << 8) + bytes(100)
     content = gzip.compress(header) if suffix else header
     (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(content)
-    monkeypatch.setattr(vision_module, "available_memory", lambda: 1 << 40)
+    monkeypatch.setenv("LSI_MEMORY", "1TiB")
     tracemalloc.start()
     with pytest.raises(InputError, match="shorter or longer"):
         load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_page_with_features_that_are_not_finite(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    good, y = rng.normal(size=(12, 2)), np.arange(12) % 2
+    np.savez(tmp_path / "good.npz", X=good, y=y)
+    np.savez(tmp_path / "nan.npz", X=good * np.nan, y=y)
+    folder = str(tmp_path / "s")
+    assert main(["compute", "-d", str(tmp_path / "good.npz"), "-o", folder, "--no-audit", "--quiet"]) == 0
+    words = ["report", folder, "-d", str(tmp_path / "nan.npz"), "-o", str(tmp_path / "r.html")]
+    assert main(words) == 2
+    assert "Give the data of that run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["progress.json", "other"])
+def test_a_link_to_itself_in_the_cache(tmp_path, name):
+    entry = tmp_path / "features" / ("ab" * 20)
+    entry.mkdir(parents=True)
+    (entry / name).symlink_to(name)
+    assert len(FeatureCache(tmp_path).entries()) == 1
+
+
+@pytest.mark.parametrize("change", [0x01, 0x06, 0x80])
+def test_every_byte_of_a_parquet_footer(tmp_path, change):
+    """Asking pyarrow for a column chunk whose description is damaged ends the interpreter."""
+    content = table_bytes("parquet", pa.table({"label": ["a", "b", "a"], "x": [0.5, 1.5, 2.5]}))
+    size = int.from_bytes(content[-8:-4], "little")
+    for place in range(len(content) - 8 - size, len(content) - 8):
+        changed = bytearray(content)
+        changed[place] ^= change
+        (tmp_path / "d.parquet").write_bytes(changed)
+        try:
+            assert len(load_samples(str(tmp_path / "d.parquet"))) > 0
+        except InputError as error:
+            assert "d.parquet" in str(error)
+
+
+def test_a_parquet_file_with_less_than_no_rows(tmp_path):
+    """The footer states them as the third field, a number in zigzag form, behind the schema."""
+    content = table_bytes("parquet", pa.table({"label": ["a", "b", "a"], "x": [0.5, 1.5, 2.5]}))
+    size = int.from_bytes(content[-8:-4], "little")
+    place = content.index(b"\x16\x06\x19", len(content) - 8 - size) + 1  # i64 3, then the row groups
+    (tmp_path / "d.parquet").write_bytes(content[:place] + b"\x05" + content[place + 1 :])
+    with pytest.raises(InputError, match="it states -3 rows"):
+        load_samples(str(tmp_path / "d.parquet"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_a_sparse_safetensors_file_of_more_than_can_be_mapped(tmp_path):
+    import resource
+
+    import psutil
+
+    size = 1 << 38
+    tensors = {"X": ("F32", [4, 2], [size, size + 32]), "y": ("U8", [size], [0, size])}
+    keys = ("dtype", "shape", "data_offsets")
+    described = {name: dict(zip(keys, tensor, strict=True)) for name, tensor in tensors.items()}
+    header = json.dumps(described).encode()
+    with (tmp_path / "d.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + size + 32)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (1 << 32), before[1]))
+    try:
+        with pytest.raises(InputError, match="not a readable .safetensors file"):
+            load_samples(str(tmp_path / "d.safetensors"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_an_idx_file_of_wide_pictures_without_pixels(tmp_path):
+    header = struct.pack(">4I", 0x803, 6, 0x7F000000, 0)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 6) + bytes(6))
+    with pytest.raises(InputError, match="without any pixels"):
+        load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fuzzing.commands import command_targets
 from tests.fuzzing.engine import fuzz
+from tests.fuzzing.hostile import hostile_targets
 from tests.fuzzing.loaders import loader_targets
 from tests.fuzzing.results import result_targets
 
@@ -12,18 +13,25 @@ from lsi.cli.select import parse_drop, parse_order, share_or_number
 from lsi.data import load_samples, parse_subset
 from lsi.errors import LsiError
 
-CASES = {"loaders": 20, "results": 2, "commands": 12}
+CASES = {"loaders": 16, "hostile": 20, "results": 2, "commands": 12}
 
 
 @pytest.mark.parametrize(
     ("group", "make"),
-    [("loaders", loader_targets), ("results", result_targets), ("commands", command_targets)],
+    [
+        ("loaders", loader_targets),
+        ("hostile", hostile_targets),
+        ("results", result_targets),
+        ("commands", command_targets),
+    ],
 )
 def test_broken_input_ends_in_a_clear_error(tmp_path, monkeypatch, group, make):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LSI_MEMORY", "256MiB")
     failures = {}
     for target in make(tmp_path):
-        outcome = fuzz(target, CASES[group], seed=5, guided=False)
+        cases = 5 if target.name.startswith("encoder") else CASES[group]
+        outcome = fuzz(target, cases, seed=5, guided=False)
         failures |= {f"{target.name}: {where}": found for where, found in outcome.failures.items()}
     assert failures == {}
 

@@ -59,6 +59,18 @@ def test_sorting_and_editing_a_csv_in_a_spreadsheet_keeps_the_mark(tmp_path):
     assert read_mark(tmp_path / "edited.csv") == FULL
 
 
+def test_json_beyond_the_budget_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "k.json"
+    write_selection(path, KEPT, FULL, {})
+    with path.open("ab") as file:
+        file.truncate(1 << 36)  # sparse: it takes no room on the disk
+    monkeypatch.setenv("LSI_MEMORY", "64MiB")
+    with pytest.raises(InputError, match="LSI_MEMORY"):
+        read_mark(path)
+    path.rename(tmp_path / "k.jsonl")  # lines of a table may be as many as there are
+    assert read_mark(tmp_path / "k.jsonl") is None
+
+
 def test_an_empty_list_has_a_mark_too(tmp_path):
     write_guarded_csv(KEPT[:0], tmp_path / "k.csv", FULL)
     assert read_mark(tmp_path / "k.csv") == FULL

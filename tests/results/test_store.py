@@ -160,9 +160,9 @@ def test_a_file_is_not_a_folder_of_scores(tmp_path):
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     folder = make().save(tmp_path / "scores")
 
-    def fail(_):
+    def fail(*_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(InputError, match="cannot be read .* permissions"):
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(InputError, match="cannot be opened: Permission denied"):
         load(folder)

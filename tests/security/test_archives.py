@@ -19,7 +19,6 @@ from lsi.data.archives.fetch import Found, unpack
 from lsi.data.decode import BrokenItem, decode
 from lsi.data.readers import table_files as tables_module
 from lsi.errors import InputError
-from lsi.system import npy as npy_module
 
 PICTURES = {f"imagenette2-160/train/n0{k % 2}/{k}.png": image_bytes("PNG") for k in range(4)}
 
@@ -126,7 +125,7 @@ def test_a_cifar_member_of_terabytes(options):
         file = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
         file.size = 1 << 40
         archive.fileobj.write(file.tobuf())
-    with pytest.raises(InputError, match="too large|damaged"):
+    with pytest.raises(InputError, match="a bomb|damaged"):
         load_samples("cifar10", options)
 
 
@@ -141,14 +140,14 @@ def test_an_idx_bomb_is_not_unpacked(options):
 def test_an_idx_header_of_terabytes(options):
     header = struct.pack(">4I", 0x803, 1 << 31, 1 << 10, 1 << 10)
     (options.data_dir / "train-images-idx3-ubyte").write_bytes(header)
-    with pytest.raises(InputError, match="more than fits|incomplete"):
+    with pytest.raises(InputError, match="would take .* are allowed.*LSI_MEMORY"):
         load_samples("fashion_mnist", options)
 
 
 def test_an_npz_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(npy_module, "available_memory", lambda: 1 << 20)
+    monkeypatch.setenv("LSI_MEMORY", "1MiB")
     np.savez_compressed(tmp_path / "d.npz", X=np.zeros((1000, 300)), y=np.arange(1000))
-    with pytest.raises(InputError, match="unpacks to"):
+    with pytest.raises(InputError, match="would take 2.4 MB"):
         load_samples(str(tmp_path / "d.npz"))
 
 
@@ -287,7 +286,7 @@ def test_a_table_that_names_a_device_or_a_pipe(tmp_path):
     (tmp_path / "t.csv").write_text("label,image\na,/dev/zero\nb,pipe.png\n")
     samples = load_samples(str(tmp_path / "t.csv"))
     for payload in samples.items.take([0, 1]):
-        with pytest.raises(BrokenItem, match="not a plain file"):
+        with pytest.raises(BrokenItem, match="no plain file"):
             decode("image", payload)
     assert samples.items.fingerprint() == samples.items.fingerprint()
 

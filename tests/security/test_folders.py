@@ -119,3 +119,29 @@ def test_decisions_that_do_not_fit_are_refused(tmp_path, decisions):
     scores = make()
     with pytest.raises(InputError):
         by_row(read_decisions(path)[0], scores.sample_id, scores.to_frame()["label"].to_numpy(), None)
+
+
+@pytest.mark.parametrize("bomb", ["dictionary", "rows", "pages"])
+def test_small_parquet_files_that_become_gigabytes(folder, tmp_path, bomb, monkeypatch):
+    import hashlib
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    n = {"dictionary": 3000, "rows": 20_000_000, "pages": 40}[bomb]
+    ids = {
+        "dictionary": pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), ["x" * (1 << 20)]),
+        "rows": np.zeros(n, np.int8),
+        "pages": [" " * (4 << 20)] * n if bomb == "pages" else None,
+    }[bomb]
+    path = folder / "scores.parquet"
+    pq.write_table(pa.table({"sample_id": ids}), path, compression="zstd", use_dictionary=bomb != "pages")
+    content = path.read_bytes()
+    assert len(content) < 100_000
+    table = json.loads((folder / "manifest.json").read_text())["table"]
+    edit(folder, table={**table, "rows": n, "sha256": hashlib.sha256(content).hexdigest()})
+    monkeypatch.setenv("LSI_MEMORY", "256MiB")
+    for use in (lambda: lsi.load(folder), lambda: read_decisions(path, "keep")):
+        with pytest.raises(InputError, match=r"would take .* are allowed"):
+            use()

@@ -1,11 +1,14 @@
 """Files and folders appear as a whole or not at all: nothing half-written, nothing lost."""
 
 import errno
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from tests.score_cases import assert_equal, make
@@ -16,8 +19,27 @@ from lsi.features.growing import write_json
 from lsi.report import write_report
 from lsi.results.store import check_output
 from lsi.scores import load
-from lsi.system import files
-from lsi.system.files import drop_lock, explained, new_file, new_folder, remove_drafts, take_lock
+from lsi.system import drafts, files
+from lsi.system.drafts import tidy, workplace
+from lsi.system.files import drop_lock, explained, new_file, new_folder, take_lock
+
+
+@pytest.fixture(params=["one step", "journal"])
+def steps(request, monkeypatch):
+    """Replace folders as systems do that can exchange them, and as those do that cannot."""
+    if request.param == "journal":
+        monkeypatch.setattr(drafts, "_exchange", lambda: None)
+    elif not _exchanges():
+        pytest.skip("this system or disk cannot exchange folders")
+    return request.param
+
+
+@functools.cache
+def _exchanges():
+    with tempfile.TemporaryDirectory() as folder:
+        for name in "ab":
+            Path(folder, name).mkdir()
+        return drafts.exchange(Path(folder, "a"), Path(folder, "b"))
 
 
 def test_scores_are_replaced_only_on_request(tmp_path):
@@ -55,17 +77,31 @@ def test_scores_with_a_foreign_file_among_them_are_never_touched(tmp_path):
     assert_equal(load(folder), make())
 
 
-def test_a_file_that_appears_meanwhile_is_not_deleted(tmp_path, monkeypatch):
+def test_a_file_that_appears_meanwhile_is_not_deleted(tmp_path, monkeypatch, steps):
     folder = make().save(tmp_path / "scores")
-    flush = files._flush
+    flush = files.flush
 
     def flush_and_intrude(path):
         (folder / "notes.txt").write_text("mine")
         flush(path)
 
-    monkeypatch.setattr(files, "_flush", flush_and_intrude)
+    monkeypatch.setattr(files, "flush", flush_and_intrude)
     with pytest.raises(OutputError, match="meanwhile"):
         make().save(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["scores"]
+
+
+def test_a_file_that_appears_at_the_last_moment_is_not_deleted_either(tmp_path, monkeypatch, steps):
+    folder = make().save(tmp_path / "scores")
+
+    def intrude_and_replace(draft, target, check):
+        (folder / "notes.txt").write_text("mine")
+        drafts.replace(draft, target, check)
+
+    monkeypatch.setattr(files, "replace", intrude_and_replace)
+    with pytest.raises(OutputError, match="meanwhile"):
+        make(audit=None).save(folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
     assert os.listdir(tmp_path) == ["scores"]
 
@@ -139,6 +175,7 @@ FAILURES = [
 @pytest.mark.parametrize(("code", "message"), FAILURES)
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_failing_disk_leaves_what_was_there(tmp_path, monkeypatch, call, code, message, existing):
+    monkeypatch.setattr(drafts, "_exchange", lambda: None)  # which would not need `rename`
     folder = tmp_path / "scores"
     if existing:
         make().save(folder)
@@ -182,26 +219,28 @@ def test_a_disk_that_fills_up_while_writing(tmp_path, monkeypatch):
     assert_equal(load(folder), make())
 
 
-def test_the_old_scores_return_where_the_new_cannot_take_their_place(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", [OSError(errno.EIO, os.strerror(errno.EIO)), KeyboardInterrupt()])
+def test_the_old_scores_return_where_the_new_cannot_take_their_place(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(drafts, "_exchange", lambda: None)
     folder = make().save(tmp_path / "scores")
     rename, calls = os.rename, []
 
     def fail_second(source, target):
         calls.append(source)
         if len(calls) == 2:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise how
         rename(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", fail_second)
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises((OutputError, KeyboardInterrupt)):
             make(audit=None).save(folder, overwrite=True)
     assert len(calls) == 3
     assert os.listdir(tmp_path) == ["scores"]
     assert_equal(load(folder), make())
 
 
-def test_old_scores_that_cannot_be_deleted_are_named(tmp_path, monkeypatch):
+def test_old_scores_that_cannot_be_deleted_are_named(tmp_path, monkeypatch, steps):
     folder = make().save(tmp_path / "scores")
 
     def fail(*_args, **_settings):
@@ -209,9 +248,19 @@ def test_old_scores_that_cannot_be_deleted_are_named(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", fail)
-        with pytest.raises(OutputError, match="are saved in .*could not be deleted.*delete it"):
+        with pytest.warns(UserWarning, match="could not be removed. It is tried again"):
             make(audit=None).save(folder, overwrite=True)
     assert_equal(load(folder), make(audit=None))
+    make(audit=None).save(folder, overwrite=True)
+    assert os.listdir(tmp_path) == ["scores"]
+
+
+def test_exchange_takes_folders_and_files_and_says_where_it_cannot(tmp_path):
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "folder").mkdir()
+    if drafts.exchange(tmp_path / "file", tmp_path / "folder"):
+        assert (tmp_path / "folder").read_text() == "content"
+    assert not drafts.exchange(tmp_path / "file", tmp_path / "nothing")
 
 
 def write_new_file(folder):
@@ -260,7 +309,7 @@ def test_everything_is_flushed_before_it_gets_its_name_and_the_name_after(
             inside = [entry.stat().st_ino for entry in source.rglob("*")] if source.is_dir() else []
             names[target.name] = {source.stat().st_ino, *inside}
             events.append(("move", target.name))
-            move(source, target)
+            return move(source, target)
 
         return wrapped
 
@@ -268,6 +317,7 @@ def test_everything_is_flushed_before_it_gets_its_name_and_the_name_after(
         patch.setattr(os, "fsync", flushed)
         for name in ("link", "rename", "replace"):
             patch.setattr(os, name, moved(getattr(os, name)))
+        patch.setattr(drafts, "exchange", moved(drafts.exchange))
         name = write(tmp_path)
     place = len(events) - 1 - events[::-1].index(("move", name))
     assert names[name] <= {inode for kind, inode in events[:place] if kind == "flush"}
@@ -311,14 +361,59 @@ def test_the_caller_may_name_what_is_written_and_the_cure():
         raise OSError(errno.ENOSPC, "no space")
 
 
-def test_only_drafts_are_removed(tmp_path):
-    kept = [".lsi-notes", ".lsi-0123456789ab-old", "lsi-0123456789ab.txt", "file.tmp"]
-    for name in [*kept, ".lsi-0123456789ab.txt"]:
-        (tmp_path / name).write_text("")
-    (tmp_path / ".lsi-ba9876543210").mkdir()
-    (tmp_path / ".lsi-ba9876543210" / "half").write_text("")
-    remove_drafts(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+def test_only_workplaces_that_nobody_holds_are_removed(tmp_path):
+    names = [".lsi-notes", ".lsi-0123456789ab-old", "lsi-0123456789ab"]
+    others = [*names, ".lsi-000000000000", ".lsi-111111111111"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / others[3]).write_text("a file")
+    (tmp_path / others[4]).mkdir()
+    (tmp_path / others[4] / "thesis.tex").write_text("years of work")
+    (tmp_path / ".lsi-222222222222").symlink_to(tmp_path / "lsi-0123456789ab")
+    (tmp_path / ".lsi-ba9876543210" / "draft").mkdir(parents=True)
+    (tmp_path / ".lsi-ba9876543210" / "draft" / "half").write_text("")
+    with workplace(tmp_path, ".txt") as draft:
+        draft.write_text("half")
+        tidy(tmp_path)
+        assert sorted(os.listdir(tmp_path)) == sorted([*others, ".lsi-222222222222", draft.parent.name])
+        assert draft.read_text() == "half"
+    assert not draft.parent.exists()
+
+
+def left_behind(folder, name="scores"):
+    """Return a workplace whose process died between the two steps."""
+    place = folder / ".lsi-ba9876543210"
+    (place / "draft").mkdir(parents=True)
+    (folder / "scores").rename(place / "old")
+    (place / "belongs-to").write_text(name)
+    return place
+
+
+def test_scores_that_a_killed_process_moved_away_come_back(tmp_path):
+    make().save(tmp_path / "scores")
+    left_behind(tmp_path)
+    check_output(tmp_path / "scores", overwrite=True)
+    assert os.listdir(tmp_path) == ["scores"]
+    assert_equal(load(tmp_path / "scores"), make())
+
+
+def test_reading_brings_them_back_too(tmp_path):
+    make().save(tmp_path / "scores")
+    left_behind(tmp_path)
+    assert_equal(load(tmp_path / "scores"), make())
+    assert os.listdir(tmp_path) == ["scores"]
+
+
+@pytest.mark.parametrize("name", ["../precious", "", ".", "..", "a/b", "taken"])
+def test_a_workplace_that_someone_made_up_writes_nowhere_else(tmp_path, name):
+    folder = tmp_path / "folder"
+    make().save(folder / "scores")
+    (folder / "taken").write_text("mine")
+    left_behind(folder, name)
+    tidy(folder)
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(folder) == ["taken"]
+    assert (folder / "taken").read_text() == "mine"
 
 
 HOLD = """

@@ -110,7 +110,7 @@ def compare(old: ScoreTable, new: ScoreTable) -> Comparison:
     shared = left.index[left.index.isin(right.index)]
     before, after = left.loc[shared], right.loc[shared]
     common = _moves(before, after)
-    changed = (before["label"].astype(object) != after["label"].astype(object)).to_numpy()
+    changed = before["label"].to_numpy(dtype=object) != after["label"].to_numpy(dtype=object)
     relabelled = pd.DataFrame(
         {
             "sample_id": shared[changed],
@@ -146,12 +146,21 @@ def _indexed(scores: ScoreTable, which: str) -> pd.DataFrame:
 
 
 def _check_kinds(left: pd.Index, right: pd.Index) -> None:
-    kinds = [pd.api.types.is_numeric_dtype(index.dtype) for index in (left, right)]
-    if kinds[0] != kinds[1]:
+    one, other = sorted((_kind(left), _kind(right)))
+    if one != other:
         raise InputError(
-            "sample ids are numbers in one run and text in the other, so nothing can be matched. Name "
+            f"sample ids are {one} in one run and {other} in the other, so nothing can be matched. Name "
             "the same column of ids in both runs (--id-column)."
         )
+
+
+def _kind(index: pd.Index) -> str:
+    """Return in a word what ids are; times match times, whatever their zones, if both or neither have one."""
+    if pd.api.types.is_numeric_dtype(index.dtype):
+        return "numbers"
+    if isinstance(index, pd.DatetimeIndex):
+        return "times" if index.tz is None else "times with a zone"
+    return "text"
 
 
 def _moves(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

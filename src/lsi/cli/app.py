@@ -29,6 +29,7 @@ from lsi.cli.saved import report, show
 from lsi.cli.select import select
 from lsi.cli.sensitivity import sensitivity
 from lsi.errors import InputError, LsiError, OutputError
+from lsi.system.machine import out_of_memory, ran_out
 from lsi.system.text import plain_text
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -110,8 +111,15 @@ def _refuse_nul(tokens: list[str]) -> None:
 
 
 def _named(error: BaseException) -> BaseException:
-    """Return what the system says about a path (too long, no permission) as an error about input."""
-    if isinstance(error, LsiError) or not isinstance(error, OSError) or error.filename is None:
+    """Return what the system says about a path (too long, no permission) as an error about input.
+
+    An interruption that falls into an import may come out as an error of the module.
+    """
+    if isinstance(error, LsiError | KeyboardInterrupt):
+        return error
+    if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+        return KeyboardInterrupt()
+    if not isinstance(error, OSError) or error.filename is None:
         return error
     return InputError(f"{str(error.filename)!r} cannot be used: {error.strerror}. Choose another path.")
 
@@ -130,10 +138,8 @@ def _tell(error: BaseException, debug: bool) -> int:
         return MISUSED
     if isinstance(error, LsiError):
         _say(f"error: {error}{hint}")
-    elif isinstance(error, MemoryError):
-        _say(
-            f"error: out of memory. Score fewer samples at a time with --subset, or use fewer features.{hint}"
-        )
+    elif ran_out(error):
+        _say(f"error: {out_of_memory(error)}{hint}")
     else:
         _say(f"error: {type(error).__name__}: {error}{hint}")
     return FAILED

@@ -78,4 +78,5 @@ def rm(
     elif not wanted:
         raise InputError("name keys as `lsi cache ls` shows them, or use --all or --incomplete.")
     freed = sum(store.remove(key) for key in dict.fromkeys(wanted))
+    store.drop_locks()
     print(f"{len(set(wanted))} entries removed, {freed / 1e6:,.1f} MB free again.")

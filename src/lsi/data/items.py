@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lsi.system.door import read_bytes
+
 KINDS = ("image", "text", "audio")
 """What an item can be."""
 
@@ -175,7 +177,7 @@ def payload_bytes(payload: Payload) -> bytes:
     if isinstance(payload, Path):
         try:
             return read_file(payload)
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # it is named when it is decoded
             return b""
     array = np.ascontiguousarray(payload)
     return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
@@ -183,6 +185,4 @@ def payload_bytes(payload: Payload) -> bytes:
 
 def read_file(path: Path) -> bytes:
     """Return the content of a plain file; a table may name a device or a pipe, which would never end."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is not a plain file")
-    return path.read_bytes()
+    return read_bytes(path, "item")

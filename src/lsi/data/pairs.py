@@ -18,6 +18,8 @@ from lsi.data.readers.tables import Table, TableItems, to_numpy
 from lsi.data.samples import Samples
 from lsi.data.sources import load_samples
 from lsi.errors import InputError, nearest
+from lsi.system.door import require_regular
+from lsi.system.machine import expand
 from lsi.system.npy import npz_names, read_npz
 
 AUGMENTATIONS = ("crop", "flip", "grey")
@@ -38,15 +40,19 @@ class PairSource:
 
 def holds_pairs(path: str) -> bool:
     """Return whether a file is a ``.npz`` with arrays ``left`` and ``right`` and without ``X``."""
-    if not path.lower().endswith(".npz") or not zipfile.is_zipfile(path):
+    place = expand(path)
+    if not path.lower().endswith(".npz") or not place.exists():
         return False
-    names = set(npz_names(Path(path)))
+    require_regular(place)
+    if not zipfile.is_zipfile(place):
+        return False
+    names = set(npz_names(place))
     return {"left", "right"} <= names and "X" not in names
 
 
 def load_pairs(source: str, options: SourceOptions) -> PairSource:
     """Load both sides of pairs; labels are neither needed nor read."""
-    path = Path(source).expanduser()
+    path = expand(source)
     if holds_pairs(source):
         return _read_arrays(path)
     if path.suffix.lower() in FORMATS and path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,6 +14,10 @@ from lsi.data.items import Items
 from lsi.errors import InputError
 from lsi.system.digests import add_matrix, digest_values
 from lsi.validation.features import as_matrix
+
+_UNEVEN, _FEW = 16, 1 << 20
+"""A text of Python takes some 50 bytes beside its own, which is 16 of numpy's characters; below a few million
+characters either way will do."""
 
 
 class Images(Protocol):
@@ -184,3 +188,15 @@ def row_texts(values: np.ndarray) -> np.ndarray:
     missing = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
     texts = [", ".join(f"{value:.6g}" for value in row) for row in values.tolist()]
     return np.array([None if gone else text for text, gone in zip(texts, missing, strict=True)], dtype=object)
+
+
+def text_array(values: Sequence[str | None]) -> np.ndarray:
+    """Return texts as an array: of numpy's text where none is missing and their lengths are alike.
+
+    There each text takes the room of the longest, so that a long one among many would fill the memory.
+    """
+    lengths = [0 if value is None else len(value) for value in values]
+    uneven = len(lengths) * max(lengths, default=0) > _UNEVEN * (sum(lengths) + len(lengths))
+    if None in values or (uneven and len(lengths) * max(lengths) > _FEW):
+        return np.array(values, dtype=object)
+    return np.array(values, dtype=str)

@@ -18,6 +18,7 @@ from lsi.data.readers.tables import read_table
 from lsi.data.samples import Samples
 from lsi.errors import InputError, nearest
 from lsi.results.marks import read_mark, refuse_other
+from lsi.system.machine import expand
 
 READERS: dict[str, Callable[[Path, SourceOptions], Samples]] = {
     ".npz": read_npz,
@@ -60,7 +61,7 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
             return read_hub(text, options)
         if is_known(text):
             return load_named(text, options)
-    path = Path(text).expanduser()
+    path = expand(text)
     if not _looks_like_path(text, path):
         return load_named(text, options)
     refuse_other(path, read_mark(path), "a dataset, which is what lsi reads samples from")

@@ -15,6 +15,7 @@ import numpy as np
 from lsi.decisions.guarded import unguard_text
 from lsi.errors import InputError, nearest
 from lsi.results.marks import DECISIONS, SELECTION, SUSPECTS, Mark, from_line, read_mark
+from lsi.system.door import read_bytes, read_text
 from lsi.system.npy import load_npy
 
 ACTIONS = ("accept", "reject", "remove")
@@ -190,7 +191,7 @@ def _spoken(says: tuple[str | None, ...]) -> str:
 
 
 def _read_json(path: Path) -> Any:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(read_text(path, "utf-8-sig"))
     key = {SELECTION: "kept", DECISIONS: "decisions", SUSPECTS: "rows"}
     kind = content.get("format") if isinstance(content, dict) else None
     entries = content.get(key.get(str(kind), "decisions")) if isinstance(content, dict) else content
@@ -205,7 +206,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+    rows = csv.DictReader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
     return [
         {key: unguard_text(value) for key, value in row.items() if key and isinstance(value, str)}
         for row in rows
@@ -213,12 +214,10 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
+    from lsi.system.pages import read_parquet
 
-    names = pq.read_schema(path).names
-    table = pq.read_table(path, columns=[name for name in _COLUMNS if name in names])
-    table.validate(full=True)
-    return table.to_pylist()
+    content = read_bytes(path)
+    return read_parquet(content, str(path), list(_COLUMNS), missing=True).to_pylist()
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -226,7 +225,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_txt(path: Path) -> list[dict[str, str]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path, "utf-8-sig").splitlines()
     if lines and from_line(lines[0]) is not None:
         lines = lines[1:]
     return [{"sample_id": line} for line in lines if line]

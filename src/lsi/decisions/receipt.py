@@ -28,8 +28,10 @@ from lsi.data.writers.folder import names_of, place_in
 from lsi.data.writers.restore import join_labels, restore_file, restore_images, restore_tables
 from lsi.errors import InputError, LsiError, OutputError
 from lsi.results.marks import COLUMNS, RECEIPT, Mark, from_fields, read_mark
+from lsi.system.door import Refused, open_regular, read_bytes, read_json
 from lsi.system.files import check_new, new_file, new_folder
 from lsi.system.machine import available_memory
+from lsi.system.npy import npz_names, open_safetensors, read_npz
 
 FILE, BEFORE = "receipt.json", "before"
 ENDING = ".receipt"
@@ -63,7 +65,7 @@ def write_receipt(
     content = _content(samples, changes, options, about) | {"digest": digest(drafts)}
     text = json.dumps(content) + "\n"
     if os.path.lexists(place):  # left by an interrupted run, if it is the very same
-        if not (place / FILE).is_file() or (place / FILE).read_text(encoding="utf-8") != text:
+        if not (place / FILE).is_file() or read_bytes(place / FILE, "text") != text.encode():
             raise OutputError(
                 f"{str(place)!r} is the receipt of another dataset of that name. Choose another name, or "
                 f"move it."
@@ -114,13 +116,9 @@ def _content(
 
 
 def _has_ids(source: Path) -> bool:
-    from lsi.system.npy import npz_names
-
     if source.suffix.lower() == ".npz":
         return "ids" in npz_names(source)
-    from safetensors import safe_open
-
-    with safe_open(source, framework="pt") as file:
+    with open_safetensors(source) as file:
         return "ids" in file.keys()  # noqa: SIM118 - not a mapping
 
 
@@ -140,7 +138,7 @@ def digest(paths: Sequence[Path]) -> str:
         for each in inner:
             name = each.relative_to(path).as_posix() if path.is_dir() else ""
             found.update(f"{len(os.fsencode(name))}:".encode() + os.fsencode(name))
-            with each.open("rb") as file:
+            with open_regular(each) as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
 
@@ -187,13 +185,15 @@ def read_receipt(path: Path) -> Receipt:
     mark.checked(path)
     damaged = f"{str(path)!r} is a receipt that is damaged. Restore it from a copy."
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / FILE)
         _check_content(content)
         keep = np.ones(content["n"], dtype=bool)
         for low, high in content["removed"]:
             keep[low:high] = False
         changed = ~keep
         changed[np.asarray(content["relabelled"], dtype=np.int64)] = True
+    except Refused:
+        raise
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
         raise InputError(damaged) from error
     return Receipt(folder, content, keep, changed)
@@ -269,7 +269,7 @@ def _write(receipt: Receipt, cleaned: Path, before: Path, output: Path) -> None:
         if not labels:
             _check(content, staging, None)
             return
-        with new_file(labels_beside(output, labels)) as beside:
+        with new_file(labels_beside(output, labels), again=True) as beside:
             join_labels(labels_beside(cleaned, labels), labels_beside(before, labels), beside, keep, changed)
             _check(content, staging, beside)
 
@@ -278,14 +278,12 @@ def _without(path: Path, names: Sequence[str]) -> None:
     """Take out of a file what only the cleaned dataset has."""
     if path.suffix.lower() == ".npz":
         from lsi.data.writers.arrays import save_npz
-        from lsi.system.npy import npz_names, read_npz
 
         save_npz(path, read_npz(path, [name for name in npz_names(path) if name not in names]))
         return
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         kept = {name: file.get_tensor(name) for name in file.keys() if name not in names}  # noqa: SIM118
         metadata = file.metadata()
     save_file(kept, path, metadata)

@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from lsi.errors import InputError, OutputError
 from lsi.execution.work import Arrays
-from lsi.system.files import drop_lock, explained, is_draft, remove_drafts, replace_file, take_lock
+from lsi.system.drafts import is_workplace, tidy
+from lsi.system.files import drop_lock, explained, replace_file, take_lock
 from lsi.system.npy import PARSE_ERRORS
 
 RUN_FILE, LOCK_FILE, FORMAT, VERSION = "run.json", "run.lock", "lsi-checkpoint", 1
@@ -58,7 +59,7 @@ class Checkpoint:
             _check_place(self.folder)
         busy = f"another run is at work in {os.fspath(self.folder)!r}. Wait for it, or name another folder."
         self._lock = take_lock(self.folder / LOCK_FILE, WHAT, busy=busy)
-        remove_drafts(self.folder)
+        tidy(self.folder)
 
     def open(self, key: Mapping[str, Any]) -> None:
         """Take the folder for the run with this key; refuse the blocks of another run."""
@@ -149,7 +150,7 @@ class Checkpoint:
             self.folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return [path for path in self.folder.glob(f"*{SUFFIX}") if not is_draft(path)]
+        return list(self.folder.glob(f"*{SUFFIX}"))
 
     def _done(self) -> int:
         return sum((self.folder / (name + SUFFIX)).exists() for name in self._names)
@@ -179,7 +180,7 @@ def is_checkpoint(folder: Path) -> bool:
     entries = list(folder.iterdir())
     known = _NAME if RUN_FILE in {entry.name for entry in entries} else _NAME_OF_RUN
     return all(
-        (known.fullmatch(entry.name) or is_draft(entry)) and entry.is_file() and not entry.is_symlink()
+        is_workplace(entry) or (known.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink())
         for entry in entries
     )
 

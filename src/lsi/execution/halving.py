@@ -10,17 +10,9 @@ import numpy as np
 import torch
 
 from lsi.errors import InputError
+from lsi.system.machine import ran_out
 
 Result = TypeVar("Result")
-# Each device raises its own error when memory runs out; the processor raises a plain RuntimeError.
-_SAID = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-def ran_out(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID)
 
 
 def halving(order: np.ndarray, size: int, do: Callable[[np.ndarray], Result]) -> Iterator[Result]:

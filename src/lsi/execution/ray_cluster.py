@@ -12,8 +12,10 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ import torch
 from lsi.errors import InputError, LsiError
 from lsi.execution.packing import Part, pack, unpack
 from lsi.execution.work import Arrays, Tick
+from lsi.system.drafts import workplace
 from lsi.system.machine import available_memory
 from lsi.system.versions import versions
 
@@ -125,14 +128,15 @@ def open_cluster(address: str, device: torch.device) -> Iterator[RayExecutor]:
         raise InputError(f"device={str(device)!r}: workers of a cluster choose their GPUs. Use 'cuda'.")
     import ray
 
-    mine = not ray.is_initialized()
-    if mine:
-        _connect(address)
-    try:
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            # A folder in /tmp, where Ray has its own: names of sockets must be short. What a process that was
+            # killed left there goes when the next cluster starts.
+            place = Path("/tmp" if os.name == "posix" else gettempdir())
+            folder = stack.enter_context(workplace(place, "")) if address == LOCAL else None
+            stack.callback(ray.shutdown)
+            _connect(address, folder)
         yield RayExecutor(device)
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 def check_cluster(address: Any) -> None:
@@ -143,9 +147,12 @@ def check_cluster(address: Any) -> None:
         )
     # No usage statistics are sent.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == LOCAL and "ray" not in sys.modules and not _AUTHENTICATION & os.environ.keys():
-        # Ray listens on every network of the machine: with a token, only this process and its workers get in.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    if address == LOCAL and "ray" not in sys.modules:
+        # Without clusters of several machines, Ray listens on the loopback interface alone, on Linux too.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if not _AUTHENTICATION & os.environ.keys():
+            # Other users of this machine may connect: with a token, only this process and its workers get in.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
     except ImportError as error:
@@ -168,7 +175,8 @@ def check_cluster(address: Any) -> None:
         ) from error
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, folder: Path | None = None) -> None:
+    """Connect to a cluster, or start a local one, whose sessions lie in a folder."""
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -180,6 +188,7 @@ def _connect(address: str) -> None:
                 num_cpus=_processors(),
                 object_store_memory=int(max(128 << 20, min(STORE_BYTES, have // 4))),
                 include_dashboard=False,
+                _temp_dir=None if folder is None else str(folder),
                 **quiet,
             )
         else:

@@ -18,16 +18,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lsi.errors import InputError
+from lsi.errors import InputError, OutputError
 from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
-from lsi.system.files import explained, remove_drafts, take_lock
+from lsi.system.drafts import tidy
+from lsi.system.files import drop_lock, explained, take_lock
 from lsi.system.machine import cache_folder
 from lsi.system.npy import load_npy
 
@@ -68,8 +69,19 @@ class FeatureCache:
         try:
             shutil.rmtree(self.folder / info.key)
         finally:
-            lock.release()
+            drop_lock(lock)
         return info.n_bytes
+
+    def drop_locks(self) -> None:
+        """Remove the locks of entries that are gone: a process that was killed leaves its own."""
+        for path in self.folder.glob("*.lock"):
+            if _KEY.fullmatch(path.stem) and not (self.folder / path.stem).exists():
+                with suppress(OutputError):  # held: its entry is about to begin
+                    lock = take_lock(path, WHAT, CURE, busy="it is held")
+                    if (self.folder / path.stem).exists():  # it has begun and ended meanwhile
+                        lock.release()
+                    else:
+                        drop_lock(lock)
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ class Entry:
         """Open the entry for writing after the last row that is safely on disk."""
         with explained(self.folder, WHAT, CURE):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_drafts(self.folder)
+            tidy(self.folder)
             (self.folder / "manifest.json").unlink(missing_ok=True)
             progress = read_json(self.folder / "progress.json") or {}
             if progress and self._done.is_file() and not self._part.is_file():
@@ -136,7 +148,7 @@ def _info(folder: Path) -> EntryInfo:
     shape = manifest.get("shape")
     if isinstance(shape, list) and len(shape) == 2:
         rows, total, dim = whole(shape[0]), whole(shape[0]), whole(shape[1])
-    files = [entry.stat() for entry in folder.iterdir()]
+    files = [entry.lstat() for entry in folder.iterdir()]
     newest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
     written = datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(timespec="seconds")
     known = manifest or progress

@@ -10,15 +10,19 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from lsi.data.decode import BrokenItem, decode
+from lsi.data.decode import BrokenItem, decode, decoded_bytes
 from lsi.data.items import Items, Payload, read_file
 from lsi.errors import InputError
 from lsi.execution.work import Arrays, Executor, Tick
 from lsi.features.encoders.base import Batches, Encoder
+from lsi.system.door import LIMITS, charge
 
+_SMALLER = "Encode fewer items at a time with --batch-size, or have the encoder resize them. "
 Block = tuple[int, list[Payload]]
 """Items that are encoded together, and the position of the first one."""
 
@@ -55,17 +59,41 @@ class ChunkEncoder:
         self.kind, self.encoder = kind, encoder
 
     def prepare(self, block: Block) -> _Prepared:
-        """Decode the items of a chunk and turn them into the encoder's inputs."""
+        """Decode the items of a chunk and turn them into the encoder's inputs.
+
+        Large items are turned into inputs few at a time, so that a chunk of them does not fill the memory;
+        inputs of one shape are put together again, so that the batches are the same.
+        """
         first, payloads = block
-        kept, decoded, broken = [], [], {}
+        kept: list[int] = []
+        broken: dict[int, str] = {}
+        waiting: list[Any] = []
+        parts: list[Batches] = []
+        size, most = 0, LIMITS["chunk"].bytes()
         for k, payload in enumerate(payloads):
             try:
-                decoded.append(decode(self.kind, payload))
-                kept.append(k)
+                item = decode(self.kind, payload)
             except BrokenItem as error:
                 broken[first + k] = str(error)
-        batches = self.encoder.prepare(decoded) if decoded else []
+                continue
+            waiting.append(item)
+            kept.append(k)
+            size += decoded_bytes(item)
+            if size > most:
+                parts.append(self._inputs(waiting, len(kept)))
+                waiting, size = [], 0
+        if waiting:
+            parts.append(self._inputs(waiting, len(kept)))
+        batches = parts[0] if len(parts) == 1 else _joined(parts)
         return _Prepared(len(payloads), kept, batches, broken)
+
+    def _inputs(self, items: list[Any], upto: int) -> Batches:
+        """Return the encoder's inputs for the last items of the first `upto` ones."""
+        found = self.encoder.prepare(items)
+        taken = sum(int(value.nbytes) for _, inputs in found for value in _values(inputs))
+        charge(taken, f"{self.encoder.name}: the inputs of {len(items):,} items", "item", _SMALLER)
+        start = upto - len(items)
+        return [([start + place for place in order], inputs) for order, inputs in found]
 
     def forward(self, chunk: _Prepared) -> Encoded:
         """Return the features of a prepared chunk."""
@@ -120,6 +148,35 @@ class ChunkEncoder:
             while following in early:
                 yield _encoded(early.pop(following))
                 following += 1
+
+
+def _values(inputs: Any) -> list[Any]:
+    return [
+        value
+        for value in (inputs.values() if isinstance(inputs, dict) else [inputs])
+        if hasattr(value, "nbytes")
+    ]
+
+
+def _joined(parts: list[Batches]) -> Batches:
+    """Return the batches of a chunk that was prepared in parts; those of one shape become one."""
+    alike: dict[Any, Batches] = {}
+    for order, inputs in (batch for part in parts for batch in part):
+        named = inputs if isinstance(inputs, dict) else {"": inputs}
+        shapes = tuple(
+            (name, tuple(value.shape[1:]), str(value.dtype)) for name, value in sorted(named.items())
+        )
+        alike.setdefault(shapes, []).append((order, inputs))
+    return [
+        ([k for order, _ in same for k in order], _stacked([inputs for _, inputs in same]))
+        for same in alike.values()
+    ]
+
+
+def _stacked(parts: list[Any]) -> Any:
+    if isinstance(parts[0], dict):
+        return {name: _stacked([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else torch.cat(parts)
 
 
 class Blocks:

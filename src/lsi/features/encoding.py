@@ -22,6 +22,7 @@ from lsi.features.chunks import ChunkEncoder, Encoded
 from lsi.features.encoders import build_encoder
 from lsi.features.encoders.base import Encoder
 from lsi.features.growing import Growing
+from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 
 _IN_MEMORY = 1 << 30
@@ -46,6 +47,7 @@ class EncodedSamples:
     record: dict[str, Any] = field(default_factory=dict)
 
 
+@memory_explained()
 def encode(
     samples: Samples,
     encoder: str | os.PathLike[str] | Encoder | None = None,
@@ -69,7 +71,8 @@ def encode(
         samples: What `load_samples` returned. Samples that hold features stay as they are.
         encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, ``"raw"`` for the
             pixels themselves, or an `Encoder`. None: ``microsoft/resnet-18`` for images,
-            ``sentence-transformers/all-MiniLM-L6-v2`` for texts, ``facebook/wav2vec2-base`` for recordings.
+            ``sentence-transformers/all-MiniLM-L6-v2`` for texts, ``facebook/wav2vec2-base-960h`` for
+            recordings.
         pooling: ``auto``, ``mean``, ``cls``, ``last``, ``max`` or ``pooler``.
         precision: ``auto`` (float16 on a GPU, else float32), ``float32``, ``bfloat16`` or ``float16``.
         batch_size: Samples a forward pass; None: 32, and 8 for recordings.
@@ -88,6 +91,7 @@ def encode(
         InputError: If an item cannot be read and `skip_broken` is not set, an encoder is named for samples
             that hold features, or encoder or cluster cannot be used.
         OutputError: If the cache cannot be written.
+        OutOfMemoryError: If memory ran out.
     """
     if samples.features is not None:
         if encoder is not None:

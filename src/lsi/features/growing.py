@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from lsi.system.door import read_json as read_value
 from lsi.system.files import check_space, explained, replace_file
 
 WHAT = "the features"
@@ -126,7 +127,7 @@ def _header(rows: int, dim: int) -> bytes:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file; None where there is none."""
     try:
-        value = json.loads(path.read_bytes())
+        value = read_value(path)
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

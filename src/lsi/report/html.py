@@ -13,7 +13,9 @@ from lsi.report.encode import script_json
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.results.table import ScoreTable
+from lsi.system.door import open_regular
 from lsi.system.files import check_parent, replace_file
+from lsi.system.machine import expand
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
         OutputError: If the place is taken or cannot be written to.
     """
     require_packages()
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Give a file, for example {path / 'report.html'}.")
     if path.exists() and not _is_report(path):
@@ -191,8 +193,8 @@ def write_report(
 def _is_report(path: Path) -> bool:
     """Return whether a file is empty or a page that this library wrote, before pages had a mark or since."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(2000)
-    except OSError:
+    except InputError:  # a pipe, or not for this user
         return False
     return not head or (head.startswith(b"<!doctype html>") and GENERATOR.encode() in head)

@@ -92,6 +92,11 @@ def check_samples(scores: ScoreTable, samples: Samples) -> None:
             f"the samples of {samples.name!r} are not the ones that were scored "
             f"({len(samples):,} samples here, {expected:,} there, or other ids). Give the data of that run."
         )
+    if samples.features is not None and not np.isfinite(samples.features.sum(axis=0, dtype=np.float64)).all():
+        raise InputError(
+            f"the features of {samples.name!r} hold NaN or infinity, so they are not the ones that were "
+            "scored. Give the data of that run."
+        )
 
 
 def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, urlencode
 import pyarrow as pa
 
 from lsi.errors import InputError
+from lsi.system.door import Refused, open_regular, read_bytes
 from lsi.system.versions import __version__
 
 SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
@@ -183,31 +184,35 @@ def _is_name(value: Any) -> bool:
 
 
 def read_mark(path: Path) -> Mark | None:
-    """Return what a file or folder says about itself; None where it says nothing, or cannot be read."""
+    """Return what a file or folder says about itself; None where it says nothing, or cannot be read.
+
+    JSON that is too large to be read is refused: it might say something.
+    """
     try:
         if path.is_dir():
             found = (read_mark(path / name) for name in _DESCRIBING if (path / name).is_file())
             return next(found, None)
         return _read_file(path) if path.is_file() else None
-    except (OSError, ValueError, RecursionError, pa.ArrowException):
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
+        if isinstance(error, Refused) and path.suffix.lower() in ("", ".json"):
+            raise
         return None
 
 
 def _read_file(path: Path) -> Mark | None:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_HEAD_BYTES)
         if head.startswith(b"\x93NUMPY"):
             file.seek(max(0, file.seek(0, 2) - _HEAD_BYTES))
             tail = file.read().rpartition(b"\n#")[2]
             return from_line(f"#{tail.decode(errors='replace')}")
         if path.suffix.lower() == ".json" or _FIELD.match(head):  # tables of JSON lines may be large
-            file.seek(0)
-            return from_fields(_json_mark(json.loads(file.read().decode("utf-8-sig"))))
-    if head.startswith(b"PAR1"):
-        import pyarrow.parquet as pq
+            return from_fields(_json_mark(json.loads(read_bytes(path, "text").decode("utf-8-sig"))))
+        if head.startswith(b"PAR1"):
+            import pyarrow.parquet as pq
 
-        metadata = pq.read_schema(path).metadata or {}
-        return from_fields(json.loads(metadata[_KEY])) if _KEY in metadata else None
+            metadata = pq.read_schema(file).metadata or {}
+            return from_fields(json.loads(metadata[_KEY])) if _KEY in metadata else None
     text = head.decode("utf-8-sig", errors="replace")
     if text.lstrip()[:9].lower() == "<!doctype":
         element = re.search(r'<meta name="lsi" content="([^"]*)">', text)

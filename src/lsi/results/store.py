@@ -21,7 +21,10 @@ import pyarrow.parquet
 from lsi.errors import InputError
 from lsi.results.marks import SCORES, TABLE, Mark, marked_table, read_mark, refuse_other
 from lsi.results.schema import manifest_fault, table_fault
+from lsi.system.door import read_bytes, read_json
+from lsi.system.drafts import tidy
 from lsi.system.files import PathLike, check_folder, replace_folder
+from lsi.system.pages import read_parquet
 
 TABLE_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
@@ -105,13 +108,15 @@ def _holds_scores(folder: Path) -> bool:
     if not set(os.listdir(folder)) <= {TABLE_FILE, MANIFEST_FILE}:
         return False
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        manifest = read_json(folder / MANIFEST_FILE)
+    except (OSError, ValueError):  # damaged, or no plain file
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        tidy(folder.absolute().parent)  # a process that died while it replaced them may have moved them away
     if (mark := read_mark(folder)) is not None and mark.kind not in (FORMAT, TABLE):
         refuse_other(folder, mark, "a folder of scores, which Scores.save or --output writes")
     if not folder.is_dir():
@@ -153,6 +158,8 @@ def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
         raise _damaged(folder, f"{TABLE_FILE} does not match the checksum in {MANIFEST_FILE}")
     try:
         table = _to_pandas(content)
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{TABLE_FILE} cannot be read: {error}") from error
     if len(table) != described.get("rows"):
@@ -163,28 +170,19 @@ def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
 
 
 def _to_pandas(content: bytes) -> pd.DataFrame:
-    arrow = pa.parquet.read_table(io.BytesIO(content), use_threads=False)
-    arrow.validate(full=True)
-    frame = arrow.to_pandas()
+    frame = read_parquet(content, TABLE_FILE).to_pandas()
     if isinstance(frame.index, pd.RangeIndex):
         return frame
     raise ValueError("it has an index")
 
 
 def _read_file(folder: Path, name: str) -> bytes:
-    try:
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise InputError(f"{name} in {os.fspath(folder)!r} is no plain file. Restore the folder.")
-        return (folder / name).read_bytes()
-    except FileNotFoundError as error:
+    if not (folder / name).exists():
         raise InputError(
             f"{os.fspath(folder)!r} has no {name}, so it holds no complete scores. Pass the folder that "
             "Scores.save or --output wrote."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{name} in {os.fspath(folder)!r} cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        )
+    return read_bytes(folder / name, "text" if name == MANIFEST_FILE else "held")
 
 
 def _damaged(folder: Path, what: str) -> InputError:

@@ -1,7 +1,8 @@
 """Writing to disk: whatever is written appears as a whole or not at all, and survives a crash.
 
-Everything is written to a *draft*, a hidden name beside its place, so that moving it there stays on one
-disk. The draft is flushed to the disk, moved into place, and the move is flushed too.
+Everything is written to a *draft* beside its place (`lsi.system.drafts`). The draft is flushed to the disk,
+moved into place, and the move is flushed too. What a process that died left behind goes when the place is
+checked or written to again.
 
 * `new_file` and `new_folder` take a free place and never replace anything.
 * `replace_file` and `replace_folder` take the place of what is there.
@@ -12,10 +13,10 @@ disk. The draft is flushed to the disk, moved into place, and the move is flushe
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
-import re
-import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lsi.errors import OutputError
+from lsi.system.drafts import flush, replace, tidy, workplace
 
 PathLike = str | os.PathLike[str]
 Recognise = Callable[[Path], bool]
@@ -30,7 +32,6 @@ Recognise = Callable[[Path], bool]
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-_DRAFT = re.compile(r"\.lsi-[0-9a-f]{12}(\..*)?")
 
 
 # Errors
@@ -71,6 +72,7 @@ def _name(path: PathLike) -> str:
 
 def check_new(path: Path) -> None:
     """Refuse a place that is taken or cannot be written."""
+    tidy(path.absolute().parent)
     if os.path.lexists(path):
         raise OutputError(f"{_name(path)} is already there and is never overwritten. Choose another name.")
     check_parent(path)
@@ -79,6 +81,7 @@ def check_new(path: Path) -> None:
 def check_parent(path: PathLike) -> Path:
     """Refuse a place whose folder cannot be made or written to; return the nearest folder that exists."""
     parent = Path(path).absolute().parent
+    tidy(parent)
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
@@ -111,6 +114,7 @@ def check_folder(path: PathLike, what: str, is_ours: Recognise, overwrite: bool,
     """
     with explained(path, what):
         target = Path(os.path.realpath(path))
+        tidy(target.parent)
         if target.exists() and not target.is_dir():
             raise OutputError(
                 f"{_name(path)} is a file, but {what} are saved as a folder. Choose another name."
@@ -146,13 +150,26 @@ def _check_content(target: Path, path: PathLike, what: str, is_ours: Recognise, 
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yield a draft to write to, which becomes the file at `path`; after an error it is removed."""
-    check_new(path)
+def new_file(path: Path, *, again: bool = False) -> Iterator[Path]:
+    """Yield a draft to write to, which becomes the file at `path`; after an error it is removed.
+
+    With `again`, the very same file may be there already: a run left it that wrote two files and was killed
+    between them.
+    """
+    (check_parent if again else check_new)(path)
     with _draft(path, "the file") as draft:
         yield draft
-        _flush(draft)
-        _take_free_place(draft, path)
+        flush(draft)
+        if again:
+            check_left(draft, path)
+        if not (again and path.exists()):
+            _take_free_place(draft, path)
+
+
+def check_left(draft: Path, path: Path) -> None:
+    """Refuse a place that is taken by anything but the very same file as the draft."""
+    if not (path.is_file() and filecmp.cmp(draft, path, shallow=False)):
+        check_new(path)
 
 
 @contextmanager
@@ -163,7 +180,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         draft.mkdir()
         yield draft
         for entry in (*draft.rglob("*"), draft):
-            _flush(entry)
+            flush(entry)
         check_new(path)  # once more: a rename would silently replace an empty folder
         os.rename(draft, path)
 
@@ -181,42 +198,25 @@ def replace_folder(target: Path, files: Mapping[str, bytes], what: str, is_ours:
         draft.mkdir()
         for name, content in files.items():
             _write(draft / name, content)
-        _flush(draft)
-        _swap(draft, target, files, what, is_ours)
+        flush(draft)
+        _swap(draft, target, what, is_ours)
 
 
 @contextmanager
 def _draft(path: Path, what: str, cure: str | None = None) -> Iterator[Path]:
-    """Yield a free hidden name beside `path`; at the end it is gone, whether it was moved or not."""
-    # The suffix stays, because some writers choose the format by it.
-    draft = path.absolute().parent / f".lsi-{secrets.token_hex(6)}{path.suffix}"
-    try:
-        with explained(path, what, cure):
-            draft.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a free hidden name near `path`; at the end it is gone, whether it was moved or not."""
+    with explained(path, what, cure):
+        parent = path.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with workplace(parent, path.suffix) as draft:
             yield draft
-            _flush(draft.parent)
-    finally:
-        _remove(draft)
-
-
-def is_draft(path: Path) -> bool:
-    """Return whether a name is that of a draft, left behind by a process that was killed."""
-    return _DRAFT.fullmatch(path.name) is not None
-
-
-def remove_drafts(folder: Path) -> None:
-    """Remove the drafts in a folder that no other process writes to."""
-    for path in folder.glob(".lsi-*"):
-        if is_draft(path):
-            _remove(path)
-
-
-def _remove(draft: Path) -> None:
-    if draft.is_dir() and not draft.is_symlink():
-        shutil.rmtree(draft, ignore_errors=True)
-        return
-    with suppress(OSError):  # moved into place already, or stuck: the error that led here says more
-        draft.unlink()
+            flush(parent)
+        if draft.parent.exists():
+            warnings.warn(
+                f"{_name(draft.parent)} could not be removed. It is tried again when something is written "
+                "beside it.",
+                stacklevel=2,
+            )
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -224,18 +224,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush(path: Path) -> None:
-    """Flush a file's content or a folder's entries to the disk, so that they survive a crash."""
-    windows = os.name == "nt"
-    if windows and path.is_dir():  # cannot be opened there; renames are journaled
-        return
-    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # Moving a flushed draft into place: the only functions that give a result its name
@@ -255,31 +243,21 @@ def _take_free_place(draft: Path, path: Path) -> None:
         os.rename(draft, path)
 
 
-def _swap(draft: Path, target: Path, files: Mapping[str, bytes], what: str, is_ours: Recognise) -> None:
+def _swap(draft: Path, target: Path, what: str, is_ours: Recognise) -> None:
     """Put a folder in place of a missing, empty or older one, which comes back if that fails."""
     if not target.exists():
         os.rename(draft, target)
         return
-    if os.listdir(target) and not is_ours(target):  # once more: time has passed since the check
-        raise OutputError(
-            f"files that are no {what} have appeared in {_name(target)} meanwhile. Choose another folder."
-        )
-    old = draft.with_name(f"{draft.stem}-old")
-    os.rename(target, old)
-    try:
-        os.rename(draft, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    try:
-        for name in files:
-            (old / name).unlink(missing_ok=True)
-        old.rmdir()
-    except OSError as error:
-        raise OutputError(
-            f"The {what} are saved in {_name(target)}, but what they replaced could not be deleted "
-            f"({error.strerror}). Look at {_name(old)}, and delete it."
-        ) from error
+
+    def check(folder: Path) -> None:  # once more: time has passed since the first check
+        if os.listdir(folder) and not is_ours(folder):
+            raise OutputError(
+                f"files that are no {what} have appeared in {_name(target)} meanwhile. Choose another folder."
+            )
+
+    check(target)
+    replace(draft, target, check)
+    flush(target.parent)
 
 
 # Locks

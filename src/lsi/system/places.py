@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from lsi.errors import OutputError
+from lsi.system.machine import expand
 
 
 def check_apart(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
@@ -20,8 +21,8 @@ def check_apart(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | 
     Both are by what messages call them, such as ``"--report"``; what is None or an input that is not there,
     is left out.
     """
-    written = {name: Path(path).expanduser() for name, path in outputs.items() if path is not None}
-    given = {name: Path(path).expanduser() for name, path in inputs.items() if path is not None}
+    written = {name: expand(path) for name, path in outputs.items() if path is not None}
+    given = {name: expand(path) for name, path in inputs.items() if path is not None}
     for what, place in written.items():
         for name, path in given.items():
             if path.exists():

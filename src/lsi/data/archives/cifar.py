@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from lsi.data.archives.fetch import Archive, Found, locate, md5_of, member, open_tar
+from lsi.data.archives.fetch import Archive, Found, locate, md5_of, member, open_tar, plain_members
 from lsi.data.archives.unpickle import load_arrays
 from lsi.data.items import ArrayItems
 from lsi.data.options import SourceOptions
 from lsi.data.samples import Samples
 from lsi.errors import InputError, OutputError
+from lsi.system.door import open_regular
 from lsi.system.machine import cache_folder
 
 
@@ -133,17 +134,17 @@ def _members(path: Path, wanted: set[str]) -> Iterator[tuple[str, dict[bytes, An
     if path.is_dir():
         for base in sorted(wanted):
             if (path / base).is_file():
-                with (path / base).open("rb") as file:
+                with open_regular(path / base) as file:
                     yield base, _as_batch(load_arrays(file, str(path / base)), base, path)
         return
     try:
         with open_tar(path) as archive:
-            for entry in archive:
+            for entry in plain_members(archive, path):
                 base = entry.name.rpartition("/")[2]
                 if base in wanted and entry.isreg():
                     value = load_arrays(member(archive, entry), f"{entry.name} in {path.name}")
                     yield base, _as_batch(value, entry.name, path)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, MemoryError) as error:
         raise InputError(f"{path} is damaged ({error}). Get it from its publisher again.") from error
 
 
@@ -155,9 +156,16 @@ def _as_batch(value: Any, name: str, path: Path) -> dict[bytes, Any]:
 
 def _batch(base: str, value: dict[bytes, Any], label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     data, labels = value.get(b"data"), value.get(label_key)
-    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or labels is None:
+    if (
+        not isinstance(data, np.ndarray)
+        or data.ndim != 2
+        or data.shape[1] != 3072
+        or not isinstance(labels, np.ndarray | list)
+    ):
         raise InputError(f"{base} holds no CIFAR images: expected 'data' of shape (N, 3072) and labels.")
-    codes = np.asarray(labels, dtype=np.int64)
+    # Lists that hold one another would become an array of any size.
+    flat = isinstance(labels, np.ndarray) or all(isinstance(code, int | np.integer) for code in labels)
+    codes = np.asarray(labels if flat else (), dtype=np.int64)
     if codes.shape != (len(data),):
         raise InputError(f"{base} has {len(data)} images but {codes.size} labels. Get the archive again.")
     return data.astype(np.uint8, copy=False).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), codes

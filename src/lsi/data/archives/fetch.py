@@ -11,21 +11,20 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from lsi.data.options import SourceOptions
 from lsi.errors import InputError, OutputError
+from lsi.system.door import LIMITS, charge, most_unpacked, open_regular, open_unpacked, require_regular
 from lsi.system.machine import cache_folder
 from lsi.system.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30
-# Pictures hardly shrink in an archive: no dataset comes near these bounds, and every bomb exceeds them.
-LARGEST_MEMBER = 1 << 30  # the largest in CIFAR's archives has 155 MB
-_INFLATION, _SMALL, MOST_MEMBERS = 20, 64 << 20, 500_000
+MOST_MEMBERS = LIMITS["members"].value
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,8 @@ def locate(archive: Archive, options: SourceOptions) -> Found:
 
 def md5_of(path: Path) -> str:
     """Return the MD5 of a file: publishers state it; it does not protect against an attacker."""
-    with path.open("rb") as file:
+    charge(require_regular(path).st_size, str(path), "archive")
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -140,7 +140,7 @@ def unpack(found: Found, folder: Path, most_members: int = MOST_MEMBERS) -> Path
     try:
         staging.mkdir(parents=True)
         with open_tar(found.path) as archive:
-            members = _plain_members(archive, found.path, most_members)
+            members = plain_members(archive, found.path, most_members)
             archive.extractall(staging, members=members, filter="data")
         os.replace(staging, folder)
     except InputError:
@@ -150,7 +150,7 @@ def unpack(found: Found, folder: Path, most_members: int = MOST_MEMBERS) -> Path
             f"{found.path.name} was not unpacked: it holds a path or link out of its folder ({error}). "
             "Get the archive from its publisher again."
         ) from error
-    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise InputError(
             f"{found.path.name} is damaged ({error}). Get it from its publisher again."
         ) from error
@@ -162,9 +162,11 @@ def unpack(found: Found, folder: Path, most_members: int = MOST_MEMBERS) -> Path
     return folder
 
 
-def _plain_members(archive: tarfile.TarFile, path: Path, most: int) -> Iterator[tarfile.TarInfo]:
+def plain_members(
+    archive: tarfile.TarFile, path: Path, most: int = MOST_MEMBERS
+) -> Iterator[tarfile.TarInfo]:
     """Yield files and folders; raise at links, devices and bombs, which no dataset needs."""
-    room = _INFLATION * path.stat().st_size + _SMALL
+    room = most_unpacked(path.stat().st_size)
     for count, entry in enumerate(archive, start=1):
         if not (entry.isreg() or entry.isdir()):
             raise InputError(
@@ -172,7 +174,7 @@ def _plain_members(archive: tarfile.TarFile, path: Path, most: int) -> Iterator[
                 "could leave the folder. Get the archive from its publisher again."
             )
         room -= entry.size
-        if room < 0 or count > most:
+        if room < 0 or count > most or entry.size > LIMITS["member"].value:
             raise InputError(
                 f"{path.name} was not unpacked: it holds far more than an archive of its size should (a "
                 "bomb). Get the archive from its publisher again."
@@ -180,18 +182,22 @@ def _plain_members(archive: tarfile.TarFile, path: Path, most: int) -> Iterator[
         yield entry
 
 
-def open_tar(path: Path) -> tarfile.TarFile:
-    """Open a tar archive of any compression."""
-    try:
-        return tarfile.open(path, "r:*")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{path} is not a readable tar archive ({error}). Get it again.") from error
+@contextmanager
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar archive of any compression, to be read from front to back."""
+    with open_unpacked(path) as content:
+        try:
+            archive = tarfile.open(fileobj=content, mode="r|")
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, MemoryError) as error:
+            raise InputError(f"{path} is not a readable tar archive ({error}). Get it again.") from error
+        with archive:
+            yield archive
 
 
 def member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
     """Open a file inside an archive; nothing is written to disk."""
     file = archive.extractfile(entry) if entry.isreg() else None
-    if file is None or entry.size > LARGEST_MEMBER:
+    if file is None or entry.size > LIMITS["member"].value:
         raise InputError(
             f"{entry.name} in the archive is not a plain file, or is too large. Get the archive again."
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import math
 import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from lsi.data.options import SourceOptions
 from lsi.data.readers.folder import read_image_folder
 from lsi.data.samples import Samples
 from lsi.errors import InputError
-from lsi.system.machine import available_memory, cache_folder
+from lsi.system.door import charge, open_unpacked
+from lsi.system.machine import cache_folder
 
 _ZALANDO = "https://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -99,14 +100,14 @@ def _idx(name: str, dimensions: int, options: SourceOptions) -> tuple[np.ndarray
     notes: tuple[str, ...] = ()
     plain = None if options.data_dir is None else options.data_dir / name.removesuffix(".gz")
     if plain is not None and plain.is_file():
-        path, file = plain, cast(BinaryIO, plain.open("rb"))
+        path = plain
     else:
         found = locate(Archive(name, _ZALANDO + name, _FASHION_MD5[name]), options)
-        path, notes, file = found.path, found.notes, cast(BinaryIO, gzip.open(found.path))
+        path, notes = found.path, found.notes
     try:
-        with file:
+        with open_unpacked(path) as file:
             return _idx_array(path, file, dimensions), notes
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} is damaged ({error}). Get it from its publisher again.") from error
 
 
@@ -117,9 +118,10 @@ def _idx_array(path: Path, file: BinaryIO, dimensions: int) -> np.ndarray:
     if len(header) < size or header[:4] != bytes((0, 0, 8, dimensions)):
         raise InputError(f"{path} is not an idx file of {dimensions}-dimensional bytes. Get it again.")
     shape = struct.unpack(f">{dimensions}I", header[4:])
-    expected, have = math.prod(shape), available_memory()
-    if have is not None and expected > have:
-        raise InputError(f"{path} says that it holds {expected / 1e9:,.1f} GB, more than fits in memory.")
+    if 0 in shape[1:]:
+        raise InputError(f"{path} states the shape {shape}, without any pixels. Get it again.")
+    expected = math.prod(shape)
+    charge(expected, str(path))
     content = _read_some(file, expected + 1)
     if len(content) != expected:
         raise InputError(f"{path} is shorter or longer than its shape {shape} states. Get it again.")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lsi.data.archives.fetch import LARGEST_MEMBER
 from lsi.data.archives.unpickle import load_arrays
 from lsi.data.corruption.labels import Corruption
 from lsi.errors import InputError, nearest
+from lsi.system.door import LIMITS, charge, open_regular
 from lsi.system.npy import PARSE_ERRORS
 
 FILES = {10: "CIFAR-10_human.pt", 100: "CIFAR-100_human.pt"}
@@ -76,12 +76,14 @@ def human_labels(labels: np.ndarray, kind: str, path: Path) -> Corruption:
 def read_human_labels(path: Path) -> dict[str, np.ndarray]:
     """Read a published .pt file: a zip archive around a pickle of numpy arrays."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
             if len(inside) != 1:
                 raise InputError(f"{path} is not a file of human labels: it holds no data.pkl.")
-            if archive.getinfo(inside[0]).file_size > LARGEST_MEMBER:
+            if archive.getinfo(inside[0]).file_size > LIMITS["member"].value:
                 raise InputError(f"{path} is not a file of human labels: its data.pkl is too large.")
+            size = archive.getinfo(inside[0])
+            charge(size.file_size, str(path), stored=size.compress_size)
             content = archive.read(inside[0])
     except InputError:
         raise
@@ -93,6 +95,7 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
     arrays = {
         (key.decode() if isinstance(key, bytes) else str(key)): np.asarray(array)
         for key, array in (value.items() if isinstance(value, dict) else ())
+        if isinstance(array, np.ndarray)
     }
     kept = {key: array.astype(np.int64) for key, array in arrays.items() if array.dtype.kind in "iu"}
     if "clean_label" not in kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lsi.errors import InputError
+from lsi.system.door import read_json, read_text
 from lsi.system.npy import load_npy
 from lsi.validation.settings import check_choice
 
@@ -150,12 +150,12 @@ def read_transition(path: Path) -> np.ndarray:
         if path.suffix.lower() == ".npy":
             return np.asarray(load_npy(path, mapped=False), dtype=np.float64)
         if path.suffix.lower() == ".json":
-            return np.asarray(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
-        text = path.read_text(encoding="utf-8").replace(",", " ").replace(";", " ")
+            return np.asarray(read_json(path), dtype=np.float64)
+        text = read_text(path).replace(",", " ").replace(";", " ")
         return np.array(
             [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
         )
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"the transition matrix {path} cannot be read ({error}).") from error
 
 

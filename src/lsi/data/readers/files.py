@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from lsi.data.options import SourceOptions
-from lsi.data.samples import Samples, row_texts
+from lsi.data.samples import Samples, row_texts, text_array
 from lsi.errors import InputError, nearest
-from lsi.system.npy import load_npy, npz_names
+from lsi.system.door import read_text, require_regular
+from lsi.system.npy import load_npy, npz_names, open_safetensors
 from lsi.system.npy import read_npz as npz_arrays
 from lsi.validation.features import tensor_to_numpy
 
@@ -41,22 +42,12 @@ def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
 
 def read_safetensors(path: Path, options: SourceOptions) -> Samples:
     """Read ``X``, ``y`` and, where present, ``ids`` from a ``.safetensors`` file; memory-mapped."""
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise InputError(
-            "reading .safetensors needs safetensors. Install it: "
-            "pip install 'laplace-sample-information[encoders]'"
-        ) from error
     keys = _Keys.of(options)
-    try:
-        with safe_open(path, framework="pt") as file:
-            present = list(file.keys())
-            _require_keys(path, keys.required, present)
-            wanted = [key for key in (*keys.required, keys.ids) if key in present]
-            arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable .safetensors file ({error}). Write it again.") from error
+    with open_safetensors(path) as file:
+        present = list(file.keys())
+        _require_keys(path, keys.required, present)
+        wanted = [key for key in (*keys.required, keys.ids) if key in present]
+        arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
     return _from_arrays(path, arrays, keys, options)
 
 
@@ -67,8 +58,8 @@ def read_npy(path: Path, options: SourceOptions) -> Samples:
     if labels.suffix.lower() == ".npy":
         target = load_npy(labels)
     else:
-        target = np.array(_read_text(labels).split("\n"))
-        target = target[:-1] if len(target) and not target[-1] else target
+        lines = _read_text(labels).split("\n")
+        target = text_array(lines[:-1] if len(lines) > 1 and not lines[-1] else lines)
     arrays = {"X": features, "y": target}
     return _from_arrays(path, arrays, _Keys("X", "y", "ids", None), options)
 
@@ -87,7 +78,7 @@ def find_labels(path: Path, options: SourceOptions) -> Path:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}). Write one label a line, in UTF-8.") from error
 
@@ -140,7 +131,8 @@ def require_file(path: Path) -> None:
     """Raise unless there is a file at `path`; the message names the nearest ones."""
     if path.is_dir():
         raise InputError(f"{path} is a folder. Give the path of a file.")
-    if path.is_file():
+    if path.exists():
+        require_regular(path)
         return
     folder = path.parent
     if not folder.is_dir():

@@ -9,8 +9,9 @@ import numpy as np
 
 from lsi.data.decode import ItemImages
 from lsi.data.items import FileItems
-from lsi.data.samples import Samples
+from lsi.data.samples import Samples, text_array
 from lsi.errors import InputError
+from lsi.system.door import inside, readable_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -22,15 +23,17 @@ def read_image_folder(folder: Path) -> Samples:
     loose = other = 0
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(place).relative_to(folder)
+        below = Path(place).relative_to(folder)
         for file in files:
+            if os.path.islink(os.path.join(place, file)):
+                inside(Path(place) / file, folder)
             if file.startswith(".") or not file.lower().endswith(IMAGE_SUFFIXES):
                 other += not file.startswith(".")
-            elif not inside.parts:
+            elif not below.parts:
                 loose += 1
             else:
-                names.append((inside / file).as_posix())
-                labels.append(inside.parts[0])
+                names.append((below / file).as_posix())
+                labels.append(below.parts[0])
     if not names:
         hint = f" ({loose} images lie directly in it)" if loose else ""
         raise InputError(
@@ -44,13 +47,14 @@ def read_image_folder(folder: Path) -> Samples:
         notes.append(f"{loose:,} images outside of any class folder were left out.")
     if other:
         notes.append(f"{other:,} files that are not images were left out.")
+    called = readable_name(folder.resolve().name)
     return Samples(
-        name=folder.resolve().name,
-        ids=np.array([names[k] for k in order]),
-        labels=np.array([labels[k] for k in order]),
+        name=called,
+        ids=text_array([readable_name(names[k]) for k in order]),
+        labels=text_array([readable_name(labels[k]) for k in order]),
         items=items,
         images=ItemImages(items),
-        description=f"Images from the folder {folder.resolve().name}; the sub-folder is the class.",
+        description=f"Images from the folder {called}; the sub-folder is the class.",
         notes=tuple(notes),
-        source={"kind": "file", "name": folder.resolve().name, "path": str(folder.absolute())},
+        source={"kind": "file", "name": called, "path": str(folder.absolute())},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lsi.data.samples import Samples
 from lsi.errors import InputError
 
 PREFIX = "hf:"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class HubTable(TableFile):
@@ -36,6 +38,17 @@ class HubTable(TableFile):
 
 def read_hub(text: str, options: SourceOptions) -> Samples:
     """Load a dataset of the hub."""
+    name, _, configuration = text.removeprefix(PREFIX).partition(":")
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise InputError(
+            f"{text!r} is no name of a dataset of the hub, such as hf:owner/name. For data on this machine "
+            "give the path itself, without hf:."
+        )
+    if Path(name).exists():
+        raise InputError(
+            f"{text!r}: there is a {name!r} in the current folder, which would be read instead of the hub's. "
+            "Give its path without hf:, or change to another folder."
+        )
     try:
         import datasets
     except ImportError as error:
@@ -43,7 +56,6 @@ def read_hub(text: str, options: SourceOptions) -> Samples:
             f"{text} needs the package datasets. Install it: "
             "pip install 'laplace-sample-information[datasets]'"
         ) from error
-    name, _, configuration = text.removeprefix(PREFIX).partition(":")
     split = options.split or "train"
     try:
         loaded = datasets.load_dataset(name, configuration or None, split=split)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,7 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from lsi.errors import InputError
+from lsi.system.door import LIMITS, charge, open_regular, require_regular
+from lsi.system.pages import Chunk, arrow_batches, parquet_batches, parquet_chunks
 
+_HEADER = 1 << 24
 ROWS = 256
 """Rows in a batch: a few megabytes of images."""
 
@@ -25,11 +31,13 @@ class TableFile(ABC):
         path: The file.
         schema: Names and types of its columns.
         n_rows: Number of rows.
+        n_bytes: Size of the file; None where that is not known.
     """
 
     path: Path
     schema: pa.Schema
     n_rows: int
+    n_bytes: int | None = None
 
     @abstractmethod
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -43,24 +51,19 @@ class ParquetFile(TableFile):
         import pyarrow.parquet as pq
 
         self.path = path
-        self._file = pq.ParquetFile(path, pre_buffer=False)
+        # Through a buffer, or else whole columns of a row group are read at once.
+        self._file = pq.ParquetFile(pa.OSFile(os.fsencode(path)), pre_buffer=False, buffer_size=1 << 20)
+        self._chunks: list[list[Chunk]] | None = None
         self.schema = self._file.schema_arrow
         self.n_rows = self._file.metadata.num_rows
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield batches of rows in order."""
-        metadata = self._file.metadata
-        first, groups, skipped = 0, [], 0
-        for group in range(metadata.num_row_groups):
-            first += metadata.row_group(group).num_rows
-            if first > start:
-                groups.append(group)
-            else:
-                skipped = first
-        row = skipped
-        for batch in self._file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False):
-            yield row, batch
-            row += len(batch)
+        with open_regular(self.path) as content:
+            if self._chunks is None:
+                self._chunks = parquet_chunks(content)
+            what = str(self.path)
+            yield from parquet_batches(self._file, self._chunks, content, what, columns, ROWS, start)
 
 
 class ArrowFile(TableFile):
@@ -68,24 +71,26 @@ class ArrowFile(TableFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._content = pa.memory_map(os.fsencode(path)).read_buffer()
+        stated = None
+        if self._content[:6].to_pybytes() == b"ARROW1":  # a file is a stream between a mark and a footer
+            stated = pa.ipc.open_file(pa.BufferReader(self._content)).num_record_batches
+            self._content = self._content[8:]
+        for size in arrow_batches(self._content):
+            charge(size, f"{path}: a batch of it", "page")
         with self._open() as reader:
             self.schema = reader.schema
-        self.n_rows = sum(len(batch) for batch in self._all())
+        sizes = [len(batch) for batch in self._all()]
+        if stated not in (None, len(sizes)):
+            raise InputError(f"{path} does not hold the batches that it states. Write it again.")
+        self.n_rows = sum(sizes)
 
     def _open(self) -> Any:
-        source = pa.memory_map(str(self.path))
-        try:
-            return pa.ipc.open_file(source)
-        except pa.ArrowInvalid:
-            source.seek(0)
-            return pa.ipc.open_stream(source)
+        return pa.ipc.open_stream(pa.BufferReader(self._content))
 
     def _all(self) -> Iterator[pa.RecordBatch]:
         with self._open() as reader:
-            if hasattr(reader, "num_record_batches"):
-                yield from (reader.get_batch(k) for k in range(reader.num_record_batches))
-            else:
-                yield from reader
+            yield from reader
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield batches of rows in order."""
@@ -107,6 +112,9 @@ class CsvFile(TableFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._as_text: set[str] = set()
+        with open_regular(path) as file:  # Arrow takes 30 µs a column before it tells how many there are
+            if file.readline(_HEADER).count(b",") >= LIMITS["columns"].value:
+                raise InputError(_TOO_WIDE.format(path=path))
         with self._open(None) as reader:
             self.schema = reader.schema
         self.n_rows = self._count()
@@ -116,7 +124,7 @@ class CsvFile(TableFile):
 
         types = {name: pa.string() for name in self._as_text}
         return csv.open_csv(
-            self.path,
+            pa.OSFile(os.fsencode(self.path)),
             read_options=csv.ReadOptions(use_threads=False),
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
@@ -158,14 +166,21 @@ class JsonLinesFile(TableFile):
         names: dict[str, pa.Field] = {}
         for record in self._records():
             self.n_rows += 1
+            if len(names) > LIMITS["columns"].value:
+                raise InputError(_TOO_WIDE.format(path=self.path))
             unseen = [name for name in record if name not in names or pa.types.is_null(names[name].type)]
             for name in unseen:
                 names[name] = pa.field(name, self._array([record[name]]).type)
         self.schema = pa.schema(list(names.values()))
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        with self.path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
+        longest = LIMITS["text"].bytes()
+        with io.TextIOWrapper(open_regular(self.path), encoding="utf-8-sig") as file:
+            for number in itertools.count(1):
+                line = file.readline(longest + 1)
+                if not line:
+                    return
+                charge(len(line), f"{self.path}, line {number}", "text")
                 if not line.strip():
                     continue
                 try:
@@ -218,17 +233,34 @@ FORMATS: dict[str, Callable[[Path], TableFile]] = {
 
 def open_table_file(path: Path) -> TableFile:
     """Open a table file by its suffix."""
+    require_regular(path)
     try:
         file = FORMATS[path.suffix.lower()](path)
+        file.n_bytes = path.stat().st_size
         _check_names(file)
         return file
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = path.suffix.lower().lstrip(".")
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is not a readable {kind} file ({reason}). Write it again.") from error
 
 
+_TOO_WIDE = (
+    "{path} has more than " + f"{LIMITS['columns'].value:,} columns. Keep numbers in a column of lists."
+)
+
+
+def _check_width(file: TableFile) -> None:
+    if len(file.schema) > LIMITS["columns"].value:
+        raise InputError(_TOO_WIDE.format(path=file.path))
+
+
 def _check_names(file: TableFile) -> None:
+    _check_width(file)
+    if file.n_rows < 0:
+        raise InputError(f"{file.path} is damaged: it states {file.n_rows:,} rows. Write it again.")
     names = file.schema.names  # raises where a name is not UTF-8
     inner = [field.type for field in file.schema]
     while inner:

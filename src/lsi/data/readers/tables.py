@@ -10,17 +10,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lsi.data.decode import ItemImages
 from lsi.data.items import Items, Payload
 from lsi.data.options import SourceOptions
 from lsi.data.readers.table_files import FORMATS, TableFile, open_table_file
-from lsi.data.samples import Samples, row_texts
+from lsi.data.samples import Samples, row_texts, text_array
 from lsi.errors import InputError, nearest
+from lsi.system.door import charge, has_grown, inside
+from lsi.system.files import check_space
+from lsi.system.pages import decoded_size
 
 LABEL_NAMES = ("label", "labels", "y", "target", "class", "category", "fine_label")
 """Columns that are taken for the label where none is named; the first one present wins."""
 _GUESSED = {"image": ("image", "img", "picture"), "text": ("text", "sentence"), "audio": ("audio",)}
+_ROW = 32
+"""Bytes that each row of a table takes at least: id, label and position, and a reference to text."""
 IN_MEMORY = 1 << 30
 """Bytes of features up to which they are held in memory; larger ones go to a temporary file."""
 
@@ -37,6 +43,9 @@ class Table:
         self.name = name
         self.schema = files[0].schema
         self.n_rows = sum(file.n_rows for file in files)
+        sizes = [file.n_bytes for file in files]
+        self.n_bytes = None if None in sizes else sum(filter(None, sizes))
+        charge(self.n_rows * _ROW, f"{name}: {self.n_rows:,} rows", stored=self.n_bytes)
 
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield `(first row, batch)` in order, beginning with the batch that holds row `start`."""
@@ -57,6 +66,8 @@ class Table:
                 if end > file.n_rows:
                     break
                 yield row, batch
+        except InputError:
+            raise
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             raise InputError(f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}") from error
         if end != file.n_rows:
@@ -66,7 +77,12 @@ class Table:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column, for labels and ids."""
-        chunks = [batch.column(0) for _, batch in self.batches([name])]
+        chunks, taken = [], 0
+        for _, batch in self.batches([name]):
+            chunk = batch.column(0)
+            taken += decoded_size(chunk)
+            charge(taken, f"{self.name}: the column {name!r}", stored=self.n_bytes)
+            chunks.append(chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk)
         if len({chunk.type for chunk in chunks}) > 1:  # JSON Lines: types are found batch by batch
             return pa.chunked_array([pa.array([v for chunk in chunks for v in chunk.to_pylist()])])
         return pa.chunked_array(chunks) if chunks else pa.chunked_array([], type=pa.null())
@@ -121,7 +137,7 @@ class TableItems(Items):
 def read_table(path: Path, options: SourceOptions, in_memory: int = IN_MEMORY) -> Samples:
     """Read a table file, or a folder of table files that together are one table."""
     if path.is_dir():
-        paths = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in FORMATS)
+        paths = table_paths(path)
         table = Table([open_table_file(entry) for entry in paths], path, path.resolve().name)
         if any(set(file.schema.names) != set(table.schema.names) for file in table.files):
             raise InputError(f"the files in {path} have different columns. Keep one table in a folder.")
@@ -129,6 +145,11 @@ def read_table(path: Path, options: SourceOptions, in_memory: int = IN_MEMORY) -
         table = Table([open_table_file(path)], path.parent, path.name)
     source = {"kind": "file", "name": path.resolve().name, "path": str(path.absolute())}
     return samples_of(table, options, {**source, "options": options.describe()}, in_memory)
+
+
+def table_paths(folder: Path) -> list[Path]:
+    """Return the tables in a folder, none of which may be a link out of it."""
+    return sorted(inside(entry, folder) for entry in folder.iterdir() if entry.suffix.lower() in FORMATS)
 
 
 def samples_of(
@@ -179,14 +200,12 @@ def samples_of(
 
 def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     """Return a column with its values unchanged: missing ones become None, and whole numbers stay whole."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     simple = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if (simple or pa.types.is_boolean(column.type)) and not column.null_count:
         return np.asarray(column.to_numpy())
     values = column.to_pylist()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return np.array(values, dtype=object if column.null_count else str)
+        return text_array(values)
     return np.fromiter(values, dtype=object, count=len(values))
 
 
@@ -263,7 +282,7 @@ def _features(
     for first, batch in table.batches(names):
         block = np.column_stack([_as_columns(batch.column(name), name, table.name) for name in names])
         if features is None:
-            features = _room(table.n_rows, block.shape[1], in_memory)
+            features = _room(table, block.shape[1], in_memory)
         if block.shape[1] != features.shape[1]:
             raise InputError(f"{table.name}: row {first} has vectors of another length. Make them equal.")
         features[first : first + len(block)] = block
@@ -271,9 +290,14 @@ def _features(
     return features, tuple(names)
 
 
-def _room(rows: int, columns: int, in_memory: int) -> np.ndarray:
-    if rows * columns * 8 <= in_memory:
+def _room(table: Table, columns: int, in_memory: int) -> np.ndarray:
+    rows, needed, what = table.n_rows, table.n_rows * columns * 8, f"{table.name}: its features"
+    if table.n_bytes is not None and has_grown(needed, table.n_bytes):
+        charge(needed, what, "grown")
+    if needed <= in_memory:
+        charge(needed, what)
         return np.empty((rows, columns))
+    check_space(Path(tempfile.gettempdir()), needed // 2, "The features", "Set TMPDIR to another disk.")
     # The file has no name: the map keeps it alive, and it is gone with the process, whatever ends that.
     with tempfile.TemporaryFile(prefix="lsi-table-") as file:
         return np.memmap(file, dtype=np.float32, mode="w+", shape=(rows, columns))
@@ -281,11 +305,11 @@ def _room(rows: int, columns: int, in_memory: int) -> np.ndarray:
 
 def _as_columns(column: pa.Array, name: str, table: str) -> np.ndarray:
     if _is_vector(column.type):
-        rows = column.to_pylist()
-        lengths = {len(row or ()) for row in rows}
-        if len(lengths) > 1 or 0 in lengths:
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(lengths) > 1 or lengths[0] in (None, 0):
             raise InputError(f"{table}: the vectors in {name!r} have different lengths, or are missing.")
-        return np.asarray(rows, dtype=np.float64)
+        values = column.flatten().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return np.asarray(values).reshape(len(column), lengths[0])
     if not _is_number(column.type) and not pa.types.is_null(column.type):
         raise InputError(f"{table}: {name!r} holds {column.type}, not numbers. Leave it out, or encode it.")
     # Integers beyond 2⁵³ lose their last digits, as they do in any matrix of floating-point numbers.

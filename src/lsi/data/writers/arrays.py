@@ -13,8 +13,8 @@ from lsi.data.options import SourceOptions
 from lsi.data.readers.files import find_labels
 from lsi.data.samples import Samples
 from lsi.errors import InputError
-from lsi.system.files import check_new, new_file
-from lsi.system.npy import load_npy, npz_names, read_npz
+from lsi.system.files import check_left, new_file
+from lsi.system.npy import load_npy, npz_names, open_safetensors, read_npz
 
 
 def relabelled(values: np.ndarray, labels: Mapping[int, Any]) -> np.ndarray:
@@ -84,11 +84,10 @@ def write_safetensors(
 ) -> None:
     """Write a .safetensors file, as `write_npz` does; keep: `(N,)`."""
     import torch
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
     key = options.label_column or "y"
-    with safe_open(source, framework="pt") as file:
+    with open_safetensors(source) as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
     if _ids_move(tensors, options, keep):
         tensors["ids"] = torch.from_numpy(np.asarray(samples.ids))
@@ -112,20 +111,23 @@ def write_npy(
     options: SourceOptions,
     seal: Callable[[list[Path]], None],
 ) -> None:
-    """Write features as .npy and labels next to them, as .npy or text; keep: `(N,)`."""
+    """Write features as .npy and labels next to them, as .npy or text; keep: `(N,)`.
+
+    The labels get their name first: the same command goes on from there after it was killed in between.
+    """
     given = find_labels(source, options)
     beside = labels_beside(output, given.suffix)
-    check_new(beside)
     left = relabelled(samples.labels, labels)[keep]
     features = load_npy(source)
-    with new_file(output) as staging, new_file(beside) as staging_labels:
-        with staging.open("wb") as file:
-            np.save(file, features[keep])
+    with new_file(output) as staging, new_file(beside, again=True) as staging_labels:
         if given.suffix.lower() == ".npy":
             with staging_labels.open("wb") as file:
                 np.save(file, left)
         else:
             staging_labels.write_text("".join(f"{label}\n" for label in left.tolist()), encoding="utf-8")
+        check_left(staging_labels, beside)
+        with staging.open("wb") as file:
+            np.save(file, features[keep])
         seal([staging, staging_labels])
 
 

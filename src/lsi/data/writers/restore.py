@@ -10,7 +10,6 @@ import csv
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from lsi.data.readers.table_files import FORMATS, open_table_file
 from lsi.data.writers.arrays import save_npz
 from lsi.data.writers.tables import csv_writers, line_ending, open_rows, parquet_codec
 from lsi.errors import InputError
-from lsi.system.npy import load_npy, npz_names, read_npz
+from lsi.system.door import files_below, read_text
+from lsi.system.npy import load_npy, npz_names, open_safetensors, read_npz
 
 _ROWS = 4096
 
@@ -54,24 +54,13 @@ def _array(left: np.ndarray, before: np.ndarray, keep: np.ndarray, changed: np.n
     return joined(left, before, keep, changed) if rows else before
 
 
-@contextmanager
-def _tensors(path: Path) -> Iterator[Any]:
-    """Open a .safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise InputError(f"{str(path)!r} is damaged ({error}). Restore it from a copy.") from error
-
-
 def _join_safetensors(left: Path, before: Path, target: Path, keep: np.ndarray, changed: np.ndarray) -> None:
     import torch
     from safetensors.torch import save_file
 
-    with _tensors(left) as one, _tensors(before) as other:
-        parts = {}
+    parts = {}
+    with open_safetensors(left) as one, open_safetensors(before) as other:
+        metadata = other.metadata()
         for name in one.keys():  # noqa: SIM118 - not a mapping
             first, second = one.get_tensor(name), other.get_tensor(name)
             rows = first.ndim and (len(first), len(second)) == (int(keep.sum()), int(changed.sum()))
@@ -82,7 +71,7 @@ def _join_safetensors(left: Path, before: Path, target: Path, keep: np.ndarray, 
             out[torch.from_numpy(changed)] = second
             out[torch.from_numpy(~changed)] = first[torch.from_numpy(~changed[keep])]
             parts[name] = out
-        save_file(parts, target, other.metadata())
+    save_file(parts, target, metadata)
 
 
 def _join_npy(left: Path, before: Path, target: Path, keep: np.ndarray, changed: np.ndarray) -> None:
@@ -95,7 +84,7 @@ def join_labels(left: Path, before: Path, target: Path, keep: np.ndarray, change
     if left.suffix.lower() == ".npy":
         _join_npy(left, before, target, keep, changed)
         return
-    texts = (path.read_text(encoding="utf-8").splitlines() for path in (left, before))
+    texts = (read_text(path).splitlines() for path in (left, before))
     one, other = (np.array(lines, dtype=object) for lines in texts)
     lines = joined(one, other, keep, changed).tolist()
     target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -130,8 +119,8 @@ def _join_csv(left: Path, before: Path, target: Path, keep: np.ndarray, changed:
 
 def _join_lines(left: Path, before: Path, target: Path, keep: np.ndarray, changed: np.ndarray) -> None:
     with (
-        left.open(encoding="utf-8") as one,
-        before.open(encoding="utf-8") as other,
+        open_rows(left, None) as one,
+        open_rows(before, None) as other,
         target.open("x", encoding="utf-8") as out,
     ):
         out.writelines(_chosen(iter(one), iter(other), keep, changed))
@@ -208,9 +197,11 @@ def restore_tables(
 
 def restore_images(left: Path, before: Path, target: Path, moved: Sequence[str]) -> None:
     """Write a folder of images; those `moved` to another class are in `before` under their old names."""
+    for _ in itertools.chain(files_below(left), files_below(before)):
+        pass  # plain files alone, and no links that lead out: they may come from anyone
     shutil.copytree(left, target, dirs_exist_ok=True)
     for name in moved:
-        (target / name).unlink()
+        (target / name).unlink(missing_ok=True)
     if before.is_dir():
         shutil.copytree(before, target, dirs_exist_ok=True)
     for folder in sorted((path for path in target.rglob("*") if path.is_dir()), reverse=True):

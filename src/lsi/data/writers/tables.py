@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from lsi.errors import InputError
+from lsi.system.door import open_regular
 
 
 def write_table_file(
@@ -126,14 +128,14 @@ def _write_csv(
     _check_rows(source, count + 1, len(keep))
 
 
-def open_rows(path: Path) -> TextIO:
-    """Open a CSV for the reader of the standard library."""
-    return path.open(encoding="utf-8-sig", newline="")
+def open_rows(path: Path, newline: str | None = "") -> TextIO:
+    """Open a file of lines; by default with the ends that they have, as the reader of CSV wants them."""
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline=newline)
 
 
 def line_ending(path: Path) -> str:
     """Return how the lines of a CSV end."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return "\r\n" if b"\r\n" in file.read(1 << 16) else "\n"
 
 
@@ -149,7 +151,7 @@ def _write_json_lines(
     source: Path, target: Path, column: str | None, keep: np.ndarray, labels: Mapping[int, Any]
 ) -> None:
     with (
-        source.open(encoding="utf-8-sig") as given,
+        open_rows(source, None) as given,
         target.open("x", encoding="utf-8") as file,
     ):
         count = -1

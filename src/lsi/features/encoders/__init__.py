@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from lsi.features.encoders.base import Encoder
+from lsi.features.encoders.loading import DEFAULTS
 from lsi.features.encoders.pooling import POOLINGS, pool
-from lsi.features.encoders.pretrained import DEFAULTS, PRECISIONS, PretrainedEncoder
+from lsi.features.encoders.pretrained import PRECISIONS, PretrainedEncoder
 from lsi.features.encoders.raw import RawEncoder
 
 __all__ = [

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +17,10 @@ from lsi.data.decode import Audio
 from lsi.errors import InputError, nearest
 from lsi.execution.halving import halving
 from lsi.features.encoders.base import Batches, Encoder
+from lsi.features.encoders.loading import foreign, load_pretrained
 from lsi.features.encoders.pooling import POOLINGS, pool
+from lsi.system.door import read_json
 
-DEFAULTS = {
-    "image": "microsoft/resnet-18",
-    "text": "sentence-transformers/all-MiniLM-L6-v2",
-    "audio": "facebook/wav2vec2-base",
-}
-"""Encoders where none is named. For images: a ResNet-18 trained on ImageNet, as in the paper."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _BATCH = {"image": 32, "text": 32, "audio": 8}
 _LONGEST_TEXT = 512
@@ -78,9 +71,19 @@ class PretrainedEncoder(Encoder):
         self.pooling = self._resolve(pooling)
         fast = "float16" if self.device.type == "cuda" else "float32"
         self.precision = fast if precision == "auto" else precision
-        self.max_length = self._longest(source) if kind == "text" else None
-        if kind == "text" and self.processor.pad_token is None:
-            self.processor.pad_token = self.processor.eos_token
+        self.max_length = None
+        if kind == "text":
+            with foreign(self._unusable):
+                self.max_length = self._longest(source)
+                if self.processor.pad_token is None:
+                    self.processor.pad_token = self.processor.eos_token
+
+    def _unusable(self, error: BaseException) -> str:
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        return (
+            f"the encoder {self.name} cannot be used: {reason.rstrip('.')}. Its settings do not fit each "
+            "other or these items. Save it again, or name another one."
+        )
 
     def _resolve(self, pooling: str) -> str:
         if pooling != "auto":
@@ -96,8 +99,8 @@ class PretrainedEncoder(Encoder):
         limits.append(getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT)
         stated = Path(source) / "sentence_bert_config.json"
         if stated.is_file():
-            limits.append(json.loads(stated.read_text())["max_seq_length"] or _LONGEST_TEXT)
-        return int(min(limits))
+            limits.append(read_json(stated, "config")["max_seq_length"] or _LONGEST_TEXT)
+        return max(1, int(min(limits)))
 
     def key(self) -> dict[str, Any]:
         """Return everything that determines the features; the weights by their content."""
@@ -115,11 +118,11 @@ class PretrainedEncoder(Encoder):
 
     def prepare(self, items: Sequence[Any]) -> Batches:
         """Turn decoded pictures, texts or `Audio` into inputs, in batches of at most `batch_size` items."""
-        if self.kind == "image":
-            return [
-                self._prepare_images(items, group) for group in _groups(range(len(items)), self.batch_size)
-            ]
-        return self._prepare_texts(items) if self.kind == "text" else self._prepare_audio(items)
+        with foreign(self._unusable):
+            if self.kind == "image":
+                groups = _groups(range(len(items)), self.batch_size)
+                return [self._prepare_images(items, group) for group in groups]
+            return self._prepare_texts(items) if self.kind == "text" else self._prepare_audio(items)
 
     def _prepare_images(self, pictures: Sequence[Any], group: list[int]) -> tuple[list[int], dict[str, Any]]:
         chosen = [pictures[k].convert("RGB") for k in group]
@@ -158,7 +161,8 @@ class PretrainedEncoder(Encoder):
             whole = len(part) == count
             return self._encode(inputs if whole else {name: value[part] for name, value in inputs.items()})
 
-        return torch.cat(list(halving(np.arange(count), max(1, count), encode)))
+        with foreign(self._unusable):
+            return torch.cat(list(halving(np.arange(count), max(1, count), encode)))
 
     def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
@@ -175,36 +179,6 @@ class PretrainedEncoder(Encoder):
             return pool(output, self.pooling, mask).float().cpu()
 
 
-def load_pretrained(kind: str, source: str) -> tuple[Any, Any]:
-    """Load a network and its preprocessing."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise InputError(
-            f"the encoder {source} needs transformers. Install it: "
-            "pip install 'laplace-sample-information[encoders]'. --encoder raw works without it."
-        ) from error
-    local = Path(source).expanduser()
-    if local.exists():
-        source = str(local)
-    elif source.count("/") > 1 or source.startswith((".", "~", "/")):
-        raise InputError(f"--encoder: there is no folder {source}.")
-    processors = {
-        "image": lambda: transformers.AutoImageProcessor.from_pretrained(source, backend="pil"),
-        "text": lambda: transformers.AutoTokenizer.from_pretrained(source),
-        "audio": lambda: transformers.AutoFeatureExtractor.from_pretrained(source),
-    }
-    with _quiet():
-        try:
-            model = transformers.AutoModel.from_pretrained(source)
-            processor = processors[kind]()
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise InputError(_not_loaded(kind, source, error)) from error
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
-    return model.eval().requires_grad_(False), processor
-
-
 def weights_digest(module: torch.nn.Module) -> str:
     """Return a digest of a module's parameters and buffers, by name, type and content."""
     digest = hashlib.blake2b(digest_size=20)
@@ -213,17 +187,6 @@ def weights_digest(module: torch.nn.Module) -> str:
         plain = tensor.detach().cpu().contiguous()
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
     return digest.hexdigest()
-
-
-def _not_loaded(kind: str, source: str, error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0]
-    default = (
-        " (the default for images: a ResNet-18 trained on ImageNet)" if source == DEFAULTS["image"] else ""
-    )
-    return (
-        f"the {kind} encoder {source}{default} could not be loaded: {reason} Without a network, name the "
-        "folder of an encoder that was saved with save_pretrained: --encoder path/to/folder."
-    )
 
 
 def _groups(order: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -253,24 +216,3 @@ def _settings(processor: Any) -> dict[str, Any]:
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the progress bars and messages of the libraries off the terminal while a network is loaded."""
-    from transformers.utils import logging
-
-    hub = getLogger("huggingface_hub")
-    verbosity, bars, level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.level
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    hub.setLevel(ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hub.setLevel(level)
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
