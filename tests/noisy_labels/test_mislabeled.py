@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, make_classification
 from tests.score_cases import make
 
 import lsi
@@ -244,3 +244,24 @@ def test_separated_classes_with_many_wrong_labels_are_counted():
     found = estimate_label_noise(X, y, 6)
     assert_allclose(found.wrong_probability.sum(), 600, rtol=0.1)
     assert detection_quality(found.wrong_probability, y != z)["average_precision"] > 0.99
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_classes_of_several_clusters_do_not_look_wrong(rate):
+    X, z = make_classification(
+        2500,
+        12,
+        n_informative=8,
+        n_classes=4,
+        weights=[0.5, 0.3, 0.1],
+        class_sep=1.5,
+        flip_y=0,
+        random_state=2,
+    )
+    y = corrupt_labels(z, rate, 1).labels if rate else z
+    found = estimate_label_noise(X, y, 4)
+    if not rate:  # a linear head gives every fifth sample to another class
+        assert (found.wrong_probability > 0.5).mean() <= 0.01
+        assert not found.at_least.any()
+    else:
+        assert detection_quality(found.wrong_probability, y != z)["average_precision"] > 0.85

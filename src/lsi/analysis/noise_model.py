@@ -161,10 +161,11 @@ def _akaike_weight(layer: NoiseLayer, silent: NoiseLayer, predicted: np.ndarray)
         errors, believed = (each[~np.eye(c, dtype=bool)] for each in (errors, believed))
     others = layer.scale.size + c
     free = others + float((errors / (errors + believed)).sum())
-    if n <= free + 1.0:
-        return 0.0
-    cost = free * n / (n - free - 1.0) - others * n / (n - others - 1.0)
-    gain = layer.likelihood - silent.likelihood - cost
+    gain = -np.inf
+    if n > free + 1.0:
+        cost = free * n / (n - free - 1.0) - others * n / (n - others - 1.0)
+        gain = layer.likelihood - silent.likelihood - cost
+    # Never quite zero: whatever its weight, the layer still ranks the labels.
     return float(1.0 / (1.0 + np.exp(-np.clip(gain, -500.0, 500.0))))
 
 

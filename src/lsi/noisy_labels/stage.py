@@ -13,7 +13,7 @@ from lsi.analysis.mislabeled import noise_entry
 from lsi.errors import InputError
 from lsi.execution.work import Arrays
 from lsi.loo.result import LooResult
-from lsi.noisy_labels.estimate import LabelNoise, estimate_label_noise, needed_bytes
+from lsi.noisy_labels.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
 from lsi.run.context import Run
 from lsi.system.text import size_text
 from lsi.validation.problem import Shape
@@ -69,7 +69,7 @@ def _found_once(run: Run) -> LabelNoise:
 
 def worthwhile(shape: Shape, memory: int | None = None) -> bool:
     """Return whether the estimate costs little compared with the scoring, so that it is made unasked."""
-    n, width = shape.n_samples, shape.n_features
+    n, width = shape.n_samples, shape.n_features - 1 + random_count(shape.n_samples)
     work = 4.0 * n * width**2 + width**3 + PASSES * n * width * shape.n_classes
     most = MOST_WORK if 2 * shape.n_scored >= n else LITTLE_WORK
     room = MOST_BYTES if memory is None else min(MOST_BYTES, memory)
