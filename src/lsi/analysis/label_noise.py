@@ -169,7 +169,7 @@ def count_interval(
     """Return lower and upper end for the number of wrong labels among rows, each `(n,)`."""
     low = count_low(at_least, at_most, least_share) if at_least.any() else 0.0
     expected = float(wrong.sum())
-    return min(low, expected), max(count_high(at_most), expected)
+    return float(min(low, expected)), float(max(count_high(at_most), expected))
 
 
 def noise_frame(matrix: Any, classes: Any) -> pd.DataFrame:
