@@ -140,7 +140,7 @@ def test_gradients(c, mixes):
     random = np.random.default_rng(0)
     p, y = random.dirichlet(np.ones(c), 40), np.sort(random.integers(0, c, 40))
     objective = _Objective(log_features(p), y, mixes, True)
-    free = 0.3 * random.normal(size=(c * c if mixes else 1) + c + (c if c > MATRIX_CLASSES else c * c))
+    free = 0.3 * random.normal(size=(2 if c > MATRIX_CLASSES else (c * c if mixes else 1) + c + c * c))
     error = check_grad(lambda v: objective(v)[0], lambda v: objective(v)[1], free)
     assert error < 1e-3 * np.linalg.norm(objective(free)[1])
 

@@ -28,7 +28,7 @@ TRUST = 3.0  # right labels credited to each class beforehand: few samples shoul
 RIDGE = 1.0  # on what B has beside a multiple of the identity
 BIAS_RIDGE = 0.1  # a class that no sample is predicted to be keeps a finite bias
 MIXED_CLASSES = 30  # with more classes, B is a multiple of the identity
-MATRIX_CLASSES = 100  # with more classes, a wrong label is any other class alike
+MATRIX_CLASSES = 100  # with more classes, T has one rate of error, any other class alike, and there is no b
 MANY_ROWS = 50  # for each entry of B, from which on B is a matrix in any case
 STEPS, FEW_STEPS = 150, 50  # L-BFGS iterations of a fit; with very many classes
 SETTLE = 10  # updates of T for other probabilities
@@ -113,7 +113,7 @@ def noise_matrix(q: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return T from the posterior of the true labels. Shapes: q `(n, C)`, y `(n,)`, result `(C, C)`."""
     counts = joint_counts(q, y) + TRUST * start_matrix(q.shape[1])
     if len(counts) > MATRIX_CLASSES:
-        return _any_other(np.diag(counts) / counts.sum(1))
+        return _any_other(np.trace(counts) / counts.sum(), len(counts))
     return np.asarray(counts / counts.sum(1, keepdims=True))
 
 
@@ -140,7 +140,7 @@ def confident_matrix(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     counts *= given / counts.sum(0)
     counts += 1e-3
     if c > MATRIX_CLASSES:
-        return _any_other(np.diag(counts) / counts.sum(1))
+        return _any_other(np.trace(counts) / counts.sum(), c)
     return np.asarray(counts / counts.sum(1, keepdims=True))
 
 
@@ -172,10 +172,10 @@ def fit_layer(p: np.ndarray, y: np.ndarray, noise: np.ndarray | None = None) -> 
 def _fit(logs: np.ndarray, y: np.ndarray, start: np.ndarray | None, mixes: bool) -> NoiseLayer:
     """Maximise the penalised likelihood; without a start, T is the identity. `y` must ascend."""
     c = logs.shape[1]
-    free = [(np.eye(c) if mixes else np.ones(1)).ravel(), np.zeros(c)]
     tied = c > MATRIX_CLASSES
+    free = [(np.eye(c) if mixes else np.ones(1)).ravel(), np.zeros(0 if tied else c)]
     if start is not None:
-        kept = np.diag(start)
+        kept = np.diag(start)[:1]
         free.append(np.log(kept / (1.0 - kept)) if tied else np.log(start + 1e-4).ravel())
     objective = _Objective(logs, y, mixes, start is not None)
     options = {"maxiter": FEW_STEPS if tied else STEPS, "maxcor": 20}
@@ -201,21 +201,23 @@ class _Objective:
 
     def parts(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return B or its multiple, b and T."""
-        c, n = self.c, self.c**2 if self.mixes else 1
+        c, n, tied = self.c, self.c**2 if self.mixes else 1, self.c > MATRIX_CLASSES
         scale = free[:n].reshape(c, c) if self.mixes else free[:1]
+        bias = np.zeros(c) if tied else free[n : n + c]
         if not self.noisy:
-            return scale, free[n : n + c], np.eye(c)
-        rest = free[n + c :]
-        noise = softmax(rest.reshape(c, c)) if len(rest) == c * c else _any_other(1 / (1 + np.exp(-rest)))
-        return scale, free[n : n + c], noise
+            return scale, bias, np.eye(c)
+        if tied:
+            return scale, bias, _any_other(float(1.0 / (1.0 + np.exp(-free[-1]))), c)
+        return scale, bias, softmax(free[n + c :].reshape(c, c))
 
     def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
         scale, bias, noise = self.parts(free)
         p = softmax((self.logs @ scale.T if self.mixes else self.logs * scale) + bias)
-        q, by_noise, penalty = self._noise_part(p, noise, tied=self.c > MATRIX_CLASSES)
+        q, by_noise, penalty = self._noise_part(p, noise)
         pull = p - q  # of the logits
         penalty += 0.5 * BIAS_RIDGE * float(bias @ bias)
-        by_bias = pull.sum(0) + BIAS_RIDGE * bias
+        tied = self.c > MATRIX_CLASSES
+        by_bias = np.zeros(0) if tied else pull.sum(0) + BIAS_RIDGE * bias
         if self.mixes:
             off = scale - np.trace(scale) / self.c * np.eye(self.c)
             penalty += 0.5 * RIDGE * float((off**2).sum())
@@ -224,9 +226,7 @@ class _Objective:
             by_scale = np.array([np.vdot(pull, self.logs)])
         return penalty - self.likelihood, np.concatenate([by_scale, by_bias, *by_noise])
 
-    def _noise_part(
-        self, p: np.ndarray, noise: np.ndarray, tied: bool
-    ) -> tuple[np.ndarray, list[np.ndarray], float]:
+    def _noise_part(self, p: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return q, the gradient by the logits of T, and the penalty on T; note the likelihood."""
         if not self.noisy:
             self.likelihood = float(np.log(p[self.rows, self.y] + TINY).sum())
@@ -241,13 +241,14 @@ class _Objective:
         counts[:, self.present] += np.add.reduceat(q, self.starts, axis=0).T
         penalty = -float((self.prior * np.log(noise + TINY)).sum())
         gradient = noise * counts.sum(1, keepdims=True) - counts
-        return q, [np.diag(gradient) if tied else gradient.ravel()], penalty
+        if self.c > MATRIX_CLASSES:
+            return q, [np.array([np.trace(gradient)])], penalty
+        return q, [gradient.ravel()], penalty
 
 
-def _any_other(kept: np.ndarray) -> np.ndarray:
-    """Return T that keeps each label with a probability `(C,)` and else draws any other class alike."""
-    c = len(kept)
-    out = np.repeat((1.0 - kept)[:, None] / max(c - 1, 1), c, axis=1)
+def _any_other(kept: float, c: int) -> np.ndarray:
+    """Return T that keeps each of C labels with one probability and else draws any other class alike."""
+    out = np.full((c, c), (1.0 - kept) / max(c - 1, 1))
     np.fill_diagonal(out, kept)
     return out
 

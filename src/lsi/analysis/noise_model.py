@@ -155,12 +155,10 @@ def _akaike_weight(layer: NoiseLayer, silent: NoiseLayer, predicted: np.ndarray)
     """
     n, c = predicted.shape
     errors, believed = predicted.sum(0)[:, None] * layer.noise, TRUST * start_matrix(c)
-    if c > MATRIX_CLASSES:
-        errors, believed = (each.sum(1) - np.diag(each) for each in (errors, believed))
-    else:
-        errors, believed = (each[~np.eye(c, dtype=bool)] for each in (errors, believed))
-    others = layer.scale.size + c
-    free = others + float((errors / (errors + believed)).sum())
+    off, tied = ~np.eye(c, dtype=bool), c > MATRIX_CLASSES
+    errors, believed = (each[off].sum() if tied else each[off] for each in (errors, believed))
+    others = layer.scale.size + (0 if tied else c)
+    free = others + float(np.sum(errors / (errors + believed)))
     gain = -np.inf
     if n > free + 1.0:
         cost = free * n / (n - free - 1.0) - others * n / (n - others - 1.0)
