@@ -2,6 +2,8 @@
 
 from lsi.analysis.compare import compare as compare
 from lsi.analysis.difficulty import compare_datasets as compare_datasets
+from lsi.analysis.label_noise import LabelNoise as LabelNoise
+from lsi.analysis.label_noise import label_noise as label_noise
 from lsi.analysis.redundancy import redundancy as redundancy
 from lsi.data import load_samples as load_samples
 from lsi.errors import ConvergenceError as ConvergenceError

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lsi.analysis import classwise, difficulty, mislabeled, redundancy, selection, typicality
 from lsi.analysis.difficulty import Difficulty
-from lsi.analysis.mislabeled import LabelNoiseSummary
+from lsi.analysis.label_noise import LabelNoise
 from lsi.analysis.selection import Order
 from lsi.report.notebook import notebook_html
 from lsi.report.plots import plot
@@ -161,7 +161,9 @@ class Scores(ScoreTable):
         out.manifest["redundancy"] = {"threshold": level, "by": by}
         return out
 
-    def mislabeled(self, *, fdr: float | None = None, top: int | None = None) -> pd.DataFrame:
+    def mislabeled(
+        self, *, fdr: float | None = None, top: int | None = None, pred_probs: Any = None
+    ) -> pd.DataFrame:
         """Return one row per sample, the label that is most likely wrong first.
 
         Runs that estimated label noise (`label_noise` of `lsi.score`) have calibrated probabilities. For
@@ -171,7 +173,10 @@ class Scores(ScoreTable):
 
         Args:
             fdr: Return the longest list of which at most this expected share is right after all; None: all.
+                Counted by `wrong_at_least`: empty where the data do not show that any label is wrong.
             top: Return this many rows at most.
+            pred_probs: Out-of-sample probabilities of another model, `(n_scored, C)` or `(N, C)`, with the
+                columns of `classes`; they take the place of the run's own estimate, as in `lsi.label_noise`.
 
         Returns:
             Columns `sample_id`, `label`, `suggested_label` (None where it is the given one),
@@ -179,18 +184,19 @@ class Scores(ScoreTable):
             the best other label is better predicted, without the sample, than the given one.
 
         Raises:
-            InputError: `fdr` outside [0, 1], or a `top` that is not a positive integer.
+            InputError: `fdr` outside [0, 1], a `top` that is not a positive integer, or `pred_probs` that do
+                not fit the scores.
         """
-        return mislabeled.mislabeled(self, fdr, top)
+        return mislabeled.mislabeled(self, fdr, top, pred_probs)
 
     @property
-    def label_noise(self) -> LabelNoiseSummary:
-        """Expected number of wrong labels, the noise matrix, and `wrong_in_top(n)`.
+    def label_noise(self) -> LabelNoise:
+        """Expected number of wrong labels with its interval, the noise matrix, and `wrong_in_top(n)`.
 
         Raises:
             InputError: The run did not estimate label noise.
         """
-        return LabelNoiseSummary.of(self)
+        return mislabeled.label_noise_of(self)
 
     def plot(self, kind: str = "distribution", ax: Axes | None = None) -> Axes:
         """Draw the scores with matplotlib (extra `plot`).

@@ -25,7 +25,6 @@ from lsi.errors import ConvergenceError, InputError
 from lsi.execution.work import Here, Work
 from lsi.features import FeatureCache, chunks, encode_items
 from lsi.features.encoders.base import Encoder
-from lsi.noisy_labels.estimate import estimate_label_noise
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 
@@ -101,16 +100,6 @@ def test_pairs_too(cluster):
     there = lsi.score_pairs(left, right, probe=lsi.ContrastiveProbe(dim=3), audit=2, cluster=cluster)
     pd.testing.assert_frame_equal(here.to_frame(), there.to_frame(), check_exact=True)
     assert here.audit.exact == there.audit.exact
-
-
-def test_the_label_noise_estimate_too(cluster):
-    X, y = clusters(n=600)
-    here = estimate_label_noise(X, y, 4)
-    with open_cluster(cluster, torch.device("cpu")) as executor:
-        there = estimate_label_noise(X, y, 4, work=Work(executor))
-    assert here.wrong_probability.max() > 0.1
-    for name, values in vars(here).items():
-        np.testing.assert_array_equal(getattr(there, name), values)
 
 
 class Shades(Encoder):

@@ -1,15 +1,18 @@
 """Which labels are wrong: the estimate on planted noise, the list, and what a run says about it."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, make_classification
 from tests.score_cases import make
 
 import lsi
 from lsi.analysis import detection_quality
-from lsi.analysis.mislabeled import longest_list
+from lsi.analysis.label_noise import longest_list
+from lsi.cli import main
 from lsi.data.corruption.labels import corrupt_labels
 from lsi.errors import InputError
 from lsi.noisy_labels.estimate import estimate_label_noise, scaled
@@ -191,3 +194,74 @@ def test_what_is_too_large_is_left_to_the_user():
     assert worthwhile(Shape(1797, 65, 10, 5))
     assert not worthwhile(Shape(50_000, 513, 10, 100))  # all samples would be fitted for the sake of few
     assert not worthwhile(Shape(1_280_000, 2049, 1000, 1_280_000))
+
+
+def test_given_probabilities_take_the_place_of_the_estimate(iris_scores, tmp_path, capsys):
+    scores, truth = iris_scores
+    classes = np.array(scores.classes)
+    p = np.where(truth[:, None] == classes, 0.96, 0.02)
+    frame = scores.mislabeled(pred_probs=p)
+    wrong = scores.to_frame()["label"].to_numpy() != truth
+    assert set(frame["sample_id"].head(wrong.sum())) == set(np.flatnonzero(wrong))
+    assert "flip_gain" not in frame  # it is the run's own
+    np.save(tmp_path / "p.npy", p)
+    np.savez(tmp_path / "p.npz", pred_probs=p, other=np.zeros(3))
+    folder = str(scores.save(tmp_path / "scores"))
+    found = []
+    for name in ("p.npy", "p.npz"):
+        assert main(["mislabeled", folder, "--pred-probs", str(tmp_path / name), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert found[0]["rows"][0]["sample_id"] == frame["sample_id"][0]
+    low, high = found[0]["interval"]
+    assert low <= wrong.sum() <= high
+    some = scores.with_table(scores.to_frame().iloc[10:60])
+    assert len(some.mislabeled(pred_probs=p)) == len(some.mislabeled(pred_probs=p[10:60])) == 50
+    with pytest.raises(InputError, match="has 7 rows"):
+        scores.mislabeled(pred_probs=p[:7])
+    (tmp_path / "bad.npy").write_bytes(b"nothing")
+    assert main(["mislabeled", folder, "--pred-probs", str(tmp_path / "bad.npy")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_words_say_what_the_data_can_tell(iris_scores):
+    scores, _ = iris_scores
+    low, high = scores.label_noise.interval
+    assert low <= scores.label_noise.n_wrong <= high
+    assert f"between {low:,.0f} and {high:,.0f}" in str(scores.label_noise)
+    X, y = load_iris(return_X_y=True)
+    clean = lsi.score(X, y, audit=False)
+    assert not len(clean.mislabeled(fdr=0.1))
+    assert "There may be none" in str(clean.label_noise)
+
+
+def test_separated_classes_with_many_wrong_labels_are_counted():
+    random = np.random.default_rng(0)
+    z = random.integers(0, 6, 1500)
+    centres = random.normal(size=(6, 20))
+    X = 7 * (centres / np.linalg.norm(centres, axis=1, keepdims=True))[z] + random.normal(size=(1500, 20))
+    y = corrupt_labels(z, 0.4, 1, kind="pairwise").labels
+    found = estimate_label_noise(X, y, 6)
+    assert_allclose(found.wrong_probability.sum(), 600, rtol=0.1)
+    assert detection_quality(found.wrong_probability, y != z)["average_precision"] > 0.99
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_classes_of_several_clusters_do_not_look_wrong(rate):
+    X, z = make_classification(
+        2500,
+        12,
+        n_informative=8,
+        n_classes=4,
+        weights=[0.5, 0.3, 0.1],
+        class_sep=1.5,
+        flip_y=0,
+        random_state=2,
+    )
+    y = corrupt_labels(z, rate, 1).labels if rate else z
+    found = estimate_label_noise(X, y, 4)
+    if not rate:  # a linear head gives every fifth sample to another class
+        assert (found.wrong_probability > 0.5).mean() <= 0.01
+        assert not found.at_least.any()
+    else:
+        assert detection_quality(found.wrong_probability, y != z)["average_precision"] > 0.85

@@ -1,12 +1,10 @@
 """The refitted head against plain optimisation, and its leave-one-out logits against refits."""
 
 import numpy as np
-import pytest
 import torch
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_iris
 
-from lsi.noisy_labels.em import noise_matrix, true_label_posterior
 from lsi.noisy_labels.soft_probe import SoftProbe
 
 
@@ -75,19 +73,3 @@ def test_many_classes_take_the_cheap_step():
     cheap = probe.left_out(logits, q, many_classes=2)
     moved = (exact - logits).abs().mean()
     assert (cheap - exact).abs().mean() < 0.2 * moved
-
-
-def test_posterior_and_matrix_by_hand():
-    p = torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)
-    noise = torch.tensor([[0.8, 0.2], [0.3, 0.7]], dtype=torch.float64)
-    q = true_label_posterior(p, noise, torch.tensor([1, 0]))
-    assert_allclose(q[0], np.array([0.18, 0.07]) / 0.25)
-    assert_allclose(q[1], np.array([0.40, 0.15]) / 0.55)
-
-
-@pytest.mark.parametrize("n", [3, 3000])
-def test_the_matrix_trusts_labels_until_there_are_many_samples(n):
-    q = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(n, 1)
-    found = noise_matrix(q, torch.ones(n, dtype=torch.int64))  # all of class 0, all labelled 1
-    assert_allclose(found[0, 1], (n + 0.3) / (n + 3.0))
-    assert_allclose(found.sum(1), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import BadZipFile
 
 from cyclopts import Parameter
 
@@ -15,6 +16,7 @@ from lsi.system.places import check_apart
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from lsi.scores import Scores
@@ -28,6 +30,7 @@ def mislabeled(
     *,
     fdr: float | None = None,
     top: Annotated[int | None, Parameter(name=["--top", "-n"])] = None,
+    pred_probs: Path | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -36,7 +39,10 @@ def mislabeled(
     Args:
         scores: Folder that `lsi compute --output` wrote.
         fdr: Shorten the list so that the expected share of right labels in it stays below this, as `0.1`.
+            It is empty where the data do not show that any label is wrong.
         top: Show only this many. Default: all in a file, 20 on the screen.
+        pred_probs: Out-of-sample probabilities of another model in place of the run's own estimate: .npy or
+            .npz, one row a sample, one column a class in sorted order.
         output: File to write: .csv, .json or .parquet. Never overwritten.
         json: Print one JSON object on stdout and nothing else there.
 
@@ -46,13 +52,16 @@ def mislabeled(
     if output is not None:
         check_list_file(output)
         check_apart({"--output": output}, {"the scores": scores})
-    from lsi.analysis.mislabeled import check_limits
+    from lsi.analysis.label_noise import check_limits
+    from lsi.analysis.mislabeled import with_probabilities
     from lsi.scores import load
 
     check_limits(fdr, top)
     loaded = load(scores)
     if loaded.task != "classification":
         raise InputError(f"lsi mislabeled is for classification, and these are scores of {loaded.task}.")
+    if pred_probs is not None:
+        loaded = with_probabilities(loaded, read_probabilities(pred_probs))
     frame = loaded.mislabeled(fdr=fdr, top=top)
     if output is not None:
         write_list(frame, output, Mark.of(loaded.manifest, SUSPECTS, str(scores)))
@@ -66,6 +75,23 @@ def mislabeled(
         print(plain_text(f"Written: {output} ({len(frame):,} rows)", 400))
         print("Review: write accept, reject or remove into the column decision; empty rows stay as they are.")
         tell_apply(output, loaded.manifest)
+
+
+def read_probabilities(path: Path) -> np.ndarray:
+    """Return the only array, or the one called pred_probs, of a .npy or .npz file."""
+    import numpy as np
+
+    try:
+        found = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            name = "pred_probs" if "pred_probs" in found.files or len(found.files) != 1 else found.files[0]
+            return np.asarray(found[name])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(
+            f"--pred-probs {path.name!r} cannot be read ({error}). Write it with numpy.save."
+        ) from error
 
 
 def check_list_file(path: Path) -> None:
@@ -112,6 +138,7 @@ def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
     if estimated:
         known["n_wrong"] = scores.manifest["label_noise"]["n_wrong"]
         known["wrong_in_list"] = float(frame["wrong_probability"].sum())
+        known["interval"] = list(scores.label_noise.interval)
     return known
 
 
@@ -132,9 +159,13 @@ def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> No
         table.add_row(*map(Text, cells), f"{row.wrong_probability:.1%}", f"{row.lsi:.3g}")
     out_console().print(table)
     if summary["estimated"]:
+        from lsi.analysis.label_noise import identified
+
+        low, high = summary["interval"]
         print(
-            f"About {summary['n_wrong']:,.0f} of {summary['n_scored']:,} labels are estimated to be wrong; "
-            f"about {summary['wrong_in_list']:,.0f} of the {summary['n_listed']:,} listed."
+            f"About {summary['n_wrong']:,.0f} of {summary['n_scored']:,} labels are estimated to be wrong "
+            f"(between {low:,.0f} and {high:,.0f}); about {summary['wrong_in_list']:,.0f} of the "
+            f"{summary['n_listed']:,} listed. {identified(low, high)}".rstrip()
         )
     else:
         print(

@@ -1,38 +1,34 @@
 r"""Which given labels are wrong: one estimate without settings, from features and labels alone.
 
-The features are seen in two views: as they are, and together with random rectified features of their
-direction (a small step towards a kernel). In each view, EM looks for the true labels and the noise matrix
-(`lsi.noisy_labels.em`). How sharply the features determine the true class is the one thing that noisy labels
-cannot show: noise that hits ambiguous samples more often looks exactly like classes that overlap more. So it
-is not estimated but averaged over: β = 1 believes the probe, β = 1.3 believes that people err where the
-probe hesitates. The result is the mean posterior of the true label, with equal weights for the two views.
+A linear head gives every sample its leave-one-out probabilities, a noise layer turns them into the true
+labels' posterior (`lsi.analysis.noise_model`), and the head is fitted again, now to that posterior, twice.
+The first head still contains the wrong labels; the last hardly does. With few samples that may fail, so a
+head that predicts the given labels worse than the first, through its layer, is dropped. Noise is evident only
+where the first and the last layer show it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.execution.work import Arrays, Tick, Work
-from lsi.noisy_labels.em import NoisyProbe
+from lsi.analysis.noise_model import fit_model, joint_matrix
 from lsi.noisy_labels.soft_probe import SoftProbe
-from lsi.system.device import add_rows
 from lsi.validation.problem import Shape
 
-# Ridges in sum form, for features of unit mean norm. The kernel's is small on purpose: its head is then a
-# little too sure of itself, like the sharpened linear one.
-LINEAR_RIDGE, KERNEL_RIDGE = 30.0, 7.5  # at D = N; in proportion to D/N otherwise
+RIDGE = 30.0  # in sum form, for features of unit mean norm, at D = N; in proportion to D/N otherwise
 LEAST_RIDGE, MOST_RIDGE = 0.3, 1.0
-RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 33  # one random feature per 33 samples, 1,500 at most
 UNIT_RANGE = 10.0  # largest factor between a column's spread and the median spread
-SHARP = 1.3  # β of the sharpened linear view
+REFITS = 2  # of the head, to the posterior of the true labels
+FIT_STEPS = 30  # L-BFGS iterations of each fit
+RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 10  # one random feature per ten samples, 1,500 at most
+TRIAL_ROWS = 5000  # on which random features are tried
+CLEARLY = 1.0  # by how many √n nats they have to win: the spread of a sum over n samples
 BLOCK = 4096  # rows at a time
-ROUNDS = 7  # of EM in each view; later ones change little
 
 
 @dataclass(frozen=True)
@@ -41,90 +37,108 @@ class LabelNoise:
 
     Attributes:
         wrong_probability: `(N,)`, probability that the given label is wrong.
+        at_least: `(N,)`, the same for noise that never follows ambiguity; zero where the data show no noise.
+        at_most: `(N,)`, the same for features that determine the class.
         suggested: `(N,)`, class code of the likeliest true label, which may be the given one.
         flip_gain: `(N,)` nats: how much better the best other label is predicted, without the
             sample, than the given one; negative where the given label is the cheapest.
         noise_matrix: `(C, C)`, row true class, column given label, rows sum to one.
+        least_share: `()`, the smallest count that the likelihood allows, as a share of the sum of `at_least`.
     """
 
     wrong_probability: np.ndarray
+    at_least: np.ndarray
+    at_most: np.ndarray
     suggested: np.ndarray
     flip_gain: np.ndarray
     noise_matrix: np.ndarray
+    least_share: np.ndarray
 
 
 def estimate_label_noise(
-    features: np.ndarray,
-    target: np.ndarray,
-    n_classes: int,
-    device: torch.device | str = "cpu",
-    work: Work | None = None,
+    features: np.ndarray, target: np.ndarray, n_classes: int, device: torch.device | str = "cpu"
 ) -> LabelNoise:
     """Estimate for every sample how likely its label is wrong, and which would be right.
 
     Shapes: features `(N, D)`, target `(N,)`.
     """
-    views, done = _Views(features, target, n_classes, torch.device(device)), {}
-    # The longer view first, so that two workers finish at nearly the same time.
-    for _, arrays in (work or Work()).aside().map("views", views, "look", ["kernel", "linear"]):
-        done.update(arrays)
-    q = 0.5 * (done["linear"] + done["kernel"])
-    return _summarise(torch.from_numpy(q), torch.from_numpy(target), done["gain"])
+    y = torch.from_numpy(target).to(device)
+    rows = _chosen(scaled(features, device), y, n_classes)
+    probe = SoftProbe(rows, n_classes, ridge(rows), overwrite=True)
+    logits = _left_out(probe, torch.nn.functional.one_hot(y, n_classes))
+    gain = flip_gain(logits, y).cpu().numpy()
+    p = torch.softmax(logits, 1).cpu().numpy()
+    first, p_first = fit_model(p, target), p
+    model = first
+    for _ in range(REFITS):
+        q = torch.from_numpy(model.plain(p, target)).to(device)
+        p = torch.softmax(_left_out(probe, q), 1).cpu().numpy()
+        model = fit_model(p, target, near=model)
+        if model.layer.likelihood < first.layer.likelihood:
+            model, p = first, p_first
+            break
+    evident = first.evident and model.evident
+    model = replace(model, evident=evident, least_share=min(first.least_share, model.least_share))
+    found = model.rows(p, target)
+    return LabelNoise(
+        wrong_probability=found.wrong,
+        at_least=found.at_least,
+        at_most=found.at_most,
+        suggested=found.q.argmax(1),
+        flip_gain=gain,
+        noise_matrix=joint_matrix(found.q, target),
+        least_share=np.asarray(model.least_share),
+    )
 
 
-class _Views:
-    """The two views of the features, each a unit of work.
+def _chosen(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
+    """Return the rows of the head: with random features where they predict the given labels clearly better.
 
-    Args:
-        features: `(N, D)`, finite.
-        target: `(N,)` class codes.
-        n_classes: C.
-        device: Where to compute.
-
-    Attributes:
-        tries_elsewhere: After this many lost workers a view is computed here, as it takes minutes (see
-            `RayExecutor`).
+    A class of several clusters is beyond a linear head: a whole cluster would look wrong. Tried on some rows.
     """
+    step = -(-len(x) // TRIAL_ROWS)
+    some, labels = x[::step], y[::step]
+    trials = []
+    for rows in (with_intercept(some), with_random_features(some)):
+        probe = SoftProbe(rows, n_classes, ridge(rows))
+        p = torch.softmax(_left_out(probe, torch.nn.functional.one_hot(labels, n_classes)), 1)
+        trials.append(fit_model(p.cpu().numpy(), labels.cpu().numpy()).layer.likelihood)
+    clearly = CLEARLY * max(1.0, len(some) ** 0.5)
+    return with_random_features(x) if trials[1] > trials[0] + clearly else with_intercept(x)
 
-    tries_elsewhere = 2
 
-    def __init__(
-        self, features: np.ndarray, target: np.ndarray, n_classes: int, device: torch.device
-    ) -> None:
-        self.features, self.target = features, target
-        self.n_classes, self.device = n_classes, device
+def random_count(n_samples: int) -> int:
+    """Return how many random features N samples may get."""
+    return max(1, min(RANDOM_FEATURES, n_samples // ROWS_A_FEATURE))
 
-    @cached_property
-    def _plain(self) -> Tensor:
-        """The features that both start from."""
-        return scaled(self.features, self.device)
 
-    def look(self, view: str, tick: Tick) -> Arrays:
-        """Return a view's posterior of the true labels, `(N, C)`; the linear view adds the gain of flips."""
-        y = torch.from_numpy(self.target).to(self.device)
-        if view == "kernel":
-            rows = with_random_features(self._plain)
-            kernel = NoisyProbe(self._probe(rows, KERNEL_RIDGE), y)
-            return {view: kernel.run(ROUNDS, 1.0).cpu().numpy()}
-        linear = NoisyProbe(self._probe(with_intercept(self._plain), LINEAR_RIDGE), y)
-        gain = flip_gain(linear.logits, y)
-        q = 0.5 * (linear.run(ROUNDS, SHARP) + linear.run(ROUNDS, 1.0))
-        return {view: q.cpu().numpy(), "gain": gain.cpu().numpy()}
+def with_random_features(x: Tensor) -> Tensor:
+    r"""Return the features, `(N, M)` rectified random projections of their directions, and a column of ones.
 
-    def _probe(self, rows: Tensor, factor: float) -> SoftProbe:
-        """Return a head on `rows`, whose memory it takes over."""
-        return SoftProbe(rows, self.n_classes, ridge(rows, factor), overwrite=True)
+    .. math:: \sqrt{2/M}\, \max(0, R\, x / \|x\|),\quad R_{jk} \sim N(0, 1)
+
+    Their inner products approximate the arc-cosine kernel of first order (Cho & Saul, *Kernel methods
+    for deep learning*, 2009). R is the same in every run; M is one for every ten samples, 1,500 at most.
+    """
+    count, d = random_count(len(x)), x.shape[1]
+    projection = torch.randn(d, count, generator=torch.Generator().manual_seed(0)).to(x)
+    out = torch.ones((len(x), d + count + 1), dtype=x.dtype, device=x.device)
+    for rows, part in zip(out.split(BLOCK), x.split(BLOCK), strict=True):
+        rows[:, :d] = part
+        unit = part / part.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        rows[:, d:-1] = (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
+    return out
 
 
 def needed_bytes(shape: Shape) -> int:
     """Return the peak memory of the estimate."""
     n, d, width = shape.n_samples, shape.n_features, shape.n_features + random_count(shape.n_samples)
-    return 4 * n * (width + d - 1) + 48 * n * shape.n_classes + 24 * width**2 + (64 << 20)
+    return 4 * n * (width + d - 1) + 96 * n * shape.n_classes + 24 * width**2 + (64 << 20)
 
 
-def ridge(x: Tensor, factor: float) -> float:
-    """Return the ridge of a head in sum form: `factor · D/N`, between 0.3 and 1."""
-    return min(MOST_RIDGE, max(LEAST_RIDGE, factor * x.shape[1] / x.shape[0]))
+def ridge(x: Tensor) -> float:
+    """Return the ridge of a head in sum form: `30 · D/N`, between 0.3 and 1."""
+    return min(MOST_RIDGE, max(LEAST_RIDGE, RIDGE * x.shape[1] / x.shape[0]))
 
 
 def scaled(features: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -166,31 +180,6 @@ class _Rows:
             yield rows, torch.from_numpy(np.array(self.features[rows], dtype=np.float64)).to(self.device)
 
 
-def random_count(n_samples: int) -> int:
-    """Return how many random features N samples get."""
-    return max(1, min(RANDOM_FEATURES, n_samples // ROWS_A_FEATURE))
-
-
-def with_random_features(x: Tensor) -> Tensor:
-    r"""Return the features, `(N, M)` rectified random projections of their directions, and a column of ones.
-
-    .. math:: \sqrt{2/M}\, \max(0, R\, x / \|x\|),\quad R_{jk} \sim N(0, 1)
-
-    Their inner products approximate the arc-cosine kernel of first order (Cho & Saul, *Kernel methods
-    for deep learning*, 2009). R is the same in every run; M is one for every 33 samples, 1,500 at most.
-    """
-    count = random_count(len(x))
-    generator = torch.Generator().manual_seed(0)
-    d = x.shape[1]
-    projection = torch.randn(d, count, generator=generator).to(x)
-    out = torch.ones((len(x), d + count + 1), dtype=x.dtype, device=x.device)
-    for rows, part in zip(out.split(BLOCK), x.split(BLOCK), strict=True):
-        rows[:, :d] = part
-        unit = part / part.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        rows[:, d:-1] = (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
-    return out
-
-
 def with_intercept(x: Tensor) -> Tensor:
     """Return the features with a column of ones."""
     return torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -203,10 +192,6 @@ def flip_gain(logits: Tensor, target: Tensor) -> Tensor:
     return others.amax(1) - given[:, 0]
 
 
-def _summarise(q: Tensor, y: Tensor, gain: np.ndarray) -> LabelNoise:
-    c = q.shape[1]
-    joint = add_rows(torch.zeros((c, c), dtype=q.dtype, device=q.device), y, q).T
-    matrix = joint / joint.sum(1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
-    # The sum over the other classes: one minus a probability near one would lose its digits.
-    wrong = q.scatter(1, y[:, None], 0.0).sum(1).clamp(0.0, 1.0)
-    return LabelNoise(wrong.numpy(), q.argmax(1).numpy(), gain, matrix.numpy())
+def _left_out(probe: SoftProbe, labels: Tensor) -> Tensor:
+    labels = labels.to(probe.rows.dtype)
+    return probe.left_out(probe.fit(labels, FIT_STEPS), labels)

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lsi.analysis.label_noise import LabelNoise as Estimate
+from lsi.analysis.label_noise import count_interval, noise_frame
+from lsi.analysis.mislabeled import noise_entry
 from lsi.errors import InputError
 from lsi.execution.work import Arrays
 from lsi.loo.result import LooResult
@@ -18,8 +21,7 @@ from lsi.validation.problem import Shape
 MOST_WORK = 1e13  # operations: about a minute on a processor
 MOST_BYTES = 6e9
 LITTLE_WORK = 2e10  # operations that a run that scores few samples may spend on all of them
-PASSES = 400  # products with all rows, forwards and backwards, over all fits
-TOP = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+PASSES = 200  # products with all rows, forwards and backwards, over all fits
 
 
 def check_label_noise(wanted: Any) -> None:
@@ -48,9 +50,11 @@ def add_label_noise(run: Run, result: LooResult, wanted: bool | None) -> None:
     where = problem.subset
     labels = pd.Series(problem.classes).infer_objects().to_numpy()
     result.extra["wrong_probability"] = found.wrong_probability[where]
+    result.extra["wrong_at_least"] = found.at_least[where]
+    result.extra["wrong_at_most"] = found.at_most[where]
     result.extra["suggested_label"] = labels[found.suggested[where]]
     result.extra["flip_gain"] = found.flip_gain[where]
-    run.notes["label_noise"] = describe(found, where)
+    run.notes["label_noise"] = describe(found, problem.classes, where)
 
 
 def _found_once(run: Run) -> LabelNoise:
@@ -58,10 +62,7 @@ def _found_once(run: Run) -> LabelNoise:
     problem = run.problem
 
     def estimate() -> Arrays:
-        found = estimate_label_noise(
-            problem.features, problem.target, problem.n_classes, run.device, run.work
-        )
-        return vars(found)
+        return vars(estimate_label_noise(problem.features, problem.target, problem.n_classes, run.device))
 
     return LabelNoise(**run.work.once("label-noise", estimate))
 
@@ -75,13 +76,10 @@ def worthwhile(shape: Shape, memory: int | None = None) -> bool:
     return work <= most and needed_bytes(shape) <= room
 
 
-def describe(found: LabelNoise, where: np.ndarray) -> dict[str, Any]:
+def describe(found: LabelNoise, classes: np.ndarray, where: np.ndarray) -> dict[str, Any]:
     """Return the manifest's entry about the labels at the scored positions `where`, as JSON values."""
-    ordered = np.sort(found.wrong_probability[where])[::-1].cumsum()
-    tops = sorted({n for n in TOP if n < len(ordered)} | {len(ordered)})
-    return {
-        "n_wrong": float(ordered[-1]),
-        "kind": "conditional: row true class, column given label, rows sum to one",
-        "noise_matrix": found.noise_matrix.tolist(),
-        "top": [{"n": n, "wrong": float(ordered[n - 1])} for n in tops],
-    }
+    wrong, at_least, at_most = found.wrong_probability[where], found.at_least[where], found.at_most[where]
+    interval = count_interval(wrong, at_least, at_most, float(found.least_share))
+    matrix = noise_frame(found.noise_matrix, classes)
+    suggested = found.suggested[where]
+    return noise_entry(Estimate(float(wrong.sum()), interval, matrix, wrong, suggested, at_least, at_most))

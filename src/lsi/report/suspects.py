@@ -62,6 +62,7 @@ def suspects_summary(
         "n": len(found.rows),
         "estimated": found.estimated,
         "n_wrong": noise.get("n_wrong"),
+        "interval": noise.get("interval"),
         "top": [entry for entry in noise.get("top") or [] if {"n", "wrong"} <= set(entry)],
         "pairs": [{"given": a, "suggested": b, "n": n} for (a, b), n in counts.most_common(MOST_PAIRS)],
         "matrix": _matrix(counts, names) if 2 < len(names) <= MOST_MATRIX_CLASSES else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lsi.analysis.label_noise import identified
 from lsi.report.format import duration, number, percent
 from lsi.system.text import plain_text
 
@@ -131,13 +132,20 @@ def suspects(summary: dict[str, Any]) -> str:
         )
     if found["n_wrong"] is not None:
         text += f" About {found['n_wrong']:,.0f} labels are estimated to be wrong in all."
+        if found["interval"]:
+            low, high = found["interval"]
+            text = f"{text[:-1]}, between {low:,.0f} and {high:,.0f}. {identified(low, high)}".rstrip()
     return text
 
 
 def top(found: dict[str, Any] | None) -> list[str]:
     """Say how many of the most suspicious labels are expected to be wrong."""
     entries = found["top"] if found else []
-    return [f"About {entry['wrong']:,.0f} of the top {entry['n']:,} are wrong." for entry in entries]
+    return [
+        f"About {entry['wrong']:,.0f} of the top {entry['n']:,} are wrong"
+        + (f" ({entry['low']:,.0f} to {entry['high']:,.0f})." if {"low", "high"} <= set(entry) else ".")
+        for entry in entries
+    ]
 
 
 def redundancy(summary: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ NUMBERS = ("lsi", "mean_term", "covariance_term", "loo_probability")
 """Required columns that hold float64."""
 REQUIRED_COLUMNS = ("sample_id", "position", "label", "loo_prediction", *NUMBERS)
 _OPTIONAL_NUMBERS = (
-    "leverage", "relative_error", "wrong_probability", "flip_gain", "redundancy_group", "lsi_std",
+    "leverage", "relative_error", "wrong_probability", "wrong_at_least", "wrong_at_most", "flip_gain",
+    "redundancy_group", "lsi_std",
 )  # fmt: skip
 _LABELS = ("sample_id", "label", "loo_prediction", "suggested_label", "original_label")
 _LARGEST = 2**53  # integers up to here are exact in JSON
@@ -114,6 +115,7 @@ _ENTRIES: dict[str, Check] = {
     "corruption": _both(_plain, _with(kind=_text, rate=_number, seed=_count, n_corrupted=_count)),
     "label_noise": _with(
         n_wrong=_number,
+        interval=lambda value: _of(_number)(value) and len(value) == 2,
         noise_matrix=_of(_of(_number)),
         top=_of(lambda value: _pair(value)),
     ),
@@ -128,7 +130,13 @@ _ENTRIES: dict[str, Check] = {
 
 
 def _pair(value: Any) -> bool:
-    return isinstance(value, Mapping) and _count(value.get("n")) and _number(value.get("wrong"))
+    ends = isinstance(value, Mapping) and [value[end] for end in ("low", "high") if end in value]
+    return bool(
+        isinstance(value, Mapping)
+        and _count(value.get("n"))
+        and _number(value.get("wrong"))
+        and all(_number(end) for end in ends or [])
+    )
 
 
 def _options(value: Any) -> bool:
