@@ -30,7 +30,7 @@ def test_the_chosen_way_and_what_does_not_fit(capsys, monkeypatch):
 def test_a_budget_decides_the_solver(capsys, monkeypatch):
     monkeypatch.setattr("lsi.planning.plan.available_memory", lambda: 64 << 30)
     assert planned(capsys, *SIZE, "20")["chosen"]["solver"] == "dense"
-    assert planned(capsys, *SIZE, "20", "--memory", "2GiB")["chosen"]["solver"] == "blocks"
+    assert planned(capsys, *SIZE, "20", "--memory", "1GiB")["chosen"]["solver"] == "blocks"
 
 
 def test_a_dataset_with_features_is_enough(capsys, tmp_path):

@@ -178,8 +178,10 @@ def follows_overlap(predicted: np.ndarray, noise: np.ndarray) -> float:
     c = predicted.shape[1]
     if not 2 < c <= MATRIX_CLASSES:
         return 0.0
-    off = ~np.eye(c, dtype=bool)
-    n = predicted.sum(0) + TINY
+    n = predicted.sum(0)
+    off = ~np.eye(c, dtype=bool) & np.logical_and.outer(n >= 1.0, n >= 1.0)  # rarer classes tell nothing
+    if np.count_nonzero(off) < 3:
+        return 0.0
     errors, overlap = (n[:, None] * noise)[off], (predicted.T @ predicted)[off]
     size = np.sqrt((n[:, None] * n)[off])  # what noise that hits all classes alike is in proportion to
     (_, slope), _ = nnls(np.stack([size, overlap / size], 1), errors / size)

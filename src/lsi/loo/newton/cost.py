@@ -67,8 +67,8 @@ def dense_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, 
     # A block of first-order steps, the rows of a Hessian's panels, and what the libraries need themselves.
     tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
     working = min(block, n) * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
-    factor = item if k > SINGLE_START else 8
-    matrices = ((7 if full else 2) * factor + (2 if full else 1) * (item if item < factor else 0)) * k**2
+    inverse = 2 * item if k > SINGLE_START else 2 * 8 + item  # large ones have the type of the design
+    matrices = (7 * 8 + 2 * item if full else inverse) * k**2
     return fit + leave + refine + audit, int(2 * n * d * item + matrices + working)
 
 
