@@ -20,7 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+
+from lsi.probes.softmax.lbfgs import lbfgs
 
 LEAST = 1e-6  # probabilities below this say nothing more
 START_RATE = 0.1  # share of wrong labels that one of the two fits starts with
@@ -179,7 +180,7 @@ def _fit(logs: np.ndarray, y: np.ndarray, start: np.ndarray | None, mixes: bool)
         free.append(np.log(kept / (1.0 - kept)) if tied else np.log(start + 1e-4).ravel())
     objective = _Objective(logs, y, mixes, start is not None)
     options = {"maxiter": FEW_STEPS if tied else STEPS, "maxcor": 20}
-    found = minimize(objective, np.concatenate(free), jac=True, method="L-BFGS-B", options=options)
+    found = lbfgs(objective, np.concatenate(free), options)
     value, _ = objective(found.x)
     scale, bias, noise = objective.parts(found.x)
     scale = scale if mixes else scale.reshape(())
