@@ -237,6 +237,17 @@ def test_an_end_between_the_last_row_and_the_manifest_loses_nothing(cache, monke
     assert second.seen == 0
 
 
+def test_what_an_end_after_the_manifest_leaves_is_removed(cache):
+    encode_items(items(), Letters(), cache)
+    (entry,) = (path for path in cache.folder.iterdir() if path.is_dir())
+    (entry / "progress.json").write_text("{}")
+    (entry / ".lsi-0123456789ab").mkdir()  # where a manifest was drafted
+    second = Letters()
+    np.testing.assert_array_equal(encode_items(items(), second, cache).features, EXPECTED)
+    assert second.seen == 0
+    assert sorted(path.name for path in entry.iterdir()) == ["features.npy", "manifest.json"]
+
+
 def test_entries_can_be_removed_by_the_beginning_of_their_key(cache):
     encode_items(items(), Letters(), cache, name="data")
     (entry,) = cache.entries()

@@ -127,7 +127,12 @@ class Entry:
         except InputError:  # damaged: it is made again
             return None
         fits = features.dtype == np.float32 and list(features.shape) == manifest.get("shape")
-        return (features, manifest) if fits and isinstance(manifest.get("broken"), dict) else None
+        if not fits or not isinstance(manifest.get("broken"), dict):
+            return None
+        with suppress(OSError):  # what a process left that was killed when only this was to be done
+            tidy(self.folder)
+            (self.folder / "progress.json").unlink(missing_ok=True)
+        return features, manifest
 
     def resume(self, total: int) -> Growing:
         """Open the entry for writing after the last row that is safely on disk."""
