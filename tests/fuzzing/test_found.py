@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip_bytes
 
+import lsi
 from lsi.cli import main
 from lsi.data import SourceOptions, load_samples, parse_subset, read_transition
 from lsi.data.corruption.human import human_labels
@@ -239,3 +240,11 @@ def test_an_idx_file_of_wide_pictures_without_pixels(tmp_path):
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 6) + bytes(6))
     with pytest.raises(InputError, match="without any pixels"):
         load_samples("fashion_mnist", SourceOptions(data_dir=tmp_path, cache_dir=tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("settings", [{"lr": 1e300}, {"optimizer": lsi.SAM(1e-3), "lr": 4e38}])
+def test_a_learning_rate_that_single_precision_cannot_hold(settings):
+    with pytest.raises(InputError, match="lr must be a positive number of single precision"):
+        lsi.Retrain(**settings)
+    with pytest.raises(InputError, match="at most 3.4e"):
+        lsi.SAM(1e300)

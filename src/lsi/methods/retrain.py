@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from lsi.errors import InputError
 from lsi.methods.algorithms import SGD, Algorithm, Schedule, as_algorithm, as_schedule, describe_settings
-from lsi.validation.settings import check_positive
+from lsi.validation.settings import SINGLE_MAX, check_positive
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,10 @@ class Retrain:
             raise InputError(
                 f"epochs and n_seeds must be at least 1, got {self.epochs!r} and {self.n_seeds!r}."
             )
-        if not (np.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr must be a positive number, got {self.lr!r}; the paper uses 0.004.")
+        if not 0 < self.lr <= SINGLE_MAX:
+            raise InputError(
+                f"lr must be a positive number of single precision, got {self.lr!r}; the paper uses 0.004."
+            )
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum must be in [0, 1), got {self.momentum!r}; the paper uses 0.9.")
         if self.nesterov and self.momentum == 0:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lsi.errors import InputError, nearest
+from lsi.validation.settings import SINGLE_MAX
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LinearProbe:
     class_weight: str | Mapping[Any, float] | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.weight_decay) and self.weight_decay >= 0):
+        if not 0 <= self.weight_decay <= SINGLE_MAX:
             raise InputError(
                 f"weight_decay must be a finite number ≥ 0, got {self.weight_decay!r}; the default is 1e-4."
             )

@@ -9,15 +9,18 @@ from typing import Any
 
 from lsi.errors import InputError, nearest
 
+SINGLE_MAX = 3.4e38  # the largest number of single precision, which training runs in
+
 
 def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
-    """Return a setting, which has to be a positive finite number."""
+    """Return a setting, which has to be a positive number that single precision can hold."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if is_number else math.nan
-    if math.isfinite(number) and (number > 0 or (allow_zero and number == 0)):
+    if number <= SINGLE_MAX and (number > 0 or (allow_zero and number == 0)):
         return number
     bound = "0 or more" if allow_zero else "greater than 0"
-    raise InputError(f"{name} must be a finite number {bound}, got {value!r}.")
+    most = f" and at most {SINGLE_MAX:g}" if SINGLE_MAX < number < math.inf else ""
+    raise InputError(f"{name} must be a finite number {bound}{most}, got {value!r}.")
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
