@@ -29,7 +29,7 @@ from lsi.system.progress import Progress
 from lsi.system.text import parse_size
 from lsi.tasks import Task, task_of
 from lsi.validation.problem import Problem
-from lsi.validation.settings import check_choice, check_positive
+from lsi.validation.settings import check_choice, check_positive, check_seed
 
 __all__ = ["METHODS", "Run", "check_device", "check_settings", "fingerprint", "score", "score_pairs"]
 
@@ -262,7 +262,9 @@ def _score(
     task.plan(probe, problem, posterior, settings, machine)
     if label_noise and problem.n_classes:
         check_label_noise_room(problem.shape(), limit)
-    run = Run(problem, probe, posterior, float(prior_precision), audit, int(seed), machine, Clock())
+    run = Run(
+        problem, probe, posterior, float(prior_precision), audit, check_seed("seed", seed), machine, Clock()
+    )
     described = describe_run(task.name, run, settings, task.data(problem))
     key = {**run_key(described, run), "label_noise": label_noise}
     with open_work(key, checkpoint, cluster, part, machine.device, progress) as work:

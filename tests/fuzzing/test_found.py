@@ -248,3 +248,12 @@ def test_a_learning_rate_that_single_precision_cannot_hold(settings):
         lsi.Retrain(**settings)
     with pytest.raises(InputError, match="at most 3.4e"):
         lsi.SAM(1e300)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True])
+def test_a_seed_that_is_none(seed):
+    X, y = np.random.default_rng(0).standard_normal((30, 3)), np.arange(30) % 2
+    with pytest.raises(InputError, match="seed must be an integer from 0 on"):
+        lsi.score(X, y, seed=seed)  # the audit would have failed at it, after all the work
+    with pytest.raises(InputError, match="seed must be an integer from 0 on"):
+        lsi.score(X, y, audit=False).select(0.5, seed=seed)

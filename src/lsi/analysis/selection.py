@@ -22,6 +22,7 @@ import pandas as pd
 from lsi.analysis.view import View, ranks_within, view
 from lsi.errors import InputError, nearest
 from lsi.results.table import ScoreTable
+from lsi.validation.settings import check_seed
 
 ORDERS = ("useful", "largest", "smallest", "right", "random")
 """Orders in which samples are kept, the best one first."""
@@ -52,7 +53,7 @@ def select(
     last = _last(seen, drop_mislabeled, drop_redundant)
     count = keep_count(keep, len(scores), int((~last).sum()))
     groups, parts = _groups(seen, balanced), _parts(_mixture(order), count)
-    kept, random = np.zeros(len(scores), dtype=bool), np.random.default_rng(seed)
+    kept, random = np.zeros(len(scores), dtype=bool), np.random.default_rng(check_seed("seed", seed))
     for name, part in parts.items():
         priority = _priority(name, seen, random)
         behind = last | seen.suspected if name == "useful" and seen.calibrated else last

@@ -19,6 +19,7 @@ from lsi.system.progress import Progress
 from lsi.validation.features import as_matrix, check_finite, to_float
 from lsi.validation.labels import as_vector
 from lsi.validation.problem import Problem, check_problem
+from lsi.validation.settings import check_seed
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 BASELINES = (
@@ -118,6 +119,7 @@ def curation_curves(
     test, test_codes = _check_test(X_test, y_test, problem)
     aligned = _aligned(scores, problem)
     wanted = _check_shares(shares, n_seeds, pool)
+    check_seed("seed", seed)
     probe = probe or probe_of(scores.manifest)
     fitted = quick_fit(problem.features, problem.target, problem.classes, probe)
     choosers = _choosers({"lsi": {}} if orders is None else orders, baselines, fitted, problem)

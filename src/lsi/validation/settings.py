@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from lsi.errors import InputError, nearest
 
 SINGLE_MAX = 3.4e38  # the largest number of single precision, which training runs in
@@ -21,6 +23,14 @@ def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
     bound = "0 or more" if allow_zero else "greater than 0"
     most = f" and at most {SINGLE_MAX:g}" if SINGLE_MAX < number < math.inf else ""
     raise InputError(f"{name} must be a finite number {bound}{most}, got {value!r}.")
+
+
+def check_seed(name: str, value: Any) -> int:
+    """Return a seed, which has to be an integer from 0 on."""
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if is_whole and int(value) >= 0:
+        return int(value)
+    raise InputError(f"{name} must be an integer from 0 on, got {value!r}.")
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
