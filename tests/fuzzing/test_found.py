@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import struct
 import sys
 import tracemalloc
@@ -18,6 +19,7 @@ from lsi.data.corruption.human import human_labels
 from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
 from lsi.features.cache import FeatureCache
+from lsi.results.schema import table_fault
 
 OPEN_BRACKET = npy_bytes(X).replace(b"(6, 3), }", b"(6, 3,  }")
 
@@ -257,3 +259,38 @@ def test_a_seed_that_is_none(seed):
         lsi.score(X, y, seed=seed)  # the audit would have failed at it, after all the work
     with pytest.raises(InputError, match="seed must be an integer from 0 on"):
         lsi.score(X, y, audit=False).select(0.5, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    X, y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60) % 3
+    folder = tmp_path_factory.mktemp("scores") / "s"
+    lsi.score(X, y, audit=False, label_noise=True).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": None},
+        {"data": {"n_samples": None, "n_features": 3}},
+        {"data": {"n_samples": 60, "n_features": 0}},
+        {"timings": {"fit": None}},
+        {"classes": [0, 1, "\ud800"]},
+        {"config": None},
+    ],
+)
+def test_a_manifest_with_holes_is_refused_when_it_is_read(saved, tmp_path, change):
+    shutil.copytree(saved, tmp_path / "s")
+    manifest = tmp_path / "s" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
+    with pytest.raises(InputError, match="manifest"):
+        lsi.load(tmp_path / "s")
+
+
+@pytest.mark.parametrize("column", ["suggested_label", "wrong_probability"])
+def test_an_estimate_without_its_columns_is_refused(saved, column):
+    scores = lsi.load(saved)
+    assert table_fault(scores.to_frame(), scores.manifest) is None
+    fault = table_fault(scores.to_frame().drop(columns=column), scores.manifest)
+    assert fault is not None and column in fault

@@ -168,7 +168,9 @@ def _bootstrap(loss: np.ndarray, codes: np.ndarray, rounds: int, seed: int) -> n
 def _per_weight(seen: View, manifest: Mapping[str, Any], n_samples: int) -> float | None:
     """Return `2 N mean(LSI) / K`, None where the manifest does not give K, the number of weights."""
     data, probe = manifest.get("data") or {}, (manifest.get("config") or {}).get("probe") or {}
-    if probe.get("kind") != "linear" or "n_features" not in data or "n_classes" not in data:
+    if not isinstance(probe, Mapping) or probe.get("kind") != "linear":
+        return None
+    if not data.get("n_features") or (data.get("n_classes") or 0) < 2:
         return None
     weights = (int(data["n_features"]) + bool(probe.get("fit_intercept"))) * (int(data["n_classes"]) - 1)
     return 2.0 * n_samples * float(seen.lsi.mean()) / weights

@@ -39,6 +39,10 @@ ENDING = ".receipt"
 
 def receipt_of(output: Path) -> Path:
     """Return where the receipt of a cleaned dataset is: a folder next to it."""
+    if not output.name:
+        raise OutputError(
+            f"'{output}' is no name for the cleaned dataset. Give --output a new file or folder."
+        )
     return output.with_name(output.name + ENDING)
 
 

@@ -105,7 +105,9 @@ def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]
         return {name: manifest.get(key, {}).get(name) for name in names}
 
     return {
-        "description": samples.description if samples else manifest.get("source", {}).get("description", ""),
+        "description": samples.description
+        if samples
+        else (manifest.get("source") or {}).get("description", ""),
         "data": part("data", "n_samples", "n_features", "n_classes", "fingerprint"),
         "config": part("config", "probe", "posterior", "prior_precision", "method", "seed"),
         "fit": part("fit", "train_accuracy", "gradient_norm"),

@@ -36,11 +36,12 @@ def _count(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str)
+    """Return whether a value is text that can be written: JSON can name halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _scalar(value: Any) -> bool:
-    return isinstance(value, str | bool) or _number(value) or isinstance(value, int)
+    return _text(value) or isinstance(value, bool | int) or _number(value)
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
@@ -88,7 +89,7 @@ _ENTRIES: dict[str, Check] = {
     "created": _text,
     "cost": _text,
     "versions": _by_name(_text),
-    "timings": _by_name(_number),
+    "timings": lambda value: isinstance(value, Mapping) and all(map(_number, value.values())),
     "classes": _of(_scalar),
     "class_names": _by_name(_text),
     "outputs": _of(_scalar),
@@ -129,6 +130,9 @@ _ENTRIES: dict[str, Check] = {
 }  # fmt: skip
 
 
+_ALWAYS = ("config", "data", "timings", "versions")  # never null where they are named
+
+
 def _pair(value: Any) -> bool:
     ends = isinstance(value, Mapping) and [value[end] for end in ("low", "high") if end in value]
     return bool(
@@ -148,8 +152,11 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a manifest from a file, or None."""
     for name, passes in _ENTRIES.items():
         value = manifest.get(name)
-        if value is not None and not passes(value):
+        if (value is not None or (name in manifest and name in _ALWAYS)) and not passes(value):
             return f"its entry {name!r} does not hold what lsi writes there"
+    data = manifest.get("data")
+    if data is not None and not (data.get("n_samples") and data.get("n_features") != 0):
+        return "its entry 'data' gives no samples or no features"
     noise, n = manifest.get("label_noise"), len(manifest.get("classes") or [])
     if noise:
         rows = noise.get("noise_matrix") or []
@@ -172,6 +179,12 @@ def table_fault(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str | None:
         total = (manifest.get("data") or {}).get("n_samples") or _LARGEST
         if not 0 <= int(table["position"].min()) <= int(table["position"].max()) < total:
             return "its positions lie outside the data"
+    estimate = bool(manifest.get("label_noise"))
+    for name in ("wrong_probability", "suggested_label"):
+        if estimate and name not in table:
+            return f"it has no column {name!r}, but an estimate of label noise"
+    if "corrupted" in table and bool(table["corrupted"].any()) and "original_label" not in table:
+        return "it has no column 'original_label', but labels that were changed"
     for name in _LABELS:
         if name in table and not all(map(_is_hashable, table[name])):
             return f"its column {name!r} holds lists or records"
