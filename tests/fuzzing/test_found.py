@@ -19,6 +19,7 @@ from lsi.data.corruption.human import human_labels
 from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
 from lsi.features.cache import FeatureCache
+from lsi.report.html import write_report
 from lsi.results.schema import table_fault
 
 OPEN_BRACKET = npy_bytes(X).replace(b"(6, 3), }", b"(6, 3,  }")
@@ -294,3 +295,11 @@ def test_an_estimate_without_its_columns_is_refused(saved, column):
     assert table_fault(scores.to_frame(), scores.manifest) is None
     fault = table_fault(scores.to_frame().drop(columns=column), scores.manifest)
     assert fault is not None and column in fault
+
+
+def test_a_source_and_a_corruption_that_are_null(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "s")
+    manifest = tmp_path / "s" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "source": None, "corruption": None}))
+    write_report(lsi.load(tmp_path / "s"), tmp_path / "r.html")
+    assert (tmp_path / "r.html").stat().st_size > 0

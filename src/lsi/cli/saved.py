@@ -74,7 +74,7 @@ def find_samples(scores: Scores, dataset: str | None) -> Samples | None:
     from lsi.data.reload import reload_samples
     from lsi.report.summary import check_samples
 
-    source = scores.manifest.get("source", {})
+    source = scores.manifest.get("source") or {}
     try:
         if dataset:
             samples = load_samples(dataset, SourceOptions.restore(source.get("options") or {}))
@@ -109,7 +109,7 @@ def align(samples: Samples, scores: Scores) -> Samples:
     frame = scores.to_frame()
     if scores.manifest.get("selected_of") != len(samples):
         return samples
-    total = int(scores.manifest.get("data", {}).get("n_samples", len(samples)))
+    total = int((scores.manifest.get("data") or {}).get("n_samples", len(samples)))
     where = {str(sample_id): row for row, sample_id in enumerate(samples.ids)}
     rows = [where.get(str(sample_id)) for sample_id in frame["sample_id"]]
     known = [row for row in rows if row is not None]

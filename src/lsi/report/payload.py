@@ -52,7 +52,7 @@ def page_data(
     data = {
         "version": 1,
         "task": scores.task,
-        "fingerprint": scores.manifest.get("data", {}).get("fingerprint"),
+        "fingerprint": (scores.manifest.get("data") or {}).get("fingerprint"),
         # What a file of decisions says about itself, as JSON fields and as the last cell of a CSV's header.
         "mark": {"fields": mark.fields(), "line": mark.line()},
         "n": len(frame),

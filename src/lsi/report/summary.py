@@ -58,7 +58,7 @@ def summarize(
     name = class_namer(scores, samples)
     summary = {
         "title": plain_text(
-            manifest.get("source", {}).get("name") or getattr(samples, "name", "") or "scores"
+            (manifest.get("source") or {}).get("name") or getattr(samples, "name", "") or "scores"
         ),
         "mark": Mark.of(manifest, REPORT).line(),
         "run": _run(manifest, samples),
@@ -83,7 +83,7 @@ def check_samples(scores: ScoreTable, samples: Samples) -> None:
     """Check that the scored rows are rows of `samples`."""
     frame = scores.to_frame()
     positions = frame["position"].to_numpy()
-    expected = scores.manifest.get("data", {}).get("n_samples", len(samples))
+    expected = (scores.manifest.get("data") or {}).get("n_samples", len(samples))
     same = expected == len(samples) and bool((positions < len(samples)).all())
     if same:
         same = [str(i) for i in samples.ids[positions]] == [str(i) for i in frame["sample_id"]]
@@ -102,7 +102,7 @@ def check_samples(scores: ScoreTable, samples: Samples) -> None:
 def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]:
     def part(key: str, *names: str) -> dict[str, Any]:
         """Return these entries of a section of the manifest; None for those that it lacks."""
-        return {name: manifest.get(key, {}).get(name) for name in names}
+        return {name: (manifest.get(key) or {}).get(name) for name in names}
 
     return {
         "description": samples.description
@@ -111,10 +111,10 @@ def _run(manifest: Mapping[str, Any], samples: Samples | None) -> dict[str, Any]
         "data": part("data", "n_samples", "n_features", "n_classes", "fingerprint"),
         "config": part("config", "probe", "posterior", "prior_precision", "method", "seed"),
         "fit": part("fit", "train_accuracy", "gradient_norm"),
-        "timings": manifest.get("timings", {}),
+        "timings": (manifest.get("timings") or {}),
         "cost": manifest.get("cost", ""),
         "created": manifest.get("created", ""),
-        "versions": manifest.get("versions", {}),
+        "versions": (manifest.get("versions") or {}),
     }
 
 
@@ -147,7 +147,7 @@ def _detection(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, An
     curve = [[0.0, 0.0], *([(k + 1) / n, found[k] / planted] for k in steps)]
     quality = detection_quality(frame["lsi"].to_numpy(), truth)
     corruption = {
-        key: manifest.get("corruption", {}).get(key) for key in ("kind", "rate", "seed", "n_corrupted")
+        key: (manifest.get("corruption") or {}).get(key) for key in ("kind", "rate", "seed", "n_corrupted")
     }
     return {**quality, "found_at_n_positive": found[planted - 1], "curve": curve, "corruption": corruption}
 
