@@ -301,5 +301,5 @@ def test_a_source_and_a_corruption_that_are_null(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "s")
     manifest = tmp_path / "s" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "source": None, "corruption": None}))
-    write_report(lsi.load(tmp_path / "s"), tmp_path / "r.html")
+    write_report(tmp_path / "r.html", lsi.load(tmp_path / "s"))
     assert (tmp_path / "r.html").stat().st_size > 0
