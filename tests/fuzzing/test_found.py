@@ -277,7 +277,6 @@ def saved(tmp_path_factory):
         {"data": {"n_samples": None, "n_features": 3}},
         {"data": {"n_samples": 60, "n_features": 0}},
         {"timings": {"fit": None}},
-        {"classes": [0, 1, "\ud800"]},
         {"config": None},
     ],
 )

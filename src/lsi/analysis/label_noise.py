@@ -175,7 +175,8 @@ def count_interval(
 
 def noise_frame(matrix: Any, classes: Any) -> pd.DataFrame:
     """Return a noise matrix `(C, C)` with the classes as its names."""
-    names = pd.Index(classes)
+    # As objects: a name from a file system need not be text that can be written.
+    names = pd.Index(classes, dtype=object)
     return pd.DataFrame(matrix, index=names, columns=names).rename_axis(index="true", columns="given")
 
 

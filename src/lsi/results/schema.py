@@ -36,8 +36,7 @@ def _count(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    """Return whether a value is text that can be written: JSON can name halves of characters."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, str)
 
 
 def _scalar(value: Any) -> bool:
@@ -155,7 +154,7 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
         if (value is not None or (name in manifest and name in _ALWAYS)) and not passes(value):
             return f"its entry {name!r} does not hold what lsi writes there"
     data = manifest.get("data")
-    if data is not None and not (data.get("n_samples") and data.get("n_features") != 0):
+    if data is not None and (not data.get("n_samples", 1) or data.get("n_features") == 0):
         return "its entry 'data' gives no samples or no features"
     noise, n = manifest.get("label_noise"), len(manifest.get("classes") or [])
     if noise:
