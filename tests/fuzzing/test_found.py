@@ -20,6 +20,7 @@ from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
 from lsi.features.cache import FeatureCache
 from lsi.report.html import write_report
+from lsi.report.wording import correlation
 from lsi.results.schema import table_fault
 
 OPEN_BRACKET = npy_bytes(X).replace(b"(6, 3), }", b"(6, 3,  }")
@@ -302,3 +303,7 @@ def test_a_source_and_a_corruption_that_are_null(saved, tmp_path):
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "source": None, "corruption": None}))
     write_report(tmp_path / "r.html", lsi.load(tmp_path / "s"))
     assert (tmp_path / "r.html").stat().st_size > 0
+
+
+def test_an_infinite_rank_correlation_is_said_to_be_unknown():
+    assert correlation(float("inf")) == "unknown"

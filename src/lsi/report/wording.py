@@ -115,6 +115,8 @@ def correlation(value: float) -> str:
         >>> correlation(0.99999), correlation(1.0 - 1e-15)
         ('0.9999', '1.0000')
     """
+    if not math.isfinite(value):  # of a manifest that was changed
+        return "unknown"
     return f"{math.floor(value * 10_000 + 1e-6) / 10_000:.4f}"
 
 
