@@ -71,7 +71,7 @@ def fit_blocks_once(untrained: SoftmaxModel, work: Work, basis: Tensor | None = 
 
 
 def solver_once(work: Work, choose: Callable[[], str]) -> str:
-    """Return the solver of a run: chosen once, since it depends on the memory that is free at the time."""
+    """Return the solver of a run, which an interrupted run keeps."""
     kept = work.once("solver", lambda: {"blocks": np.array(choose() == "blocks")})
     return "blocks" if bool(kept["blocks"]) else "dense"
 

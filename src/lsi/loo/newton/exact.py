@@ -18,6 +18,7 @@ from lsi.divergence import Terms
 from lsi.loo.newton.sweep import ELEMENTS, own_entries, row_blocks, sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.cg import conjugate_gradients
+from lsi.probes.softmax.math import curvature_times
 from lsi.probes.softmax.model import SoftmaxModel
 
 
@@ -155,10 +156,7 @@ class _Operator:
         out = torch.zeros_like(flat)
         for rows, x in model.design.blocks(max(64, ELEMENTS // (b * c))):
             p = self.probabilities[rows]
-            image = (x @ flat.T).view(len(x), c, b)
-            # Relative to the most likely class, so that rows keep their digits where its p rounds to one.
-            image = image - image.gather(1, p.argmax(1, keepdim=True))
-            image = (image - (p * image).sum(1, keepdim=True)) * p * model.weight[rows, None, None]
+            image = curvature_times(p, (x @ flat.T).view(len(x), c, b)).mul_(model.weight[rows, None, None])
             image[own_entries(self.index, rows)] = 0.0
             out.addmm_(image.view(len(x), c * b).T, x)
         image = (model.contrasts.T @ out.view(c, b * d)).view(k, b, d).transpose(0, 1)

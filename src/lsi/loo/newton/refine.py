@@ -178,9 +178,9 @@ class Refiner:
             self._nothing(first),
             torch.full((b,), INF, dtype=torch.float64, device=device),
         )
-        walk = _Walk.start(first, dtype)
+        seen, walk = self._seen(first), _Walk.start(first, dtype)
         for _ in range(self.max_passes):
-            self._step(first, result, walk)
+            self._step(first, seen, result, walk)
             walk = walk.select(walk.goes_on(result.certificate[walk.active] <= self.tol))
             if not len(walk.active):
                 return result
@@ -206,21 +206,24 @@ class Refiner:
         zero = torch.zeros(len(first.index), dtype=torch.float64, device=first.x.device)
         return Terms(zero, zero.clone())
 
-    def _seen(self, removal: Removed) -> tuple[Removal, Tensor]:
-        """Return the removals in this refiner's precision, and their residuals `(B, C')`."""
+    def _seen(self, removal: Removed) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows, residuals and own curvature of the removals in this refiner's precision."""
         x, residual = removal.x, removal.residual
         if x.dtype != self.model.design.dtype:
             x, residual, _ = self.model.residual_at(removal.index)
-        own = self.posterior.own_curvature(removal.index)
-        return Removal(removal.index, x, own, removal.delta), residual
+        return x, residual, self.posterior.own_curvature(removal.index)
 
     def _precondition(self, removal: Removed, right: Tensor) -> Tensor:
         return self.solver.solve(removal, right.to(removal.x.dtype)).to(right.dtype)
 
-    def _step(self, first: Removed, result: Refined, walk: _Walk) -> None:
+    def _step(
+        self, first: Removed, seen: tuple[Tensor, Tensor, Tensor], result: Refined, walk: _Walk
+    ) -> None:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
         active, removal = walk.active, first.select(walk.active)
-        (part, residual), delta = self._seen(removal), result.delta[walk.active]
+        x, residual, own = (each[active] for each in seen)
+        delta = result.delta[active]
+        part = Removal(removal.index, x, own, delta)
         swept = sweep(self.model, part.index, delta, residual, part.x, self.posterior)
         gradient, overshot = walk.arrive(swept.gradient)
         if bool(overshot.any()):

@@ -23,6 +23,7 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.probes.softmax.cg import Operator, conjugate_gradients
 from lsi.probes.softmax.entries import ClassEntries, Entries
+from lsi.probes.softmax.math import curvature_times
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.device import add_rows
 
@@ -142,11 +143,8 @@ class WholeCurvature:
         out = model.loo_ridge * vector
         for place, (rows, x) in enumerate(model.design.blocks(ROWS)):
             p = model.probabilities(x) if self._kept is None else self._kept[place]
-            z = x @ vector.T
-            # With z = 0 for the likeliest class, its own row keeps its digits where its p rounds to one.
-            z.sub_(z.gather(1, p.argmax(1, keepdim=True)))
-            z.sub_((p * z).sum(1, keepdim=True)).mul_(p).mul_(model.weight[rows, None].to(x.dtype))
-            out.addmm_(z.T, x)
+            image = curvature_times(p, x @ vector.T).mul_(model.weight[rows, None].to(x.dtype))
+            out.addmm_(image.T, x)
         return out[None]
 
     def solve(self, right: Tensor, precondition: Operator, goal: float) -> Tensor:

@@ -93,6 +93,15 @@ class Others:
         return self.lean - self.share * self.likeliest
 
 
+def curvature_times(probabilities: Tensor, z: Tensor) -> Tensor:
+    """Return `S z = p (z − Σ_k p_k z_k)` over the classes, which are dimension 1 of both.
+
+    With z = 0 for the likeliest class, its own row keeps its digits where its p rounds to one.
+    """
+    z = z - z.gather(1, probabilities.argmax(1, keepdim=True))
+    return z.sub_((probabilities * z).sum(1, keepdim=True)).mul_(probabilities)
+
+
 def variances(probabilities: Tensor) -> Tensor:
     """Return `p (1 − p)`, `(n, C)`, exact also where a probability rounds to one."""
     likeliest = probabilities.argmax(1, keepdim=True)

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from lsi.features.design import Design
-from lsi.probes.softmax.math import Others, class_contrasts, contrast_curvature, probability_shift, residuals
+from lsi.probes.softmax.math import (
+    Others,
+    class_contrasts,
+    contrast_curvature,
+    curvature_times,
+    probability_shift,
+    residuals,
+)
 
 PANEL = 129  # features of one panel of a symmetric product: small enough to skip most of the other half
 MANY = 64  # classes above which contrasts are applied to sums instead of rows
@@ -135,11 +142,8 @@ class SoftmaxModel:
         out, weights = torch.zeros_like(v), self.contrasts @ v
         for rows, block in self.design.blocks(ROWS):
             x = block.to(torch.float64)
-            p, z = self.probabilities(x), x @ weights.T
-            # With z = 0 for the likeliest class, its own row keeps its digits where its p rounds to one.
-            z -= z.gather(1, p.argmax(1, keepdim=True))
-            z = (z - (p * z).sum(1, keepdim=True)) * p * self.weight[rows, None]
-            out += (z @ self.contrasts).T @ x
+            image = curvature_times(self.probabilities(x), x @ weights.T) * self.weight[rows, None]
+            out += (image @ self.contrasts).T @ x
         return out
 
     def curvature_weights(self, theta: Tensor) -> ClassWeights:
