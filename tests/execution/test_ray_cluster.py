@@ -264,6 +264,22 @@ def test_errors_come_back_as_themselves_and_are_not_tried_again(cluster):
         done(RayExecutor(torch.device("cpu")), Blocks(torch.zeros(2)), "fail", [3])
 
 
+def test_a_worker_that_is_cancelled_while_it_imports_does_not_go_on():
+    """A half-finished import cannot be repeated: the next block would fail at it, as `scipy.ndimage` did."""
+    code = """if True:
+        import lsi.execution.ray_cluster as ray_cluster
+        def unpack(payload, parts):
+            raise KeyboardInterrupt
+        ray_cluster.unpack = unpack
+        try:
+            ray_cluster._do(1, "", None, "", b"")
+        finally:
+            print("went on")
+    """
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+
+
 def test_an_interrupted_run_leaves_its_finished_blocks(cluster, tmp_path):
     X, y = clusters()
 

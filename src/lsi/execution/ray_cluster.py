@@ -319,7 +319,10 @@ def _do(threads: int, method: str, block: Any, digest: str, payload: bytes, *par
         torch.set_num_threads(threads)
     if digest not in _owners:
         _owners.clear()
-        _owners[digest] = unpack(payload, parts)
+        try:
+            _owners[digest] = unpack(payload, parts)
+        except KeyboardInterrupt:  # cancelled, perhaps in the middle of an import, which cannot be repeated
+            os._exit(1)
     return getattr(_owners[digest], method)(block, _tell_nobody)
 
 
