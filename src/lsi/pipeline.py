@@ -109,10 +109,7 @@ def score(
         >>> int(scores.top(1)["position"].iloc[0])
         83
     """
-    if isinstance(probe, ContrastiveProbe):
-        raise InputError(
-            "A ContrastiveProbe is trained on pairs. Use lsi.score_pairs(left, right, probe=...)."
-        )
+    check_pairless(probe)
     check_label_noise(label_noise)
     return _score(
         lambda task: task.problem(X, y, subset=subset, sample_id=sample_id),
@@ -310,6 +307,14 @@ def score_run(
     table = build_table(task.columns(problem, result), problem, result)
     manifest = build_manifest(run, described, task.manifest(run.problem), report)
     return Scores(table, manifest, measured)
+
+
+def check_pairless(probe: Any) -> None:
+    """Refuse a probe that is trained on pairs."""
+    if isinstance(probe, ContrastiveProbe):
+        raise InputError(
+            "A ContrastiveProbe is trained on pairs. Use lsi.score_pairs(left, right, probe=...)."
+        )
 
 
 def check_settings(

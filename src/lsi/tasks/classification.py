@@ -54,7 +54,6 @@ def run(run: Run, method: Method) -> Outcome:
     return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
 
 
-
 def _untrained(run: Run, design: Design) -> SoftmaxModel:
     """Return the model before training."""
     problem, probe = run.problem, run.probe

@@ -25,6 +25,7 @@ from lsi.planning.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.sigmoid import SigmoidModel
 from lsi.probes.softmax.fit import Curvature, FitReport
+from lsi.probes.softmax.model import SoftmaxModel
 from lsi.run.context import Clock, Outcome, Run
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress
@@ -156,7 +157,8 @@ class HeadsEngine(Engine):
         """Return the engine of a head, which is trained the first time; the last engine is kept."""
         if self._last is not None and self._last[0] == label:
             return self._last[1]
-        self._last, model = None, self._untrained(label)
+        self._last = None
+        model: SoftmaxModel = self._untrained(label)
         with self.clock("fit"):
             if label < len(self.weights):
                 model.theta = self.weights[label]
