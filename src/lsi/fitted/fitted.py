@@ -89,7 +89,20 @@ def fit(
         device=device,
         memory=memory,
     )
-    return Fitted.of(run, settings)
+    return fitted_of(run, settings)
+
+
+def fitted_of(run: Run, method: Any) -> Fitted:
+    """Train the probe of a run."""
+    task = task_of(run.probe)
+    if task.fit is None or not isinstance(method, Newton):
+        kind = type(run.probe).__name__ if task.fit is None else "this method"
+        raise InputError(
+            f"{kind} keeps no factorised curvature to be asked about. Use LinearProbe, SigmoidProbe or "
+            "RidgeProbe with method='newton', or lsi.score for the scores alone."
+        )
+    with exact_products():
+        return Fitted(replace(run, fitted=task.fit(run, method)), method)
 
 
 class Fitted:
@@ -102,19 +115,6 @@ class Fitted:
 
     def __init__(self, run: Run, method: Newton) -> None:
         self.run, self.method = run, method
-
-    @classmethod
-    def of(cls, run: Run, method: Any) -> Fitted:
-        """Train the probe of a run."""
-        task = task_of(run.probe)
-        if task.fit is None or not isinstance(method, Newton):
-            kind = type(run.probe).__name__ if task.fit is None else "this method"
-            raise InputError(
-                f"{kind} keeps no factorised curvature to be asked about. Use LinearProbe, SigmoidProbe or "
-                "RidgeProbe with method='newton', or lsi.score for the scores alone."
-            )
-        with exact_products():
-            return cls(replace(run, fitted=task.fit(run, method)), method)
 
     @property
     def sample_id(self) -> np.ndarray:
@@ -132,7 +132,10 @@ class Fitted:
         return TOL if self.method.tol is None else self.method.tol
 
     def engines(self) -> Iterator[NewtonEngine]:
-        """Yield the engine of each head: one for classes, L for several labels.
+        """Yield the engine of each head.
+
+        Returns:
+            One engine for classes, L for several labels.
 
         Raises:
             InputError: The probe has none: it is solved in closed form, or has too many weights.
@@ -167,6 +170,9 @@ class Fitted:
             audit: Whether a few samples are left out again by brute force, or how many.
             label_noise: Whether to estimate which labels are wrong; None: if that takes little time.
             progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            One row for each scored sample, in the order requested.
 
         Raises:
             InputError: A subset that cannot be used.
