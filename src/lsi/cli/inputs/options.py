@@ -33,6 +33,8 @@ class DataOptions:
         split: `train` or `test`, where the dataset has both.
         label_column: Column of the labels; in a .npz, the name of their array. It may hold lists of labels.
         label_columns: Columns of labels (zeros and ones) or targets (numbers), where a sample has several.
+        annotators: The columns of `--label-columns` are annotators who labelled the same samples, with gaps;
+            the label is their consensus.
         clean_label_column: Column of labels known to be right: labels that differ count as planted errors.
         id_column: Column of ids that stay the same from run to run.
         image_column: Column of images: paths or bytes.
@@ -56,6 +58,7 @@ class DataOptions:
     split: str | None = None
     label_column: str | None = None
     label_columns: Several = ()
+    annotators: Annotated[bool, Parameter(negative="")] = False
     clean_label_column: str | None = None
     id_column: str | None = None
     image_column: str | None = None
