@@ -27,7 +27,8 @@ class LabelNoise:
         interval: Lower and upper end for that number. The lower end is for noise that never follows
             ambiguity, and zero where the data do not show noise; the upper end is for features that
             determine the class.
-        noise_matrix: Probability of each given label (columns) for each true class (rows).
+        noise_matrix: Probability of each given label (columns) for each true class (rows); empty
+            where there are no classes.
         wrong_probability: `(N,)`, probability that each label is wrong.
         suggested: `(N,)`, likeliest true labels, which may be the given ones.
         at_least: `(N,)`, the lower end of `wrong_probability`.
