@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class LabelNoise:
         suggested: `(N,)`, likeliest true labels, which may be the given ones.
         at_least: `(N,)`, the lower end of `wrong_probability`.
         at_most: `(N,)`, the upper end.
+        each: Where a sample has several labels, the same for each of them, present (1) or absent (0), by
+            its name; `wrong_probability` is then that any of them is wrong.
     """
 
     n_wrong: float
@@ -42,6 +44,7 @@ class LabelNoise:
     suggested: np.ndarray
     at_least: np.ndarray
     at_most: np.ndarray
+    each: dict[str, LabelNoise] = field(default_factory=dict)
 
     def suspects(self, *, fdr: float | None = None, top: int | None = None) -> np.ndarray:
         """Return positions of labels, the most doubtful first.
