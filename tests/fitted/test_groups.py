@@ -213,3 +213,23 @@ def test_many_groups_are_found_by_one_sort():
     found, members = check_groups(names, problem)
     assert found.tolist() == ["a", "b", "c"]
     assert [rows.tolist() for rows in members] == [np.flatnonzero(names == name).tolist() for name in found]
+
+
+def test_scores_with_groups_are_saved_with_them(tmp_path):
+    case = CASES["multiclass"]
+    groups = some_groups(case)
+    scores = case.score(method=lsi.Newton(), groups=groups, label_noise=False)
+    expected = fitted_on(case).groups(groups).to_frame()
+    pd.testing.assert_frame_equal(scores.groups, expected)
+    assert_allclose(scores.lsi, case.score(method=lsi.Newton(), label_noise=False).lsi)
+    pd.testing.assert_frame_equal(lsi.load(scores.save(tmp_path / "s")).groups, expected)
+    with pytest.raises(lsi.InputError, match="have no groups"):
+        case.score().groups  # noqa: B018
+
+
+def test_groups_that_a_run_cannot_leave_out():
+    case = CASES["multiclass"]
+    groups = some_groups(case)
+    for wrong in ({"method": "retrain"}, {"shard": "1/2"}, {"groups": groups[:3]}):
+        with pytest.raises(lsi.InputError, match="groups"):
+            lsi.score(case.features, case.target, **{"groups": groups, **wrong})

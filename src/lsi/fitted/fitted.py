@@ -29,10 +29,8 @@ from lsi.system.digests import digest_values
 from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 from lsi.tasks import task_of
-from lsi.tasks.groups import check_membership, group_table, heads_of
+from lsi.tasks.groups import TOL, check_membership, group_table, heads_of
 from lsi.validation.problem import check_subset
-
-TOL = 1e-2  # of answers, where the method has no tolerance
 
 
 @memory_explained()

@@ -126,6 +126,7 @@ _ENTRIES: dict[str, Check] = {
         shares=_of(_number),
         curves=_by_name(_by_name(_of(_number))),
     ),
+    "groups": lambda value: _of(lambda row: _group(row))(value),
     "audit": lambda value: isinstance(value, Mapping),
 }  # fmt: skip
 
@@ -140,6 +141,16 @@ def _pair(value: Any) -> bool:
         and _count(value.get("n"))
         and _number(value.get("wrong"))
         and all(_number(end) for end in ends or [])
+    )
+
+
+def _group(value: Any) -> bool:
+    """Return whether a value is a row of the table of groups: a name, and numbers."""
+    return (
+        isinstance(value, Mapping)
+        and {"group", "n", "lsi"} <= value.keys()
+        and _scalar(value["group"])
+        and all(entry is None or _number(entry) for name, entry in value.items() if name != "group")
     )
 
 

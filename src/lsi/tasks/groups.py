@@ -17,12 +17,19 @@ from lsi.loo.edits.refit import certified
 from lsi.loo.edits.ridge import ridge_groups
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
+from lsi.methods import Method, Newton
+from lsi.probes.linear import LinearProbe
+from lsi.probes.ridge import RidgeProbe
+from lsi.probes.sigmoid import SigmoidProbe
+from lsi.results.table import json_rows
+from lsi.run.context import Run
 from lsi.tasks.classification import NewtonFit
 from lsi.tasks.sigmoid import HeadsEngine
 from lsi.validation.features import name_some
 from lsi.validation.labels import as_vector, check_hashable
 from lsi.validation.problem import Problem
 
+TOL = 1e-2  # of groups, where the method has no tolerance
 MOST = 64  # groups walked together
 SMALL_BYTES = 1 << 28  # of the matrices of rank changes that are held together
 TERMS = ("mean_term", "covariance_term", "relative_error")
@@ -126,6 +133,28 @@ def _batches(sizes: list[int], contrasts: int) -> Iterator[np.ndarray]:
     yield np.array(batch)
 
 
+def groups_of(groups: Any, run: Run, method: Method, shard: Any) -> np.ndarray:
+    """Return the group of each row, `(N,)`, for a run that can leave groups out; refuse any other."""
+    if not isinstance(method, Newton) or not isinstance(run.probe, LinearProbe | SigmoidProbe | RidgeProbe):
+        raise InputError(
+            "groups= needs method='newton' with a LinearProbe, SigmoidProbe or RidgeProbe. Leave it out, or "
+            "change the probe."
+        )
+    if shard is not None:
+        raise InputError("groups= cannot be divided among shards. Score them in a run of their own.")
+    check_groups(groups, run.problem)
+    return check_membership(groups, run.problem)
+
+
+def describe_groups(run: Run, method: Method, members: np.ndarray) -> list[dict[str, Any]]:
+    """Return the table of the groups as JSON values, for the manifest."""
+    tol = method.tol if isinstance(method, Newton) else None
+    with run.clock("groups"):
+        work = run.work.within("groups")
+        table = group_table(run.fitted, run.problem, tol or TOL, members, True, work)
+    return json_rows(table)
+
+
 def check_membership(groups: Any, problem: Problem) -> np.ndarray:
     """Return the group of each row as an object array, `(N,)`."""
     given = as_vector(groups, "groups")
@@ -160,7 +189,7 @@ def check_groups(groups: Any, problem: Problem) -> tuple[np.ndarray, list[np.nda
 def _refuse_whole(names: np.ndarray, members: list[np.ndarray], problem: Problem) -> None:
     """Refuse a group without which nothing, or not every class, would be left."""
     counts = np.bincount(problem.target, minlength=problem.n_classes) if problem.n_classes else None
-    for name, rows in zip(names, members, strict=True):
+    for name, rows in zip(names.tolist(), members, strict=True):
         if len(rows) == problem.n_samples:
             raise InputError(f"group {name!r} is all of the data. Pass groups without which data are left.")
         if counts is None:
