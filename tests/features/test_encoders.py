@@ -127,6 +127,28 @@ def test_a_pooler_that_was_not_saved_changes_no_key_and_is_not_used(tmp_path):
         features(build_encoder("image", folder, pooling="pooler"), images(1))
 
 
+def test_an_encoder_of_other_items(tmp_path):
+    kinds = {"image": makers.tiny_vit, "text": makers.tiny_bert, "audio": makers.tiny_wav2vec}
+    called = {"image": "images", "text": "texts", "audio": "recordings"}
+    for kind, make in kinds.items():
+        folder = str(make(tmp_path / kind))
+        for other in set(kinds) - {kind}:
+            message = f"encodes {called[kind]}, but these items are {called[other]}. Name an encoder of"
+            with pytest.raises(InputError, match=message):
+                build_encoder(other, folder)
+
+
+def test_a_torchvision_that_does_not_fit_is_named(tmp_path, monkeypatch):
+    folder = str(makers.tiny_resnet(tmp_path / "net"))
+    (tmp_path / "broken" / "torchvision").mkdir(parents=True)
+    (tmp_path / "broken" / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    with pytest.raises(InputError, match="nms does not exist.*pip uninstall torchvision"):
+        build_encoder("image", folder)
+
+
 def test_settings_that_are_unknown(tmp_path):
     for settings, message in (
         ({"pooling": "men"}, "Did you mean 'mean'"),
