@@ -19,6 +19,15 @@ def features(n=60, d=5, n_classes=3, seed=0):
     return rng.normal(size=(n, d)) + np.eye(n_classes, d)[y], y
 
 
+OWN_ENCODER = """
+import numpy as np
+
+
+def build():
+    return lambda items: np.stack([np.asarray(item).ravel()[:5] / 255 for item in items])
+"""
+
+
 def make_files(folder):
     """Write every file and folder that a page's commands read."""
     X, y = features()
@@ -38,6 +47,7 @@ def make_files(folder):
             pixels = np.random.default_rng(label * 10 + k).integers(0, 256, (4, 4, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "photos" / str(label) / f"{k}.png")
     tiny_resnet(folder / "path" / "to" / "model")
+    (folder / "mymodule.py").write_text(OWN_ENCODER)
     _make_scores(folder)
     _make_decisions(folder, y)
 

@@ -85,6 +85,7 @@ EXTRAS = {
         "safetensors": "safetensors",
         "soundfile": "soundfile",
     },
+    "onnx": {"onnxruntime": "onnxruntime"},
     "plot": {"matplotlib": "matplotlib"},
     "datasets": {"datasets": "datasets"},
     "ray": {"ray": "ray"},

@@ -78,8 +78,9 @@ class EncoderOptions:
     """How images, texts and recordings become features.
 
     Attributes:
-        encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, or `raw` for the
-            pixels themselves. Default for images: `microsoft/resnet-18`.
+        encoder: A name on the Hugging Face hub; a folder that `save_pretrained` or timm wrote; an ONNX file;
+            `ARCHITECTURE:weights.pt` for weights of a network that timm knows; `module:function` for your own
+            function; or `raw` for the pixels themselves. Default for images: `facebook/dinov2-small`.
         pooling: How a network's tokens or positions become one vector: `auto`, `mean`, `cls`, `last`, `max`
             or `pooler`.
         precision: `auto` (float16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.

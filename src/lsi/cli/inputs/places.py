@@ -27,8 +27,14 @@ def inputs_of(*groups: Any) -> dict[str, Path | None]:
             value = getattr(group, entry.name)
             is_path = isinstance(value, Path) and entry.name not in _PLACES
             if is_path or (isinstance(value, str) and entry.name in _NAMES_OR_PATHS and not _is_name(value)):
-                found[f"--{entry.name.replace('_', '-')}"] = Path(value)
+                found[f"--{entry.name.replace('_', '-')}"] = _file_in(value)
     return found
+
+
+def _file_in(value: str | Path) -> Path:
+    """Return the path in an option, which may follow the name of an architecture: ``resnet18:weights.pt``."""
+    tail = str(value).partition(":")[2]
+    return Path(tail) if Path(tail).suffix and not os.path.lexists(value) else Path(value)
 
 
 def _is_name(value: str) -> bool:
