@@ -18,6 +18,7 @@ from torch.nn.modules import module as hooks
 from lsi.errors import InputError, LsiError
 from lsi.system.door import LIMITS, Refused, charge, files_below, read_json
 from lsi.system.machine import expand
+from lsi.system.versions import install_hint
 
 DEFAULTS = {
     "image": "microsoft/resnet-18",
@@ -38,8 +39,8 @@ def load_pretrained(kind: str, source: str) -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise InputError(
-            f"the encoder {source} needs transformers. Install it: "
-            "pip install 'laplace-sample-information[encoders]'. --encoder raw works without it."
+            f"the encoder {source} needs transformers. Install it: {install_hint('encoders')}. "
+            "--encoder raw works without it."
         ) from error
     local = expand(source)
     if os.path.lexists(local):
