@@ -37,6 +37,7 @@ def make_files(folder):
     np.savez(folder / "pairs.npz", left=X, right=X[:, ::-1] + 0.1 * X)
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
+    frame.assign(label=y, id=ids).to_csv(folder / "data.csv", index=False)
     frame.assign(**{"class": y}).to_csv(folder / "measurements.csv", index=False)
     tags = [[name for name, hit in zip(("red", "big"), row, strict=True) if hit] for row in X[:, :2] > 0]
     hits = {"red": (X[:, 0] > 0).astype(int), "big": (X[:, 1] > 0).astype(int)}
