@@ -24,6 +24,8 @@ from lsi.methods.algorithms import SGD as SGD
 from lsi.methods.algorithms import Adam as Adam
 from lsi.methods.algorithms import Schedule as Schedule
 from lsi.network import score_model as score_model
+from lsi.noisy_labels.consensus import Consensus as Consensus
+from lsi.noisy_labels.consensus import consensus as consensus
 from lsi.pipeline import score as score
 from lsi.pipeline import score_pairs as score_pairs
 from lsi.planning.plan import make_plan as make_plan

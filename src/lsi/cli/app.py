@@ -21,6 +21,7 @@ from lsi.cli.apply import apply
 from lsi.cli.cache import cache
 from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
+from lsi.cli.consensus import consensus
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
 from lsi.cli.init import init
@@ -68,6 +69,7 @@ app.command(plan)
 app.command(show)
 app.command(report)
 app.command(mislabeled)
+app.command(consensus)
 app.command(select)
 app.command(apply)
 app.command(compare)

@@ -25,6 +25,7 @@ class SourceOptions:
         audio_column: Column with recordings, as for images.
         feature_columns: Columns with numbers; empty: every numeric column without another role.
         label_columns: Columns of labels or targets, where a sample has several.
+        annotators: Whether `label_columns` hold the labels of several annotators, with gaps, instead.
         labels: File with one label in each row, for a file that holds only features.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
@@ -40,6 +41,7 @@ class SourceOptions:
     audio_column: str | None = None
     feature_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
+    annotators: bool = False
     labels: Path | None = None
     cache_dir: Path | None = None
     progress: Progress | None = None

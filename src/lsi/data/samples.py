@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from lsi.data.decode import ItemImages
 from lsi.data.items import Items
@@ -54,6 +55,8 @@ class Samples:
         targets: ``(N, T)`` numbers where each sample has several targets or labels; `labels` then holds
             them as text (None where one is missing).
         target_names: The T names of the targets.
+        answers: `(N, A)` labels by several annotators, None where one gave none; `labels` then holds the
+            first of each sample until there is a consensus.
         task: ``regression`` or ``multilabel`` where the source knows; None elsewhere.
 
     Raises:
@@ -74,6 +77,7 @@ class Samples:
     source: Mapping[str, Any] = field(default_factory=dict)
     targets: np.ndarray | None = None
     target_names: tuple[str, ...] = ()
+    answers: pd.DataFrame | None = None
     task: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +95,7 @@ class Samples:
             "images": self.images,
             "clean labels": self.clean_labels,
             "targets": self.targets,
+            "answers": self.answers,
         }
         for what, part in parts.items():
             if part is not None and len(part) != len(self.labels):
@@ -130,6 +135,7 @@ class Samples:
             images=images,
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             targets=None if self.targets is None else self.targets[positions],
+            answers=None if self.answers is None else self.answers.iloc[positions],
         )
 
     def fingerprint(self) -> str:
@@ -142,6 +148,8 @@ class Samples:
         digest.update(digest_values(np.asarray(self.labels)).encode())
         if self.targets is not None:
             digest.update(digest_values(np.asarray(self.targets)).encode())
+        if self.answers is not None:
+            digest.update(digest_values(self.answers.to_numpy(dtype=object)).encode())
         if self.features is not None:
             features = np.asarray(self.features)
             if features.dtype == object:

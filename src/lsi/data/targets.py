@@ -56,6 +56,15 @@ def target_of(samples: Samples) -> np.ndarray:
     return samples.labels if samples.targets is None else samples.targets
 
 
+def first_answers(answers: pd.DataFrame) -> np.ndarray:
+    """Return the first label that any annotator gave, `(N,)`; None where nobody did."""
+    given = answers.notna().to_numpy()
+    values, first = answers.to_numpy(dtype=object), given.argmax(1)
+    out = np.full(len(values), None, dtype=object)
+    out[given.any(1)] = values[np.arange(len(values)), first][given.any(1)]
+    return out
+
+
 def named(target: np.ndarray, names: tuple[str, ...]) -> Any:
     """Return several targets as a table with their names, a single one as it is."""
     return pd.DataFrame(target, columns=list(names)) if names else target

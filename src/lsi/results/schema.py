@@ -156,7 +156,9 @@ def _group(value: Any) -> bool:
 
 def _options(value: Any) -> bool:
     """Return whether a value is what `lsi.data.SourceOptions.describe` writes."""
-    return isinstance(value, Mapping) and all(_text(entry) or _of(_text)(entry) for entry in value.values())
+    return isinstance(value, Mapping) and all(
+        entry is True or _text(entry) or _of(_text)(entry) for entry in value.values()
+    )
 
 
 def manifest_fault(manifest: Mapping[str, Any]) -> str | None:

@@ -37,6 +37,8 @@ class DataOptions:
         label_column: Column of the labels; in a .npz, the name of their array. It may hold lists of labels.
             Example: `--label-column species`.
         label_columns: Columns of labels (zeros and ones) or targets (numbers), where a sample has several.
+        annotators: The columns of `--label-columns` are annotators who labelled the same samples, with gaps;
+            the label is their consensus.
         clean_label_column: Column of labels known to be right: labels that differ count as planted errors.
         id_column: Column of ids that stay the same from run to run. Example: `--id-column customer`.
         image_column: Column of images: paths or bytes. Example: `--image-column file`.
@@ -60,6 +62,7 @@ class DataOptions:
     split: str | None = None
     label_column: Annotated[str | None, COMMON] = None
     label_columns: Several = ()
+    annotators: Annotated[bool, Parameter(negative="")] = False
     clean_label_column: str | None = None
     id_column: Annotated[str | None, COMMON] = None
     image_column: Annotated[str | None, COMMON] = None

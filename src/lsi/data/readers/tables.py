@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +18,7 @@ from lsi.data.items import Items, Payload
 from lsi.data.options import SourceOptions
 from lsi.data.readers.table_files import FORMATS, TableFile, open_table_file
 from lsi.data.samples import Samples, row_texts, text_array
+from lsi.data.targets import first_answers
 from lsi.errors import InputError, nearest
 from lsi.system.door import charge, has_grown, inside
 from lsi.system.files import check_space
@@ -179,11 +181,13 @@ def samples_of(
         if names and unused:
             notes.append(f"columns that hold no numbers were left out: {', '.join(map(repr, unused))}.")
     what = f"{kind}s from the column {column!r}" if items else f"{len(names or ())} feature columns"
-    targets = _targets(table, several) if several else None
+    answers = _answers(table, several) if options.annotators else None
+    targets = _targets(table, several) if several and answers is None else None
+    labels = to_numpy(table.column(label)) if answers is None else first_answers(answers)
     return Samples(
         name=Path(table.name).stem,
         ids=ids,
-        labels=to_numpy(table.column(label)) if targets is None else row_texts(targets),
+        labels=labels if targets is None else row_texts(targets),
         features=features,
         items=items,
         images=ItemImages(items) if items and kind == "image" else None,
@@ -194,7 +198,8 @@ def samples_of(
         notes=tuple(notes),
         source=source,
         targets=targets,
-        target_names=tuple(several),
+        target_names=() if targets is None else tuple(several),
+        answers=answers,
     )
 
 
@@ -214,6 +219,16 @@ def _label_columns(table: Table, options: SourceOptions) -> list[str]:
     if options.label_columns and options.label_column:
         raise InputError("--label-column and --label-columns both name labels. Use one of them.")
     return [table.require(name, "--label-columns") for name in dict.fromkeys(options.label_columns)]
+
+
+def _answers(table: Table, names: list[str]) -> pd.DataFrame:
+    """Return the labels of annotators, one column each; an empty text is a gap."""
+    if len(names) < 2:
+        raise InputError("--annotators needs the columns of two or more annotators: --label-columns a b.")
+    columns = {name: to_numpy(table.column(name)).astype(object) for name in names}
+    for values in columns.values():
+        values[values == ""] = None
+    return pd.DataFrame(columns, dtype=object)
 
 
 def _targets(table: Table, names: list[str]) -> np.ndarray:
