@@ -14,6 +14,8 @@ from lsi.errors import OutputError as OutputError
 from lsi.estimator import LaplaceSampleInformation as LaplaceSampleInformation
 from lsi.features.encoding import encode as encode
 from lsi.features.modules import extract_features as extract_features
+from lsi.fitted.fitted import Fitted as Fitted
+from lsi.fitted.fitted import fit as fit
 from lsi.merging import merge as merge
 from lsi.methods import Newton as Newton
 from lsi.methods import Retrain as Retrain

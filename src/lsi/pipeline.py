@@ -109,10 +109,7 @@ def score(
         >>> int(scores.top(1)["position"].iloc[0])
         83
     """
-    if isinstance(probe, ContrastiveProbe):
-        raise InputError(
-            "A ContrastiveProbe is trained on pairs. Use lsi.score_pairs(left, right, probe=...)."
-        )
+    check_pairless(probe)
     check_label_noise(label_noise)
     return _score(
         lambda task: task.problem(X, y, subset=subset, sample_id=sample_id),
@@ -248,26 +245,56 @@ def _score(
     device: str | torch.device | None = None,
     memory: int | str | None = None,
     label_noise: bool | None = False,
+    shard: str | tuple[int, int] | None = None,
+    **opened: Any,
+) -> Scores:
+    """Check everything, run the task of the probe, and put table and manifest together."""
+    check_shard(None if shard is None else Shard.parse(shard), task_of(probe).name)
+    run, settings = make_run(
+        checked, probe, posterior, method, prior_precision, audit, seed=seed, device=device, memory=memory
+    )
+    return score_run(run, settings, label_noise=label_noise, shard=shard, **opened)
+
+
+def make_run(
+    checked: Callable[[Task], Problem],
+    probe: Any,
+    posterior: str,
+    method: str | Newton | Retrain,
+    prior_precision: float,
+    audit: bool | int,
+    *,
+    seed: int,
+    device: str | torch.device | None = None,
+    memory: int | str | None = None,
+) -> tuple[Run, Method]:
+    """Check settings and data, and return what every stage of the run needs; `checked` gives the data."""
+    task, settings = task_of(probe), check_settings(probe, posterior, method, prior_precision, audit)
+    limit = parse_size(memory)
+    problem = checked(task)
+    machine = Machine(check_device(device or task.device), limit)
+    task.plan(probe, problem, posterior, settings, machine)
+    seed = check_seed("seed", seed)
+    return Run(problem, probe, posterior, float(prior_precision), audit, seed, machine, Clock()), settings
+
+
+def score_run(
+    run: Run,
+    settings: Method,
+    *,
+    label_noise: bool | None = False,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     cluster: str | None = None,
     shard: str | tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Scores:
-    """Check everything, run the task of the probe, and put table and manifest together."""
-    task, settings = task_of(probe), check_settings(probe, posterior, method, prior_precision, audit)
-    limit, part = parse_size(memory), None if shard is None else Shard.parse(shard)
-    check_shard(part, task.name)
-    problem = checked(task)
-    machine = Machine(check_device(device or task.device), limit)
-    task.plan(probe, problem, posterior, settings, machine)
+    """Run the task of the probe, and put table and manifest together."""
+    task, part, problem = task_of(run.probe), None if shard is None else Shard.parse(shard), run.problem
     if label_noise and problem.n_classes:
-        check_label_noise_room(problem.shape(), limit)
-    run = Run(
-        problem, probe, posterior, float(prior_precision), audit, check_seed("seed", seed), machine, Clock()
-    )
+        check_label_noise_room(problem.shape(), run.machine.memory)
     described = describe_run(task.name, run, settings, task.data(problem))
     key = {**run_key(described, run), "label_noise": label_noise}
-    with open_work(key, checkpoint, cluster, part, machine.device, progress) as work:
+    with open_work(key, checkpoint, cluster, part, run.machine.device, progress) as work:
         run = replace(run, work=work)
         with exact_products():
             result, measured, report = task.run(run, settings)
@@ -280,6 +307,14 @@ def _score(
     table = build_table(task.columns(problem, result), problem, result)
     manifest = build_manifest(run, described, task.manifest(run.problem), report)
     return Scores(table, manifest, measured)
+
+
+def check_pairless(probe: Any) -> None:
+    """Refuse a probe that is trained on pairs."""
+    if isinstance(probe, ContrastiveProbe):
+        raise InputError(
+            "A ContrastiveProbe is trained on pairs. Use lsi.score_pairs(left, right, probe=...)."
+        )
 
 
 def check_settings(

@@ -166,7 +166,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_is_documented(name):
     """Every command stands in the guide, and every parameter has a help text of its own."""
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
     assert f"lsi {name}" in pages
     command = COMMANDS[name]
     assert command.help.strip()

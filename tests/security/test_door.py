@@ -27,7 +27,7 @@ from lsi.errors import InputError, LsiError, OutputError
 from lsi.report import check_report
 from lsi.system import door
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes and devices of Linux")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -54,9 +54,6 @@ def run(run: Run, method: Method) -> Outcome:
     return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
 
 
-TASK = Task("classification", check, run, plan=plan)
-
-
 def _untrained(run: Run, design: Design) -> SoftmaxModel:
     """Return the model before training."""
     problem, probe = run.problem, run.probe
@@ -65,8 +62,26 @@ def _untrained(run: Run, design: Design) -> SoftmaxModel:
     return SoftmaxModel.start(design, target, weight, probe.weight_decay, problem.n_classes)
 
 
-def _newton(run: Run, settings: Newton) -> Outcome:
-    """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
+@dataclass(frozen=True, eq=False)
+class NewtonFit:
+    """A trained probe with its posterior and the engine that leaves samples out of it.
+
+    Attributes:
+        model: The trained probe.
+        posterior: Of its weights.
+        engine: Holds the factorised curvature.
+        told: What the manifest says about the fit.
+    """
+
+    model: SoftmaxModel
+    posterior: Posterior
+    engine: NewtonEngine | BlockEngine
+    told: dict[str, Any]
+
+
+def fit(run: Run, settings: Method) -> NewtonFit:
+    """Train the probe and factorise: fit → posterior → engine."""
+    assert isinstance(settings, Newton)
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
     shape = problem.shape(run.probe.fit_intercept)
     chosen = solver_once(run.work, lambda: choose_solver(shape, run.posterior, settings, run.machine.memory))
@@ -90,12 +105,18 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         posterior = kind(model, run.prior_precision, basis)
     with clock("factor"):
         engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
-    with clock("leave-one-out"):
-        result = engine.run(run.index, run.work)
-    count = default_count(model.theta.numel(), run.posterior)
-    audit = run.audited(_refit(run, settings) or engine, result, count)
     told = {"dtype": str(dtype).removeprefix("torch."), "solver": chosen, "grade": grade(chosen, settings)}
-    return result, audit, {**asdict(report), **told}
+    return NewtonFit(model, posterior, engine, {**asdict(report), **told})
+
+
+def _newton(run: Run, settings: Newton) -> Outcome:
+    """Score by leave-one-out optima: fit → leave-one-out → audit."""
+    fitted = run.fitted or fit(run, settings)
+    with run.clock("leave-one-out"):
+        result = fitted.engine.run(run.index, run.work)
+    count = default_count(fitted.model.theta.numel(), run.posterior)
+    audit = run.audited(_refit(run, settings) or fitted.engine, result, count)
+    return result, audit, fitted.told
 
 
 def _refit(run: Run, settings: Newton) -> Refit | None:
@@ -161,3 +182,6 @@ def make_engine(
     if isinstance(curvature, BlockCurvature):
         return BlockEngine(curvature, posterior, settings, memory)
     return NewtonEngine(model, curvature, posterior, settings, memory)
+
+
+TASK = Task("classification", check, run, plan=plan, fit=fit)

@@ -201,6 +201,19 @@ class DenseSolver:
         lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
         return self._with_reach(plain.view(b, -1), removal, lift).view(b, k, d)
 
+    def plain(self, right: Tensor) -> Tensor:
+        """Return `H̄⁻¹ v_b` for `right` of shape `(B, C', D)`, in its type."""
+        return (right.flatten(1).to(self._inverse) @ self._inverse).view(right.shape).to(right.dtype)
+
+    def grams(self, x: Tensor) -> Tensor:
+        """Return `E_aᵀ H̄⁻¹ E_b` of all pairs of rows, `(R, C', R, C')`. Shapes: x `(R, D)`."""
+        k, d = self.model.theta.shape
+        x, gram = x.to(self._inverse), self._inverse.new_empty((len(x), k, len(x), k))
+        for c in range(k):
+            reach = (x @ self._inverse[c * d : (c + 1) * d]).view(len(x), k, d)  # T of one class
+            gram[:, c] = (reach @ x.T).transpose(1, 2)
+        return gram
+
     def own_logits(self, removal: FirstOrder, right: Tensor) -> Tensor:
         """Return `E_iᵀ H₋ᵢ⁻¹ v_i`, `(B, C')`, for `right` `(B, C', D)`; cheap where `T_i` is held."""
         if removal.block != self._held:

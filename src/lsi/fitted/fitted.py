@@ -1,0 +1,212 @@
+"""`lsi.fit`: a probe trained and factorised once, then asked many times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsi.errors import InputError
+from lsi.fitted.answer import Answer
+from lsi.fitted.groups import score_groups
+from lsi.loo.newton.engine import NewtonEngine
+from lsi.loo.ridge import RidgeEngine
+from lsi.methods import Newton
+from lsi.pipeline import check_pairless, make_run, score_run
+from lsi.probes.linear import LinearProbe
+from lsi.run.context import Clock, Run, check_audit
+from lsi.scores import Scores
+from lsi.system.device import exact_products
+from lsi.system.machine import memory_explained
+from lsi.system.progress import Progress
+from lsi.tasks import task_of
+from lsi.tasks.classification import NewtonFit
+from lsi.tasks.sigmoid import HeadsEngine
+from lsi.validation.problem import check_subset
+
+TOL = 1e-2  # of answers, where the method has no tolerance
+
+
+@memory_explained()
+def fit(
+    X: Any,
+    y: Any,
+    *,
+    probe: Any = None,
+    posterior: str = "diag",
+    method: str | Newton = "newton",
+    prior_precision: float = 1.0,
+    sample_id: Any = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    memory: int | str | None = None,
+) -> Fitted:
+    """Train a probe and factorise its curvature once; return what answers questions about the data.
+
+    ``lsi.score(X, y)`` is ``lsi.fit(X, y).scores()``.
+
+    Args:
+        X: `(N, D)` features, as in `lsi.score`.
+        y: `(N,)` labels, or targets of a `RidgeProbe`, or several labels a sample for a `SigmoidProbe`.
+        probe: `LinearProbe`, `SigmoidProbe` or `RidgeProbe`; None: ``LinearProbe()``.
+        posterior: ``"diag"``, ``"kron"`` or ``"full"``.
+        method: ``"newton"``, or `lsi.Newton` with a tolerance, which every answer is certified to.
+        prior_precision: τ > 0, precision of the Gaussian prior in the posterior.
+        sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
+        seed: Seed for choosing audited samples.
+        device: Torch device; None: a GPU if there is one, else the processor.
+        memory: What may be used, such as ``"4GiB"`` or bytes; None: what the machine has left.
+
+    Returns:
+        The fitted object. It keeps the features, the trained weights and the inverse of the curvature.
+
+    Raises:
+        InputError: Data or settings cannot be used, or the probe answers no such questions; the message names
+            the cure.
+        ConvergenceError: The probe did not reach its optimum.
+        OutOfMemoryError: Memory ran out.
+
+    Examples:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> fitted = fit(X, y)
+        >>> table = fitted.groups([row // 10 for row in range(150)])
+        >>> len(table)
+        15
+    """
+    check_pairless(probe)
+    run, settings = make_run(
+        lambda task: task.problem(X, y, subset=None, sample_id=sample_id),
+        LinearProbe() if probe is None else probe,
+        posterior,
+        method,
+        prior_precision,
+        True,
+        seed=seed,
+        device=device,
+        memory=memory,
+    )
+    return fitted_of(run, settings)
+
+
+def fitted_of(run: Run, method: Any) -> Fitted:
+    """Train the probe of a run."""
+    task = task_of(run.probe)
+    if task.fit is None or not isinstance(method, Newton):
+        kind = type(run.probe).__name__ if task.fit is None else "this method"
+        raise InputError(
+            f"{kind} keeps no factorised curvature to be asked about. Use LinearProbe, SigmoidProbe or "
+            "RidgeProbe with method='newton', or lsi.score for the scores alone."
+        )
+    with exact_products():
+        return Fitted(replace(run, fitted=task.fit(run, method)), method)
+
+
+class Fitted:
+    """A trained probe with its factorised curvature; made by `lsi.fit`.
+
+    Attributes:
+        run: Data and settings, with the trained probe in `run.fitted`.
+        method: The settings of the method.
+    """
+
+    def __init__(self, run: Run, method: Newton) -> None:
+        self.run, self.method = run, method
+
+    @property
+    def sample_id(self) -> np.ndarray:
+        """Ids of the samples, `(N,)`."""
+        return self.run.problem.sample_id
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The classes' labels, `(C,)`; empty if the target is not a class."""
+        return self.run.problem.classes
+
+    @property
+    def tol(self) -> float:
+        """Relative error that answers are certified to."""
+        return TOL if self.method.tol is None else self.method.tol
+
+    def engines(self) -> Iterator[NewtonEngine]:
+        """Yield the engine of each head.
+
+        Returns:
+            One engine for classes, L for several labels.
+
+        Raises:
+            InputError: The probe has none: it is solved in closed form, or has too many weights.
+        """
+        found = self.run.fitted
+        if isinstance(found, NewtonFit) and isinstance(found.engine, NewtonEngine):
+            yield found.engine
+        elif isinstance(found, HeadsEngine):
+            yield from (found.head(label) for label in range(found.n_heads))
+        elif isinstance(found, RidgeEngine):
+            raise InputError(
+                "This question is not answered for a RidgeProbe. Use a LinearProbe or a SigmoidProbe."
+            )
+        else:
+            raise InputError(
+                "This probe has too many weights for a dense curvature, and class blocks only rank. Raise "
+                "memory=, or use fewer features (a projection) or fewer classes."
+            )
+
+    def scores(
+        self,
+        subset: Any = None,
+        *,
+        audit: bool | int = True,
+        label_noise: bool | None = None,
+        progress: Progress | None = None,
+    ) -> Scores:
+        """Return what `lsi.score` returns for these data.
+
+        Args:
+            subset: Positions to score, or a boolean mask; None: all.
+            audit: Whether a few samples are left out again by brute force, or how many.
+            label_noise: Whether to estimate which labels are wrong; None: if that takes little time.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            One row for each scored sample, in the order requested.
+
+        Raises:
+            InputError: A subset that cannot be used.
+        """
+        check_audit(audit)
+        problem = self.run.problem
+        problem = replace(problem, subset=check_subset(subset, problem.n_samples))
+        clock = Clock()
+        clock.seconds.update(self.run.clock.seconds)
+        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes={})
+        return score_run(run, self.method, label_noise=label_noise, progress=progress)
+
+    def groups(self, groups: Any, *, interaction: bool = True, progress: Progress | None = None) -> Answer:
+        r"""Return the Laplace Sample Information of leaving out whole groups of rows, in nats.
+
+        .. math:: \mathrm{LSI}(G) = \mathrm{KL}\bigl(N(\theta, P^{-1})
+                  \,\|\, N(\theta_{-G}, P_{-G}^{-1})\bigr)
+
+        Args:
+            groups: `(N,)` the group of each row: patient, source, annotator, day, …, as in scikit-learn.
+                Missing entries (None, NaN) belong to no group.
+            interaction: Whether to score the single rows as well, for the column `interaction`.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            One row for each group, sorted by its name: `group`, `n`, `lsi`, `lsi_per_row`, `mean_term`,
+            `covariance_term`, `interaction`, `relative_error`. `interaction` is the group's LSI less the sum
+            of its rows' LSI. Positive: its rows stand in for each other, so that only leaving out all of them
+            shows what they are worth. Negative: one by one they are worth more than together, since their
+            pulls cancel.
+
+        Raises:
+            InputError: Groups of another length, no group at all, or a group that is all of the data or all
+                of a class.
+        """
+        with exact_products():
+            return score_groups(self.engines(), self.run.problem, self.tol, groups, interaction, progress)
