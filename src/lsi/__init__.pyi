@@ -6,6 +6,7 @@ from lsi.analysis.label_noise import LabelNoise as LabelNoise
 from lsi.analysis.label_noise import label_noise as label_noise
 from lsi.analysis.redundancy import redundancy as redundancy
 from lsi.data import load_samples as load_samples
+from lsi.data import prepare_table as prepare_table
 from lsi.errors import ConvergenceError as ConvergenceError
 from lsi.errors import InputError as InputError
 from lsi.errors import LsiError as LsiError

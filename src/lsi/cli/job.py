@@ -111,7 +111,10 @@ def prepare(
     settings["subset"] = _subset(data, labels if labels.ndim == 1 else samples.labels, task, settings["seed"])
     target = named(labels, samples.target_names)
     problem = task_of(settings["probe"]).problem(
-        samples.features, target, subset=settings["subset"], sample_id=samples.ids
+        named(samples.features, samples.feature_names),
+        target,
+        subset=settings["subset"],
+        sample_id=samples.ids,
     )
     return Job(samples, target, settings, problem, truth, extra, read)
 
@@ -168,6 +171,8 @@ def _subset(data: DataOptions, strata: np.ndarray, task: str, seed: int) -> np.n
 def _extra(encoded: EncodedSamples, loaded: int) -> dict[str, Any]:
     """Return what the manifest says about encoder and choice."""
     extra: dict[str, Any] = {"encoder": encoded.record} if encoded.record else {}
+    if encoded.samples.preparation is not None:
+        extra["preparation"] = encoded.samples.preparation.describe()
     if encoded.left_out:
         extra["left_out"] = {"n": len(encoded.left_out), "items": list(encoded.left_out[:_NAMED])}
     if len(encoded.samples) < loaded:

@@ -28,7 +28,7 @@ def column_words(columns: Mapping[str, Any]) -> list[str]:
         value = columns.get(name)
         if value:
             words += [f"--{name.replace('_', '-')}", *([value] if isinstance(value, str) else value)]
-    return words
+    return words + (["--no-prepare"] if columns.get("prepare") else [])
 
 
 def dataset_of(manifest: Mapping[str, Any]) -> Path | None:

@@ -51,9 +51,9 @@ NOUNS = {
 VERSION = 1
 COLUMNS = (
     "split", "label_column", "clean_label_column", "id_column", "image_column", "text_column", "audio_column",
-    "feature_columns", "label_columns",
+    "feature_columns", "label_columns", "prepare",
 )  # fmt: skip
-"""Options of a dataset that a mark repeats: names of columns, never paths."""
+"""Options of a dataset that a mark repeats: texts, such as names of columns, never paths."""
 _TEXTS = ("lsi_version", "run", "fingerprint", "dataset_fingerprint", "scores")
 _KEY = b"lsi"
 _DESCRIBING = ("manifest.json", "receipt.json", "run.json")

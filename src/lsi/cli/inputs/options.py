@@ -30,7 +30,7 @@ class DataOptions:
     Attributes:
         dataset: A name (`digits`, `wine`, `breast_cancer`, `diabetes`, `cifar10`, `cifar100`,
             `fashion_mnist`, `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with
-            one sub-folder of images for each class, a table (.parquet, .arrow, .csv, .jsonl), or arrays
+            one sub-folder of images for each class, a table (.parquet, .arrow, .csv, .tsv, .jsonl), or arrays
             (.npz, .npy, .safetensors). Example: `--dataset photos/`.
         data_dir: Folder of archives, searched before anything is downloaded.
         split: `train` or `test`, where the dataset has both.
@@ -44,8 +44,9 @@ class DataOptions:
         image_column: Column of images: paths or bytes. Example: `--image-column file`.
         text_column: Column of texts. Example: `--text-column review`.
         audio_column: Column of recordings: paths or bytes.
-        feature_columns: Columns of numbers to use as features. Default: all numeric columns without another
-            role.
+        feature_columns: Columns to make features of. Default: all columns without another role.
+        prepare: Make features of the columns of a table: numbers scaled, missing values filled in, categories
+            and dates encoded. `--no-prepare`: take its numbers as they are, and refuse missing values.
         labels: File with the labels of a .npy of features.
         standardise: Scale every feature to mean 0 and standard deviation 1 first.
         skip_broken: Leave out items that cannot be read and rows without a label, instead of stopping there.
@@ -69,6 +70,7 @@ class DataOptions:
     text_column: Annotated[str | None, COMMON] = None
     audio_column: str | None = None
     feature_columns: Several = ()
+    prepare: Annotated[bool, Parameter(name="--prepare", negative="--no-prepare")] = True
     labels: Path | None = None
     standardise: Annotated[bool, Parameter(name=["--standardise", "--standardize"], negative="")] = False
     skip_broken: Annotated[bool, COMMON, Parameter(negative="")] = False

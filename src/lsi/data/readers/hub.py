@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from lsi.data.options import SourceOptions
+from lsi.data.readers.table import Table
 from lsi.data.readers.table_files import ROWS, TableFile
-from lsi.data.readers.tables import Table, samples_of
+from lsi.data.readers.tables import samples_of
 from lsi.data.samples import Samples
 from lsi.errors import InputError
 from lsi.system.versions import install_hint
