@@ -22,6 +22,7 @@ from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.fit import fit
 from lsi.cli.merge import merge
 from lsi.cli.mislabeled import mislabeled
 from lsi.cli.plan import plan
@@ -57,6 +58,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(compute)
+app.command(fit)
 app.command(merge)
 app.command(plan)
 app.command(show)

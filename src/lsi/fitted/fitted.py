@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from lsi.errors import InputError
 from lsi.fitted.answer import Answer
 from lsi.fitted.groups import score_groups
+from lsi.fitted.storage import read_fitted, write_fitted
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
 from lsi.methods import Newton
@@ -20,12 +22,13 @@ from lsi.probes.linear import LinearProbe
 from lsi.run.context import Clock, Run, check_audit
 from lsi.scores import Scores
 from lsi.system.device import exact_products
+from lsi.system.files import PathLike
 from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 from lsi.tasks import task_of
 from lsi.tasks.classification import NewtonFit
 from lsi.tasks.sigmoid import HeadsEngine
-from lsi.validation.problem import check_subset
+from lsi.validation.problem import Problem, check_subset
 
 TOL = 1e-2  # of answers, where the method has no tolerance
 
@@ -90,6 +93,37 @@ def fit(
         memory=memory,
     )
     return fitted_of(run, settings)
+
+
+@memory_explained()
+def fit_problem(problem: Problem, notes: dict[str, Any], **settings: Any) -> Fitted:
+    """Train on data that were checked before; `notes` go into the manifest of whatever is made from it."""
+    run, method = make_run(lambda task: problem, audit=True, **settings)
+    run.notes.update(notes)
+    return fitted_of(run, method)
+
+
+@memory_explained()
+def load_fitted(
+    path: PathLike, *, device: str | torch.device | None = None, memory: int | str | None = None
+) -> Fitted:
+    """Read a fitted object that `Fitted.save` or ``lsi fit`` wrote.
+
+    Args:
+        path: The folder.
+        device: Torch device; None: a GPU if there is one, else the processor.
+        memory: What may be used, such as ``"4GiB"`` or bytes; None: what the machine has left.
+
+    Returns:
+        The fitted object. On the same machine it answers with the same bytes as the one that was saved.
+
+    Raises:
+        InputError: There is no fitted object, it is damaged or of another version, or its parts do not belong
+            together.
+        OutOfMemoryError: Memory ran out.
+    """
+    with exact_products():
+        return Fitted(*read_fitted(path, device, memory))
 
 
 def fitted_of(run: Run, method: Any) -> Fitted:
@@ -182,8 +216,26 @@ class Fitted:
         problem = replace(problem, subset=check_subset(subset, problem.n_samples))
         clock = Clock()
         clock.seconds.update(self.run.clock.seconds)
-        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes={})
+        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes=dict(self.run.notes))
         return score_run(run, self.method, label_noise=label_noise, progress=progress)
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write everything into a folder: features, labels, ids, weights, inverse and settings.
+
+        The folder holds plain ``.npy`` arrays and ``manifest.json``. It is written as a whole or not at all.
+
+        Args:
+            path: The folder.
+            overwrite: Whether a fitted object that is already there is replaced.
+
+        Returns:
+            The folder's full path.
+
+        Raises:
+            InputError: Ids or labels are neither text nor numbers, or the probe is of a class of your own.
+            OutputError: The folder cannot be written, or holds something else.
+        """
+        return write_fitted(path, self.run, self.method, overwrite)
 
     def groups(self, groups: Any, *, interaction: bool = True, progress: Progress | None = None) -> Answer:
         r"""Return the Laplace Sample Information of leaving out whole groups of rows, in nats.

@@ -34,6 +34,7 @@ from lsi.system.versions import __version__
 SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
 TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-suspects", "lsi-decisions"
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
+FITTED = "lsi-fitted"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -44,6 +45,7 @@ NOUNS = {
     REPORT: "a report",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
+    FITTED: "a trained probe, which `lsi fit` writes",
 }
 """What messages call each kind."""
 VERSION = 1
