@@ -16,6 +16,7 @@ from lsi.features.encoding import encode as encode
 from lsi.features.modules import extract_features as extract_features
 from lsi.fitted.fitted import Fitted as Fitted
 from lsi.fitted.fitted import fit as fit
+from lsi.fitted.fitted import load_fitted as load_fitted
 from lsi.merging import merge as merge
 from lsi.methods import Newton as Newton
 from lsi.methods import Retrain as Retrain

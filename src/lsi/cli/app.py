@@ -24,6 +24,7 @@ from lsi.cli.compute import compute
 from lsi.cli.consensus import consensus
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.fit import fit
 from lsi.cli.init import init
 from lsi.cli.inputs.options_file import with_file
 from lsi.cli.merge import merge
@@ -64,6 +65,7 @@ app = App(
 )
 app.command(compute)
 app.command(init)
+app.command(fit)
 app.command(merge)
 app.command(plan)
 app.command(show)

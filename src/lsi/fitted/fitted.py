@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lsi.errors import InputError
 from lsi.execution.opening import open_work
 from lsi.execution.work import Work
 from lsi.fitted.answer import Answer
+from lsi.fitted.storage import read_fitted, write_fitted
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
 from lsi.methods import Newton
@@ -26,11 +28,12 @@ from lsi.run.manifest import describe_run
 from lsi.scores import Scores
 from lsi.system.device import exact_products
 from lsi.system.digests import digest_values
+from lsi.system.files import PathLike
 from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 from lsi.tasks import task_of
 from lsi.tasks.groups import TOL, check_membership, group_table, heads_of
-from lsi.validation.problem import check_subset
+from lsi.validation.problem import Problem, check_subset
 
 
 @memory_explained()
@@ -93,6 +96,37 @@ def fit(
         memory=memory,
     )
     return fitted_of(run, settings)
+
+
+@memory_explained()
+def fit_problem(problem: Problem, notes: dict[str, Any], **settings: Any) -> Fitted:
+    """Train on data that were checked before; `notes` go into the manifest of whatever is made from it."""
+    run, method = make_run(lambda task: problem, audit=True, **settings)
+    run.notes.update(notes)
+    return fitted_of(run, method)
+
+
+@memory_explained()
+def load_fitted(
+    path: PathLike, *, device: str | torch.device | None = None, memory: int | str | None = None
+) -> Fitted:
+    """Read a fitted object that `Fitted.save` or ``lsi fit`` wrote.
+
+    Args:
+        path: The folder.
+        device: Torch device; None: a GPU if there is one, else the processor.
+        memory: What may be used, such as ``"4GiB"`` or bytes; None: what the machine has left.
+
+    Returns:
+        The fitted object. On the same machine it answers with the same bytes as the one that was saved.
+
+    Raises:
+        InputError: There is no fitted object, it is damaged or of another version, or its parts do not belong
+            together.
+        OutOfMemoryError: Memory ran out.
+    """
+    with exact_products():
+        return Fitted(*read_fitted(path, device, memory))
 
 
 def fitted_of(run: Run, method: Any) -> Fitted:
@@ -177,8 +211,26 @@ class Fitted:
         problem = replace(problem, subset=check_subset(subset, problem.n_samples))
         clock = Clock()
         clock.seconds.update(self.run.clock.seconds)
-        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes={})
+        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes=dict(self.run.notes))
         return score_run(run, self.method, label_noise=label_noise, progress=progress)
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write everything into a folder: features, labels, ids, weights, inverse and settings.
+
+        The folder holds plain ``.npy`` arrays and ``manifest.json``. It is written as a whole or not at all.
+
+        Args:
+            path: The folder.
+            overwrite: Whether a fitted object that is already there is replaced.
+
+        Returns:
+            The folder's full path.
+
+        Raises:
+            InputError: Ids or labels are neither text nor numbers, or the probe is of a class of your own.
+            OutputError: The folder cannot be written, or holds something else.
+        """
+        return write_fitted(path, self.run, self.method, overwrite)
 
     def groups(
         self,

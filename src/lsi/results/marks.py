@@ -35,6 +35,7 @@ SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
 TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-suspects", "lsi-decisions"
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
 CONSENSUS = "lsi-consensus"
+FITTED = "lsi-fitted"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -46,6 +47,7 @@ NOUNS = {
     REPORT: "a report",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
+    FITTED: "a trained probe, which `lsi fit` writes",
 }
 """What messages call each kind."""
 VERSION = 1
