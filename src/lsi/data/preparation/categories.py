@@ -10,7 +10,8 @@ import pandas as pd
 from lsi.data.preparation.plan import CATEGORY, MIN_ROWS, ColumnPlan, left_out
 
 MAX_LEVELS = 30
-"""Most values of a column that get a feature of their own."""
+"""Most values of a column that get a feature of their own. With columns cut into a hundred uneven levels (five
+tables, 800 rows), 20 to 60 find wrong labels alike, and 5 and 100 clearly fewer."""
 
 
 def plan_category(
@@ -43,7 +44,7 @@ def plan_category(
         codes = np.fromiter(found, dtype=np.int64, count=len(found))
         return (codes[:, None] == np.arange(first, len(groups))).astype(np.float64)
 
-    did = f"one-hot, {len(kept)} values" if len(kept) > 1 else "zeros and ones"
+    did = "zeros and ones" if first else f"one-hot, {len(kept)} values"
     if len(levels) > len(kept):
         did += f", and {len(levels) - len(kept):,} others together"
     return ColumnPlan(name, CATEGORY, did, tuple(groups[first:]), missing, doubt, make)
