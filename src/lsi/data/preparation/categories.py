@@ -10,8 +10,8 @@ import pandas as pd
 from lsi.data.preparation.plan import CATEGORY, MIN_ROWS, ColumnPlan, left_out
 
 MAX_LEVELS = 30
-"""Most values of a column that get a feature of their own. With columns cut into a hundred uneven levels (five
-tables, 800 rows), 20 to 60 find wrong labels alike, and 5 and 100 clearly fewer."""
+"""Most values of a column that get a feature of their own. With columns cut into a hundred uneven levels
+(five tables, 800 rows), 20 to 60 find wrong labels alike, and 5 and 100 clearly fewer."""
 
 
 def plan_category(
