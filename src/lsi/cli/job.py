@@ -111,7 +111,10 @@ def prepare(
     settings["subset"] = _subset(data, labels if labels.ndim == 1 else samples.labels, task, settings["seed"])
     target = named(labels, samples.target_names)
     problem = task_of(settings["probe"]).problem(
-        samples.features, target, subset=settings["subset"], sample_id=samples.ids
+        named(samples.features, samples.feature_names),
+        target,
+        subset=settings["subset"],
+        sample_id=samples.ids,
     )
     return Job(samples, target, settings, problem, truth, extra, read)
 
@@ -168,6 +171,8 @@ def _subset(data: DataOptions, strata: np.ndarray, task: str, seed: int) -> np.n
 def _extra(encoded: EncodedSamples, loaded: int) -> dict[str, Any]:
     """Return what the manifest says about encoder and choice."""
     extra: dict[str, Any] = {"encoder": encoded.record} if encoded.record else {}
+    if encoded.samples.preparation is not None:
+        extra["preparation"] = encoded.samples.preparation.describe()
     if encoded.left_out:
         extra["left_out"] = {"n": len(encoded.left_out), "items": list(encoded.left_out[:_NAMED])}
     if len(encoded.samples) < loaded:
@@ -176,28 +181,33 @@ def _extra(encoded: EncodedSamples, loaded: int) -> dict[str, Any]:
 
 
 def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: str | None = None) -> Scores:
-    """Score a job, and add what only the command knows: source, encoder, and what was changed."""
+    """Score a job, and add what only the command knows."""
     samples, truth = job.samples, job.truth
     with progress_bar(quiet) as progress:
         settings = {name: value for name, value in job.settings.items() if name != "subset"}
         scores = score_problem(job.problem, **settings, checkpoint=checkpoint, shard=shard, progress=progress)
     table, manifest = scores.to_frame(), dict(scores.manifest)
-    read = {} if job.read is None else {"fingerprint": job.read}
-    manifest["source"] = {**samples.source, "description": samples.description, **read}
-    manifest |= job.extra | ({} if checkpoint is None else {"run": checkpoint.run})
+    manifest |= notes_of(job) | ({} if checkpoint is None else {"run": checkpoint.run})
     encoders = [job.extra[name] for name in ("encoder", "encoder_right") if name in job.extra]
     if encoders:
         encoding = sum(record["seconds"] for record in encoders)
         manifest["timings"] = {"encode": encoding, **manifest["timings"]}
-    if samples.class_names:
-        manifest["class_names"] = {str(label): name for label, name in samples.class_names.items()}
     if truth is not None:
         positions = table["position"].to_numpy()
         table["corrupted"] = truth.mask[positions]
         original = truth.original_labels[positions]
         table["original_label"] = _as_column(original, manifest["task"], samples.target_names)
-        manifest["corruption"] = truth.describe()
     return Scores(table, manifest, scores.audit)
+
+
+def notes_of(job: Job) -> dict[str, Any]:
+    """Return what only the command can tell a manifest: source, encoder, names of classes, changes."""
+    samples, truth = job.samples, job.truth
+    read = {} if job.read is None else {"fingerprint": job.read}
+    notes = {"source": {**samples.source, "description": samples.description, **read}, **job.extra}
+    if samples.class_names:
+        notes["class_names"] = {str(label): name for label, name in samples.class_names.items()}
+    return notes if truth is None else {**notes, "corruption": truth.describe()}
 
 
 def _as_column(target: np.ndarray, task: str, names: tuple[str, ...]) -> np.ndarray:

@@ -41,6 +41,7 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
         text_column=data.text_column,
         audio_column=data.audio_column,
         feature_columns=data.feature_columns,
+        prepare=data.prepare,
         labels=data.labels,
         cache_dir=encoder.cache_dir,
         progress=progress,
