@@ -21,6 +21,15 @@ def features(n=60, d=5, n_classes=3, seed=0):
     return rng.normal(size=(n, d)) + np.eye(n_classes, d)[y], y
 
 
+OWN_ENCODER = """
+import numpy as np
+
+
+def build():
+    return lambda items: np.stack([np.asarray(item).ravel()[:5] / 255 for item in items])
+"""
+
+
 def make_files(folder):
     """Write every file and folder that a page's commands read."""
     X, y = features()
@@ -30,6 +39,7 @@ def make_files(folder):
     np.savez(folder / "pairs.npz", left=X, right=X[:, ::-1] + 0.1 * X)
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
+    frame.assign(label=y, id=ids).to_csv(folder / "data.csv", index=False)
     made_customers().to_csv(folder / "customers.csv", index=False)
     tags = [[name for name, hit in zip(("red", "big"), row, strict=True) if hit] for row in X[:, :2] > 0]
     hits = {"red": (X[:, 0] > 0).astype(int), "big": (X[:, 1] > 0).astype(int)}
@@ -40,6 +50,7 @@ def make_files(folder):
             pixels = np.random.default_rng(label * 10 + k).integers(0, 256, (4, 4, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "photos" / str(label) / f"{k}.png")
     tiny_resnet(folder / "path" / "to" / "model")
+    (folder / "mymodule.py").write_text(OWN_ENCODER)
     _make_scores(folder)
     _make_decisions(folder, y)
 

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from tests.cases import CASES, POSTERIORS
+from tests.oracles import ridge
 
 import lsi
+from lsi.tasks.groups import check_groups
 
 every = pytest.mark.parametrize("posterior", POSTERIORS)
 SOME = [
@@ -152,3 +154,82 @@ def test_scores_of_a_fitted_object_are_those_of_score(posterior):
     part = fitted.scores([5, 2], audit=False)
     assert_allclose(part.lsi, direct.lsi[[5, 2]], rtol=1e-9)
     assert part.manifest["timings"].keys() >= {"fit", "factor", "leave-one-out"}
+
+
+@every
+@pytest.mark.parametrize("weight_decay", [1e-3, 1e-8])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_groups_of_a_regression(posterior, weight_decay, targets):
+    random = np.random.default_rng(3)
+    x = random.standard_normal((40, 5)) * [1, 1, 10, 1, 1] + [0, 0, 0, 5, 0]
+    y = x[:, :targets] + random.standard_normal((40, targets))
+    groups = np.repeat(["one", "two", "many"], [1, 2, 37]).astype(object)
+    groups[20:] = None
+    probe = lsi.RidgeProbe(weight_decay=weight_decay, noise_precision=2.0)
+    table = lsi.fit(x, y, probe=probe, posterior=posterior).groups(groups).to_frame()
+    design, noise = np.column_stack([x, np.ones(40)]), np.full(targets, 2.0)
+    for row in table.itertuples():
+        gone = np.flatnonzero(groups == row.group)
+        exact = sum(ridge.terms(design, y, weight_decay, noise, 1.0, posterior, gone))
+        assert_allclose(row.lsi, exact, rtol=1e-9)
+        assert row.relative_error < 1e-8
+    assert abs(table["interaction"][table["group"] == "one"].item()) < 1e-9
+
+
+def test_a_group_without_which_a_regression_is_undetermined():
+    x = np.zeros((20, 2))
+    x[:, 0] = np.arange(20)
+    x[:2, 1] = 1.0
+    groups = np.where(np.arange(20) < 2, "both", "others")
+    groups[5:8] = "more"
+    with pytest.raises(lsi.InputError, match="without the 2 rows of a group"):
+        lsi.fit(x, x[:, 0], probe=lsi.RidgeProbe(weight_decay=1e-14)).groups(groups)
+
+
+def test_groups_go_on_after_an_interruption(tmp_path):
+    case = CASES["multiclass"]
+    groups, calls = some_groups(case), []
+
+    def stop(stage, done, total):
+        calls.append(stage)
+        if stage == "leave-one-out":
+            raise KeyboardInterrupt
+
+    fitted = fitted_on(case)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.groups(groups, checkpoint=tmp_path / "kept", progress=stop)
+    calls.clear()
+    again = fitted_on(case).groups(groups, checkpoint=tmp_path / "kept").to_frame()
+    pd.testing.assert_frame_equal(again, fitted.groups(groups).to_frame())
+    other = np.where(np.arange(len(groups)) < 3, "a", groups)
+    with pytest.raises(lsi.LsiError, match="another run|other settings|different"):
+        fitted_on(case).groups(other, checkpoint=tmp_path / "kept")
+
+
+def test_many_groups_are_found_by_one_sort():
+    case = CASES["multiclass"]
+    names = np.array(["b", "a", "c", None], dtype=object)[np.arange(len(case.target)) % 4]
+    problem = fitted_on(case).run.problem
+    found, members = check_groups(names, problem)
+    assert found.tolist() == ["a", "b", "c"]
+    assert [rows.tolist() for rows in members] == [np.flatnonzero(names == name).tolist() for name in found]
+
+
+def test_scores_with_groups_are_saved_with_them(tmp_path):
+    case = CASES["multiclass"]
+    groups = some_groups(case)
+    scores = case.score(method=lsi.Newton(), groups=groups, label_noise=False)
+    expected = fitted_on(case).groups(groups).to_frame()
+    pd.testing.assert_frame_equal(scores.groups, expected)
+    assert_allclose(scores.lsi, case.score(method=lsi.Newton(), label_noise=False).lsi)
+    pd.testing.assert_frame_equal(lsi.load(scores.save(tmp_path / "s")).groups, expected)
+    with pytest.raises(lsi.InputError, match="have no groups"):
+        case.score().groups  # noqa: B018
+
+
+def test_groups_that_a_run_cannot_leave_out():
+    case = CASES["multiclass"]
+    groups = some_groups(case)
+    for wrong in ({"method": "retrain"}, {"shard": "1/2"}, {"groups": groups[:3]}):
+        with pytest.raises(lsi.InputError, match="groups"):
+            lsi.score(case.features, case.target, **{"groups": groups, **wrong})

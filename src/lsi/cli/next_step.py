@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lsi.cli.inputs.recall import again
+from lsi.errors import LsiError
 from lsi.results.marks import Mark
 from lsi.system.text import plain_text
 
@@ -36,6 +38,17 @@ def dataset_of(manifest: Mapping[str, Any]) -> Path | None:
     return Path(path) if source.get("kind") == "file" and isinstance(path, str) else None
 
 
+def command_of(folder: Path) -> dict[str, Any] | None:
+    """Return the options that scores were made with, where they are at hand and say so."""
+    from lsi.scores import load
+
+    try:
+        command = load(folder).manifest.get("command")
+    except (LsiError, OSError):
+        return None
+    return dict(command) if isinstance(command, Mapping) and command else None
+
+
 def shown(path: Path) -> str:
     """Return a path as one would type it here."""
     try:
@@ -56,5 +69,7 @@ def tell_compute(cleaned: Path, mark: Mark | None, columns: Mapping[str, Any]) -
     """Say how a cleaned dataset is scored, and its scores compared with the old ones."""
     old = (mark.scores if mark else None) or "OLD-SCORES"
     new = f"{str(old).rstrip('/')}-cleaned" if mark and mark.scores else "scores-cleaned"
-    tell_next("compute", "--dataset", cleaned, *column_words(columns), "--output", new)
+    asked = command_of(Path(mark.scores)) if mark and mark.scores else None
+    plain = ["--dataset", cleaned, *column_words(columns)]
+    tell_next("compute", *(again(asked, cleaned) if asked else plain), "--output", new)
     tell_next("compare", old, new, then="Then")

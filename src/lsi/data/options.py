@@ -25,6 +25,7 @@ class SourceOptions:
         audio_column: Column with recordings, as for images.
         feature_columns: Columns that features are made of; empty: every column without another role.
         label_columns: Columns of labels or targets, where a sample has several.
+        annotators: Whether `label_columns` hold the labels of several annotators, with gaps, instead.
         prepare: Whether a table's columns are prepared (`prepare_table`), or its numbers taken as they are.
         labels: File with one label in each row, for a file that holds only features.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
@@ -41,6 +42,7 @@ class SourceOptions:
     audio_column: str | None = None
     feature_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
+    annotators: bool = False
     prepare: bool = True
     labels: Path | None = None
     cache_dir: Path | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from lsi.data.decode import ItemImages
 from lsi.data.items import Items
@@ -55,6 +56,8 @@ class Samples:
         targets: ``(N, T)`` numbers where each sample has several targets or labels; `labels` then holds
             them as text (None where one is missing).
         target_names: The T names of the targets.
+        answers: `(N, A)` labels by several annotators, None where one gave none; `labels` then holds the
+            first of each sample until there is a consensus.
         task: ``regression`` or ``multilabel`` where the source knows; None elsewhere.
         label_doubt: Why the labels can be no classes, for whoever takes them for classes; or None.
         preparation: What was done to the columns of a table, where that is how its features were made.
@@ -79,6 +82,7 @@ class Samples:
     source: Mapping[str, Any] = field(default_factory=dict)
     targets: np.ndarray | None = None
     target_names: tuple[str, ...] = ()
+    answers: pd.DataFrame | None = None
     task: str | None = None
     label_doubt: str | None = None
     preparation: TablePreparation | None = None
@@ -99,6 +103,7 @@ class Samples:
             "images": self.images,
             "clean labels": self.clean_labels,
             "targets": self.targets,
+            "answers": self.answers,
         }
         for what, part in parts.items():
             if part is not None and len(part) != len(self.labels):
@@ -138,6 +143,7 @@ class Samples:
             images=images,
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             targets=None if self.targets is None else self.targets[positions],
+            answers=None if self.answers is None else self.answers.iloc[positions],
             content=None,
         )
 
@@ -151,6 +157,8 @@ class Samples:
         digest.update(digest_values(np.asarray(self.labels)).encode())
         if self.targets is not None:
             digest.update(digest_values(np.asarray(self.targets)).encode())
+        if self.answers is not None:
+            digest.update(digest_values(self.answers.to_numpy(dtype=object)).encode())
         if self.content is not None:
             digest.update(self.content.encode())
         elif self.features is not None:

@@ -60,6 +60,15 @@ def target_of(samples: Samples) -> np.ndarray:
     return samples.labels if samples.targets is None else samples.targets
 
 
+def first_answers(answers: pd.DataFrame) -> np.ndarray:
+    """Return the first label that any annotator gave, `(N,)`; None where nobody did."""
+    given = answers.notna().to_numpy()
+    values, first = answers.to_numpy(dtype=object), given.argmax(1)
+    out = np.full(len(values), None, dtype=object)
+    out[given.any(1)] = values[np.arange(len(values)), first][given.any(1)]
+    return out
+
+
 def named(values: np.ndarray | None, names: tuple[str, ...] | None) -> Any:
     """Return `(N, k)` targets or features as a table with their names; what has none, as it is."""
     return pd.DataFrame(values, columns=list(names), copy=False) if names else values

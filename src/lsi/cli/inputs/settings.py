@@ -34,6 +34,7 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
         split=data.split,
         label_column=data.label_column,
         label_columns=data.label_columns,
+        annotators=data.annotators,
         clean_label_column=data.clean_label_column,
         id_column=data.id_column,
         image_column=data.image_column,

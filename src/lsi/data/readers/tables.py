@@ -18,6 +18,7 @@ from lsi.data.readers.columns import is_number, is_plain, likely_labels, read_fe
 from lsi.data.readers.table import Table, TableItems
 from lsi.data.readers.table_files import FORMATS, open_table_file
 from lsi.data.samples import Samples, row_texts, text_array
+from lsi.data.targets import first_answers
 from lsi.errors import InputError
 from lsi.system.door import inside
 
@@ -58,8 +59,12 @@ def samples_of(
     id_column = options.id_column and table.require(options.id_column, "--id-column")
     ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
     kind, column = _item_column(table, options)
-    targets = _targets(table, several) if several else None
-    labels = to_numpy(table.column(label)) if targets is None else row_texts(targets)
+    answers = _answers(table, several) if options.annotators else None
+    targets = _targets(table, several) if several and answers is None else None
+    if answers is not None:
+        labels = first_answers(answers)
+    else:
+        labels = to_numpy(table.column(label)) if targets is None else row_texts(targets)
     found = items = None
     if column is not None and kind is not None:
         items = TableItems(kind, table, column)
@@ -91,7 +96,8 @@ def samples_of(
         notes=tuple(notes),
         source=source,
         targets=targets,
-        target_names=tuple(several),
+        target_names=() if targets is None else tuple(several),
+        answers=answers,
         label_doubt=None if several else _label_doubt(table, label, labels),
         preparation=how,
         content=None if found is None else found.content,
@@ -114,6 +120,16 @@ def _label_columns(table: Table, options: SourceOptions) -> list[str]:
     if options.label_columns and options.label_column:
         raise InputError("--label-column and --label-columns both name labels. Use one of them.")
     return [table.require(name, "--label-columns") for name in dict.fromkeys(options.label_columns)]
+
+
+def _answers(table: Table, names: list[str]) -> pd.DataFrame:
+    """Return the labels of annotators, one column each; an empty text is a gap."""
+    if len(names) < 2:
+        raise InputError("--annotators needs the columns of two or more annotators: --label-columns a b.")
+    columns = {name: to_numpy(table.column(name)).astype(object) for name in names}
+    for values in columns.values():
+        values[values == ""] = None
+    return pd.DataFrame(columns, dtype=object)
 
 
 def _targets(table: Table, names: list[str]) -> np.ndarray:
