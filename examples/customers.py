@@ -1,23 +1,20 @@
-"""Which labels of a customer table are wrong? The table is synthetic: it is drawn by `make_customers`.
+"""A customer table: whose label is wrong? docs/tutorials/customers.md goes through it in words.
 
     python examples/customers.py [FOLDER]
 
-writes FOLDER/customers.csv (default: the current folder), scores it, and prints the most doubtful labels. The
-same on the command line, once the table is there:
-
-    lsi compute --dataset customers.csv --label-column churn --id-column customer_id --output scores
-    lsi mislabeled scores
+writes customers.csv (synthetic, drawn by `make_customers`, 6 % of the labels flipped on purpose), scores it
+as it is, lists the labels that are probably wrong, and writes the table without these customers.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-import lsi
+from steps import run
 
 N = 800
 WRONG = 0.06
@@ -59,20 +56,25 @@ def make_customers(n: int = N, wrong: float = WRONG, seed: int = 0) -> tuple[pd.
     return frame, flipped
 
 
-def main(folder: Path) -> None:
-    """Write the table, score it, and show what is doubtful."""
+def main() -> None:
+    """Write the table, score it, apply the decisions, and count what was found."""
     frame, flipped = make_customers()
-    path = folder / "customers.csv"
-    frame.to_csv(path, index=False)
-    samples = lsi.load_samples(path, label_column="churn", id_column="customer_id")
-    print("\n".join(samples.notes))
-    scores = lsi.score(samples.features, samples.labels, sample_id=samples.ids)
-    suspects = scores.mislabeled()
-    print(suspects.head(10).to_string(index=False))
-    wrong = set(frame["customer_id"][flipped])
-    found = len(wrong.intersection(suspects["sample_id"].head(len(wrong))))
-    print(f"{found} of the {len(wrong)} flipped labels are among the first {len(wrong)}.")
+    frame.to_csv("customers.csv", index=False)
+    run("lsi compute --dataset customers.csv --label-column churn --id-column customer_id --output scores/")
+    run("lsi mislabeled scores/ --fdr 0.1 -o suspects.csv")
+    run("lsi report scores/ -o report.html")
+    run("lsi apply suspects.csv customers.csv --as remove -o customers-cleaned.csv")
+    cleaned = "--dataset customers-cleaned.csv --label-column churn --id-column customer_id"
+    run(f"lsi compute {cleaned} --output scores-cleaned/")
+    run("lsi compare scores/ scores-cleaned/")
+    removed = ~frame["customer_id"].isin(pd.read_csv("customers-cleaned.csv")["customer_id"]).to_numpy()
+    print(
+        f"\n{(removed & flipped).sum()} of the {removed.sum()} removed customers had a flipped label, ",
+        end="",
+    )
+    print(f"of {flipped.sum()} in all.")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
+    os.chdir(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
+    main()

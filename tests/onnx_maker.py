@@ -20,7 +20,7 @@ def varint(value):
 
 
 def value_info(name, kind, shape):
-    sides = [field(2, side) if isinstance(side, str) else field(1, side) for side in shape]
+    sides = [field(1, side) if isinstance(side, int) else field(2, side) for side in shape]
     tensor = field(1, kind) + field(2, b"".join(field(1, side) for side in sides))
     return field(1, name) + field(2, field(1, tensor))
 
@@ -71,14 +71,14 @@ def image_encoder(shape=("batch", 3, 8, 8), kind=FLOAT, weights=None, elsewhere=
     )
 
 
-def text_encoder(words, names=("input_ids", "attention_mask")):
+def text_encoder(words, names=("input_ids", "attention_mask"), length="length"):
     """An encoder of texts: a vector `(words, 4)` for each token."""
     import numpy as np
 
     table = np.random.default_rng(0).normal(size=(words, 4)).astype(np.float32)
     return model(
         [node("Gather", ["w", names[0]], ["y"])],
-        [value_info(name, INT64, ("batch", "length")) for name in names],
-        [value_info("y", FLOAT, ("batch", "length", 4))],
+        [value_info(name, INT64, ("batch", length)) for name in names],
+        [value_info("y", FLOAT, ("batch", length, 4))],
         [tensor("w", table)],
     ), table

@@ -115,6 +115,9 @@ def test_pictures_of_own_features_are_found_by_id(own_features, capsys):
     assert "--ids-only" in capsys.readouterr().err
     assert main([*words, "--ids-only", "-o", str(page)]) == 0
     assert "data:image/" in page.read_text(encoding="utf-8")
+    told = capsys.readouterr().out
+    assert f"pictures.parquet {' '.join(COLUMNS[:2])}" in told  # the next command takes the same options
+    assert "--ids-only -o pictures-cleaned.parquet" in told
 
 
 def test_report_and_apply_take_the_same_options_for_the_same_data(own_features, capsys):

@@ -173,7 +173,13 @@ def run_page(page, namespace):
                 run_lsi([*words[1:], *(["--threads", "1"] if "--threads" in options(words[1:2]) else [])])
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if on(page)], ids=name_of)
+# tests/examples runs the scripts that these pages go through.
+IN_EXAMPLES = {page for page in PAGES if (REPOSITORY / "examples" / f"{page.stem}.py").exists()}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if on(page) and page not in IN_EXAMPLES], ids=name_of
+)
 def test_a_page_runs(page, files, tmp_path, monkeypatch):
     stand_ins.fewer_digits(monkeypatch, stand_ins.N_DIGITS.get(page.name, 120))
     monkeypatch.setenv("LSI_CACHE", str(tmp_path / "cache"))

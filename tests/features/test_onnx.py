@@ -91,7 +91,9 @@ def test_the_key_follows_the_file_and_what_it_takes_in(written, tmp_path):
     assert build_encoder("image", written(onnx_maker.image_encoder())).key() != key
 
 
-@pytest.mark.parametrize("place", ["../w.bin", "{outside}", "link.bin", "", "gone.bin", "*/_ORT_MEM_ADDR_/*"])
+@pytest.mark.parametrize(
+    "place", ["../w.bin", "{outside}", "link.bin", "", "gone.bin", "*/_ORT_MEM_ADDR_/*", "w\0.bin"]
+)
 def test_tensors_from_outside_of_the_folder(tmp_path, place):
     outside, folder = tmp_path / "w.bin", tmp_path / "net"
     folder.mkdir()
@@ -150,11 +152,13 @@ def two_inputs():
         (b"", "cannot be opened as an ONNX file"),
         (b"\x00" * 64, "damaged|cannot be opened"),
         (onnx_maker.image_encoder()[:-40], "damaged|cannot be opened"),
+        (onnx_maker.image_encoder((b"ba\xf4ch", 3, 8, 8)), "cannot be opened"),
     ],
 )
-def test_files_that_are_no_encoders_of_images(written, content, message):
+def test_files_that_are_no_encoders_of_images(written, content, message, capfd):
     with pytest.raises(InputError, match=message):
         build_encoder("image", written(content))
+    assert capfd.readouterr() == ("", "")  # onnxruntime would print what the file says
 
 
 def test_what_an_onnx_file_cannot_say(written, tmp_path):
@@ -168,6 +172,9 @@ def test_what_an_onnx_file_cannot_say(written, tmp_path):
     makers.tiny_bert(tmp_path)
     with pytest.raises(InputError, match=r"inputs that its tokenizer does not make \('x'\)"):
         build_encoder("text", name)
+    content, _ = onnx_maker.text_encoder(9, length=16)
+    with pytest.raises(InputError, match="takes no texts of any length"):
+        build_encoder("text", written(content))
     content, _ = onnx_maker.text_encoder(9)
     with pytest.raises(InputError, match="has 2 inputs"):
         build_encoder("image", written(content, "texts.onnx"))

@@ -103,6 +103,7 @@ def test_what_does_not_fit(saved):
         ({"pretrained_cfg": {"input_size": "large"}}, "could not be built"),
         ({"pretrained_cfg": {"std": [0, 0, 0]}}, "cannot prepare them"),
         ({"pretrained_cfg": {"crop_mode": "evil"}}, "crop_mode 'evil' is not known"),
+        ({"pretrained_cfg": {"classifier": 1e308}}, "could not be built"),
         ({"auto_map": {"AutoModel": "evil.M"}}, "code of its own"),
     ],
 )

@@ -102,7 +102,12 @@ def apply(
     checked = [_checked(each, samples, paths[-1], again.ids_only) for each in given]
     together = functools.reduce(lambda first, second: first.and_then(second), checked)
     _write(
-        together, given[0].mark, samples, options, output, _Wanted(dry_run, yes, new_classes, receipt, link)
+        together,
+        given[0].mark,
+        samples,
+        options,
+        output,
+        _Wanted(dry_run, yes, new_classes, receipt, link, again.ids_only),
     )
 
 
@@ -115,6 +120,7 @@ class _Wanted:
     new_classes: bool
     receipt: bool
     link: bool
+    ids_only: bool
 
 
 def _write(
@@ -164,7 +170,10 @@ def _write(
                 f"Receipt: {receipt_of(output)} (undo: lsi apply --undo {receipt_of(output)} -o OUT)", 800
             )
         )
-    tell_compute(output, mark, options.describe())
+    if wanted.ids_only:
+        print("Next: make the features of the cleaned dataset, as those that were scored, and score them.")
+    else:
+        tell_compute(output, mark, options.describe())
 
 
 def _check_places(

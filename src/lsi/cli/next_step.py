@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,14 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def tell_apply(listed: Path, manifest: Mapping[str, Any]) -> None:
-    """Say how a list is applied to the dataset that the scores were made from."""
-    dataset = dataset_of(manifest)
+def tell_apply(
+    listed: Path, manifest: Mapping[str, Any], dataset: Path | None = None, words: Sequence[str] = ()
+) -> None:
+    """Say how a list is applied to a dataset, read by these options; None: that of the scores, as then."""
+    dataset = dataset or dataset_of(manifest)
     if dataset is not None:
         cleaned = f"{dataset.stem}-cleaned{dataset.suffix if not dataset.is_dir() else ''}"
-        tell_next("apply", listed, shown(dataset), "-o", cleaned)
+        tell_next("apply", listed, shown(dataset), *words, "-o", cleaned)
 
 
 def tell_compute(cleaned: Path, mark: Mark | None, columns: Mapping[str, Any]) -> None:

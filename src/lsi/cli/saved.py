@@ -76,7 +76,8 @@ def report(
     print(plain_text(f"Report: {written}", 400))
     if loaded.task == "classification":
         print("Review: open it, accept, reject or remove suspected labels, and export the decisions.")
-        tell_apply(Path("decisions.csv"), loaded.manifest)
+        words = again.words() if dataset else []
+        tell_apply(Path("decisions.csv"), loaded.manifest, Path(dataset) if dataset else None, words)
 
 
 def find_samples(scores: Scores, dataset: str | None, again: AgainOptions = _AGAIN) -> Samples | None:

@@ -98,7 +98,7 @@ class ChunkEncoder:
     def forward(self, chunk: _Prepared) -> Encoded:
         """Return the features of a prepared chunk."""
         began = time.perf_counter()
-        parts = [(order, self._features(len(order), inputs)) for order, inputs in chunk.batches]
+        parts = [(order, self.features(len(order), inputs)) for order, inputs in chunk.batches]
         seconds = time.perf_counter() - began
         dim = parts[0][1].shape[1] if parts else 0
         rows = np.full((chunk.size, dim), np.nan, dtype=np.float32)
@@ -110,7 +110,7 @@ class ChunkEncoder:
             rows[[chunk.kept[k] for k in order]] = values
         return Encoded(rows, chunk.broken, seconds)
 
-    def _features(self, count: int, inputs: Any) -> np.ndarray:
+    def features(self, count: int, inputs: Any) -> np.ndarray:
         """Return the features of a batch of `count` items, `(count, D)`, finite."""
         values = self.encoder.forward(inputs).numpy()
         if values.ndim != 2 or len(values) != count or not values.shape[1]:

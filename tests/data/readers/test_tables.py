@@ -224,5 +224,5 @@ def test_hub_datasets_are_read_where_the_extra_is_installed(monkeypatch):
 
 def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(InputError, match=r"laplace-sample-information\[datasets\]"):
+    with pytest.raises(InputError, match=r"constraints.txt '.\[datasets\]'"):
         load_samples("hf:owner/name")

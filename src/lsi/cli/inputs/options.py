@@ -344,6 +344,16 @@ class AgainOptions:
         named = {name: getattr(self, name) for name in vars(self) if name.endswith("_column")}
         return {name: column for name, column in named.items() if column is not None}
 
+    def words(self) -> list[str]:
+        """Return the options as one would type them."""
+        words = [word for name, column in self.columns().items() for word in (_flag(name), column)]
+        words += [] if self.labels is None else ["--labels", str(self.labels)]
+        return [*words, "--ids-only"] if self.ids_only else words
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
 
 OTHER_FORM = (
     "If the same samples were scored in another form, add --ids-only: then only ids and labels are checked."

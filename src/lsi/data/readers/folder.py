@@ -40,17 +40,15 @@ def read_image_folder(folder: Path) -> Samples:
     if not names:
         hint = f" ({loose} images lie directly in it)" if loose else ""
         raise InputError(
-            f"{folder} holds no images in sub-folders{hint}. Make one sub-folder for each class, "
-            f"with files of the types {', '.join(IMAGE_SUFFIXES)}; or name a table with a column of paths "
-            "and one "
-            "of labels: --dataset labels.csv --image-column file --label-column label."
+            f"{folder} holds no images in sub-folders{hint}. Make one sub-folder for each class, with files "
+            f"of the types {', '.join(IMAGE_SUFFIXES)}; or name a table with a column of paths and one of "
+            "labels: --dataset labels.csv --image-column file --label-column label."
         )
     if {label.lower() for label in labels} <= _SPLITS and all(name.count("/") > 1 for name in names):
         one = min(labels)
         raise InputError(
             f"{folder} is divided into {', '.join(sorted(set(labels)))}, which would be taken for the "
-            "classes. Name "
-            f"one of them: --dataset {folder / one}."
+            f"classes. Name one of them: --dataset {folder / one}."
         )
     order = np.argsort(names, kind="stable")
     items = FileItems("image", folder, [names[k] for k in order])

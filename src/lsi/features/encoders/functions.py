@@ -72,8 +72,7 @@ def _imported(name: str, module_name: str) -> ModuleType:
         if isinstance(cause, ModuleNotFoundError) and module_name.startswith(cause.name or "\0"):
             raise InputError(
                 f"--encoder {name}: there is no module {module_name} in the current folder ({os.getcwd()}), "
-                "nor "
-                "installed. Change to its folder, or correct its name."
+                "nor installed. Change to its folder, or correct its name."
             ) from cause
         raise
 
@@ -90,8 +89,7 @@ def _own_code(name: str) -> Iterator[None]:
         said = f": {error}" if str(error) else ""
         raise InputError(
             f"the encoder {name} raised {type(error).__name__}{said} (line {last.lineno} of "
-            f"{last.filename}). "
-            "Repair it and start again."
+            f"{last.filename}). Repair it and start again."
         ) from error
 
 
@@ -131,8 +129,8 @@ def network_of(kind: str, name: str, module: nn.Module, code: str) -> Network:
     if kind != "image":
         raise InputError(
             f"--encoder {name} returned a torch module, which takes pictures. For other items return a "
-            "function "
-            "from a list of them to features (b, D), such as `model.encode` of sentence-transformers."
+            "function from a list of them to features (b, D), such as `model.encode` of "
+            "sentence-transformers."
         )
     pictures = Pictures()
     key = {"encoder": "module", "code": code, "processor": digest_of(pictures.to_dict()), "version": 1}

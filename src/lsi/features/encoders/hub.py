@@ -66,8 +66,7 @@ def _not_fetched(name: str, error: BaseException) -> str:
     if any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
         return (
             f"{start}is not on the hub at {place}, or is private. Check its name; for a private one log in "
-            "with "
-            f"`hf auth login`; or {_FOLDER}"
+            f"with `hf auth login`; or {_FOLDER}"
         )
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
         return (
@@ -84,6 +83,5 @@ def _not_fetched(name: str, error: BaseException) -> str:
         )
     return (
         f"{start}could not be fetched from the hub at {place}: {reason_of(error)} Check the network and "
-        "start "
-        f"the same command again, or {_FOLDER}"
+        f"start the same command again, or {_FOLDER}"
     )

@@ -142,8 +142,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     if settings is None:
         raise InputError(
             f"{folder} has no config.json, so it is no encoder's folder. Name one that save_pretrained "
-            "wrote, or "
-            "a snapshot of the hub."
+            "wrote, or a snapshot of the hub."
         )
     if not any(name.endswith(".safetensors") for name in names):
         pickled = next((name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))), None)
@@ -180,8 +179,7 @@ def _check_items(kind: str, name: str, model: Any) -> None:
     if None not in known and _ITEMS[kind] not in known:
         raise InputError(
             f"{name} encodes {' and '.join(sorted(map(str, known)))}, but these items are {_ITEMS[kind]}. "
-            "Name an "
-            f"encoder of {_ITEMS[kind]}."
+            f"Name an encoder of {_ITEMS[kind]}."
         )
 
 

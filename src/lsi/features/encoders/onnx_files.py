@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ _NUMBERS = {
 _CHANNELS = 3
 
 
+@dataclass(frozen=True)
+class Input:
+    """An input of a network: its name, the type of its numbers, and its sides; None: any length."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, entry: Any) -> Input:
+        """Read what onnxruntime says, which may be no text at all."""
+        shape = [side if isinstance(side, int) else None for side in entry.shape]
+        return cls(str(entry.name), str(entry.type), tuple(shape))
+
+
 class OnnxModule(nn.Module):
     """Runs an ONNX file as if it were a module; the session is opened where it is first needed."""
 
@@ -45,8 +61,8 @@ class OnnxModule(nn.Module):
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.log_severity_level = self.threads, 4
             self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
+                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )  # the fallback would print what the file says
         return self._session
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -65,8 +81,7 @@ def load_onnx(kind: str, path: Path, name: str) -> Network:
     if kind == "audio":
         raise InputError(
             f"{name} is an ONNX file, which does not say how to prepare recordings. Prepare them in a "
-            "function of "
-            "your own: --encoder mymodule:function."
+            "function of your own: --encoder mymodule:function."
         )
     digest = _check_file(path)
     try:
@@ -77,8 +92,8 @@ def load_onnx(kind: str, path: Path, name: str) -> Network:
     with foreign(
         lambda error: f"{name} cannot be opened as an ONNX file: {reason_of(error)} Export it again."
     ):
-        given = {entry.name: entry for entry in module.session.get_inputs()}
-        (output, *_) = module.session.get_outputs()
+        given = {entry.name: Input.of(entry) for entry in module.session.get_inputs()}
+        output = module.session.get_outputs()[0].name
     for entry in given.values():
         if entry.type not in _NUMBERS:
             raise InputError(
@@ -90,11 +105,11 @@ def load_onnx(kind: str, path: Path, name: str) -> Network:
         "encoder": "onnx",
         "file": digest,
         "processor": digest_of(loading.settings_of(processor)),
-        "output": output.name,
+        "output": output,
         "version": 1,
     }
     call = _Call(module, {entry.name: _NUMBERS[entry.type] for entry in network_input})
-    single = any(entry.shape[:1] == [1] for entry in network_input)
+    single = any(entry.shape[:1] == (1,) for entry in network_input)
     batch = 1 if single else None
     return Network(module, processor, call, "mean", key, longest, precise=True, batch=batch)
 
@@ -117,24 +132,22 @@ def _as(value: Any, dtype: torch.dtype) -> Tensor:
     return value.to(dtype).contiguous()
 
 
-def _images(path: Path, name: str, given: dict[str, Any]) -> tuple[list[Any], Any, None]:
+def _images(path: Path, name: str, given: dict[str, Input]) -> tuple[list[Input], Any, None]:
     """Return the input of pictures, and what makes it: the file's neighbour, else what its shape says."""
     if len(given) != 1:
         raise InputError(
             f"{name} has {len(given)} inputs ({', '.join(map(repr, given))}), but an encoder of images has "
-            "one. "
-            "Export the part that encodes images, or feed it in a function of your own: "
-            "--encoder mymodule:function."
+            "one. Export the part that encodes images, or feed it in a function of your own: --encoder "
+            "mymodule:function."
         )
     (entry,) = given.values()
-    shape = [side if isinstance(side, int) else None for side in entry.shape]
+    shape = entry.shape
     if len(shape) != 4 or _CHANNELS not in (shape[1], shape[3]) and None not in (shape[1], shape[3]):
         raise InputError(
             f"{name}: its input {entry.name!r} has the shape {entry.shape}, but images are (batch, 3, "
-            "height, "
-            "width) or (batch, height, width, 3). Export an encoder of colour images."
+            "height, width) or (batch, height, width, 3). Export an encoder of colour images."
         )
-    _check_batch(name, entry, shape)
+    _check_batch(name, entry)
     folder = _beside(path, "preprocessor_config.json")
     if folder is not None:
         loading.require_transformers(name)
@@ -147,14 +160,13 @@ def _images(path: Path, name: str, given: dict[str, Any]) -> tuple[list[Any], An
     return [entry], Pictures((height or SIDE, width or SIDE), channels_last=last, **raw), None  # type: ignore[arg-type]
 
 
-def _texts(path: Path, name: str, given: dict[str, Any]) -> tuple[list[Any], Any, int]:
+def _texts(path: Path, name: str, given: dict[str, Input]) -> tuple[list[Input], Any, int]:
     """Return the inputs of texts, and the tokenizer beside the file."""
     folder = _beside(path, "tokenizer.json", "vocab.txt", "tokenizer_config.json")
     if folder is None:
         raise InputError(
             f"{name} needs a tokenizer for texts. Put its tokenizer.json and tokenizer_config.json beside "
-            "the "
-            "file, as `optimum-cli export onnx` does."
+            "the file, as `optimum-cli export onnx` does."
         )
     loading.require_transformers(name)
     with loading.quiet(), foreign(lambda error: _no_settings(folder, error)):
@@ -168,24 +180,21 @@ def _texts(path: Path, name: str, given: dict[str, Any]) -> tuple[list[Any], Any
             f"{', '.join(map(repr, sorted(made)))}. Name an encoder of texts."
         )
     for entry in given.values():
-        if any(isinstance(side, int) for side in entry.shape[1:]):
+        if len(entry.shape) != 2 or entry.shape[1] is not None:
             raise InputError(
-                f"{name}: its input {entry.name!r} takes texts of one length only. Export it again with a "
-                "dynamic "
-                "length."
+                f"{name}: its input {entry.name!r} takes no texts of any length. Export it again with a "
+                "dynamic length."
             )
-        _check_batch(name, entry, [side if isinstance(side, int) else None for side in entry.shape])
+        _check_batch(name, entry)
     return list(given.values()), tokenizer, longest
 
 
-def _check_batch(name: str, entry: Any, shape: list[int | None]) -> None:
-    if shape and shape[0] is not None and shape[0] != 1:
+def _check_batch(name: str, entry: Input) -> None:
+    if entry.shape[0] not in (None, 1):
+        axes = f"dynamic_axes={{{entry.name!r}: {{0: 'batch'}}}}"
         raise InputError(
-            f"{name}: its input {entry.name!r} takes exactly {shape[0]} samples at a time. Export it again "
-            "with a "
-            "dynamic batch: torch.onnx.export(…, dynamic_axes={'"
-            f"{entry.name}'"
-            ": {0: 'batch'}})."
+            f"{name}: its input {entry.name!r} takes exactly {entry.shape[0]} samples at a time. Export it "
+            f"again with a dynamic batch: torch.onnx.export(…, {axes})."
         )
 
 
@@ -227,7 +236,7 @@ def _check_file(path: Path) -> str:
         raise InputError(f"{path} is no ONNX file, or damaged: {error}. Export it again.") from error
     for place in places:
         other = path.parent / place
-        if not place or os.path.isabs(place):
+        if not place or "\0" in place or os.path.isabs(place):
             raise InputError(
                 f"{path} takes tensors from {place!r}, which is not in its folder. Export it again into one "
                 "file."

@@ -39,8 +39,8 @@ def open_network(kind: str, name: str) -> Network:
     if not _HUB_NAME.fullmatch(name) or ".." in name or Path(name).suffix.lower() in (*SUFFIXES, _ONNX):
         raise InputError(
             f"--encoder: there is no folder or file {name}, and it is no name on the hub. It takes a "
-            "folder, a "
-            "file.onnx, ARCHITECTURE:weights.pt, module:function, or a name such as facebook/dinov2-small."
+            "folder, a file.onnx, ARCHITECTURE:weights.pt, module:function, or a name such as "
+            "facebook/dinov2-small."
         )
     require_transformers(name)
     with quiet():
@@ -62,13 +62,11 @@ def _open_file(kind: str, path: Path, name: str) -> Network:
     if path.suffix.lower() in SUFFIXES:
         raise InputError(
             f"--encoder {name} holds weights, but not which network they belong to. Name an architecture of "
-            "timm "
-            f"before it: --encoder resnet18:{name}."
+            f"timm before it: --encoder resnet18:{name}."
         )
     raise InputError(
         f"--encoder {name} is a file. Name a folder that save_pretrained wrote, a file.onnx, or weights "
-        "with their "
-        "architecture: --encoder resnet18:weights.pt."
+        "with their architecture: --encoder resnet18:weights.pt."
     )
 
 

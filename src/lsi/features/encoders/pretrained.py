@@ -72,8 +72,7 @@ class PretrainedEncoder(Encoder):
     def _unusable(self, error: BaseException) -> str:
         return (
             f"the encoder {self.name} cannot be used: {reason_of(error)} Its settings do not fit each other "
-            "or "
-            "these items. Save it again, or name another one."
+            "or these items. Save it again, or name another one."
         )
 
     def key(self) -> dict[str, Any]:

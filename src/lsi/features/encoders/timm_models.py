@@ -68,9 +68,9 @@ def _load(
             **{key: value for key, value in stated.items() if value is not None},
         }
         pictures = _pictures(settings)
+        heads = settings.get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(map(str, heads))
     weights = read_weights(path)
-    heads = settings.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(map(str, heads))
     with foreign(lambda error: _not_built(name, error)):
         put(
             _renamed(weights, model),

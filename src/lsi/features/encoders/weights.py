@@ -86,8 +86,7 @@ def _not_read(path: Path, error: BaseException) -> str:
     if "weights_only" in str(error) or "Unsupported" in str(error):
         return (
             f"{path} holds more than tensors, such as a pickled module: reading that could run code, so it "
-            "is "
-            f"never read. Where you trust it, load it yourself and keep the weights alone. {_SAVE}"
+            f"is never read. Where you trust it, load it yourself and keep the weights alone. {_SAVE}"
         )
     return f"{path} cannot be read: {reason_of(error)} {_SAVE}"
 
