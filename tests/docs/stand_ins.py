@@ -1,12 +1,11 @@
 """Small data for what pages speak of as the reader's own: files by their names, and names in Python."""
 
 import json
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from customers import make_customers
 from PIL import Image
 from tests.makers import tiny_resnet
 
@@ -115,8 +114,7 @@ def digits_test():
 
 def made_customers():
     """Return a few rows of the table that the example of customers makes."""
-    path = Path(__file__).parents[2] / "examples" / "customers.py"
-    return runpy.run_path(str(path))["make_customers"](60)[0]
+    return make_customers(60)[0]
 
 
 def customers():
