@@ -11,6 +11,7 @@ from lsi.analysis import classwise, difficulty, mislabeled, redundancy, selectio
 from lsi.analysis.difficulty import Difficulty
 from lsi.analysis.label_noise import LabelNoise
 from lsi.analysis.selection import Order
+from lsi.errors import InputError
 from lsi.report.notebook import notebook_html
 from lsi.report.plots import plot
 from lsi.results.table import ScoreTable
@@ -197,6 +198,18 @@ class Scores(ScoreTable):
             InputError: The run did not estimate label noise.
         """
         return mislabeled.label_noise_of(self)
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """The LSI of leaving out each group of rows that the run was given, as `Fitted.groups` returns it.
+
+        Raises:
+            InputError: The run was given no groups.
+        """
+        found = self.manifest.get("groups")
+        if not found:
+            raise InputError("These scores have no groups. Score them again with lsi.score(..., groups=...).")
+        return pd.DataFrame(found)
 
     def plot(self, kind: str = "distribution", ax: Axes | None = None) -> Axes:
         """Draw the scores with matplotlib (extra `plot`).

@@ -1,6 +1,8 @@
 """Small data for what pages speak of as the reader's own: files by their names, and names in Python."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,7 +39,11 @@ def make_files(folder):
     np.savez(folder / "pairs.npz", left=X, right=X[:, ::-1] + 0.1 * X)
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
+    frame.assign(label=y, id=ids).to_csv(folder / "data.csv", index=False)
     frame.assign(**{"class": y}).to_csv(folder / "measurements.csv", index=False)
+    made_customers().to_csv(folder / "customers.csv", index=False)
+    answers = {name: np.where(ids % 7 == k, (y + 1) % 3, y) for k, name in enumerate(("ann", "bob", "cat"))}
+    frame.assign(**answers).to_csv(folder / "crowd.csv", index=False)
     tags = [[name for name, hit in zip(("red", "big"), row, strict=True) if hit] for row in X[:, :2] > 0]
     hits = {"red": (X[:, 0] > 0).astype(int), "big": (X[:, 1] > 0).astype(int)}
     frame.assign(tags=tags, **hits).to_parquet(folder / "photos.parquet")
@@ -108,8 +114,21 @@ def digits_test():
     return {"X_test": X[-100:] / 16, "y_test": y[-100:], "predictions": y[-100:]}
 
 
+def made_customers():
+    """Return a few rows of the table that the example of customers makes."""
+    path = Path(__file__).parents[2] / "examples" / "customers.py"
+    return runpy.run_path(str(path))["make_customers"](60)[0]
+
+
+def customers():
+    """Return a table without its label, the label, and other rows of it."""
+    frame = made_customers()
+    churn = frame.pop("churn")
+    return {"frame": frame, "churn": churn, "other_rows": frame.head(5)}
+
+
 # What a page means by a name, where it is not the same on all pages.
-OWN_NAMES = {"networks.md": wine, "decisions.md": digits_test}
+OWN_NAMES = {"data.md": customers, "networks.md": wine, "decisions.md": digits_test}
 # How many digits there are on a page; decisions.md keeps 500 of them.
 N_DIGITS = {"decisions.md": 600}
 

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from lsi.errors import InputError
+from lsi.execution.opening import open_work
+from lsi.execution.work import Work
 from lsi.fitted.answer import Answer
-from lsi.fitted.groups import score_groups
+from lsi.fitted.storage import read_fitted, write_fitted
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
 from lsi.methods import Newton
 from lsi.pipeline import check_pairless, make_run, score_run
 from lsi.probes.linear import LinearProbe
 from lsi.run.context import Clock, Run, check_audit
+from lsi.run.key import run_key
+from lsi.run.manifest import describe_run
 from lsi.scores import Scores
 from lsi.system.device import exact_products
+from lsi.system.digests import digest_values
+from lsi.system.files import PathLike
 from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 from lsi.tasks import task_of
-from lsi.tasks.classification import NewtonFit
-from lsi.tasks.sigmoid import HeadsEngine
-from lsi.validation.problem import check_subset
-
-TOL = 1e-2  # of answers, where the method has no tolerance
+from lsi.tasks.groups import TOL, check_membership, group_table, heads_of
+from lsi.validation.problem import Problem, check_subset
 
 
 @memory_explained()
@@ -92,6 +98,37 @@ def fit(
     return fitted_of(run, settings)
 
 
+@memory_explained()
+def fit_problem(problem: Problem, notes: dict[str, Any], **settings: Any) -> Fitted:
+    """Train on data that were checked before; `notes` go into the manifest of whatever is made from it."""
+    run, method = make_run(lambda task: problem, audit=True, **settings)
+    run.notes.update(notes)
+    return fitted_of(run, method)
+
+
+@memory_explained()
+def load_fitted(
+    path: PathLike, *, device: str | torch.device | None = None, memory: int | str | None = None
+) -> Fitted:
+    """Read a fitted object that `Fitted.save` or ``lsi fit`` wrote.
+
+    Args:
+        path: The folder.
+        device: Torch device; None: a GPU if there is one, else the processor.
+        memory: What may be used, such as ``"4GiB"`` or bytes; None: what the machine has left.
+
+    Returns:
+        The fitted object. On the same machine it answers with the same bytes as the one that was saved.
+
+    Raises:
+        InputError: There is no fitted object, it is damaged or of another version, or its parts do not belong
+            together.
+        OutOfMemoryError: Memory ran out.
+    """
+    with exact_products():
+        return Fitted(*read_fitted(path, device, memory))
+
+
 def fitted_of(run: Run, method: Any) -> Fitted:
     """Train the probe of a run."""
     task = task_of(run.probe)
@@ -140,20 +177,12 @@ class Fitted:
         Raises:
             InputError: The probe has none: it is solved in closed form, or has too many weights.
         """
-        found = self.run.fitted
-        if isinstance(found, NewtonFit) and isinstance(found.engine, NewtonEngine):
-            yield found.engine
-        elif isinstance(found, HeadsEngine):
-            yield from (found.head(label) for label in range(found.n_heads))
-        elif isinstance(found, RidgeEngine):
-            raise InputError(
-                "This question is not answered for a RidgeProbe. Use a LinearProbe or a SigmoidProbe."
-            )
-        else:
-            raise InputError(
-                "This probe has too many weights for a dense curvature, and class blocks only rank. Raise "
-                "memory=, or use fewer features (a projection) or fewer classes."
-            )
+        for engine in heads_of(self.run.fitted):
+            if isinstance(engine, RidgeEngine):
+                raise InputError(
+                    "This question is not answered for a RidgeProbe. Use a LinearProbe or a SigmoidProbe."
+                )
+            yield engine
 
     def scores(
         self,
@@ -182,10 +211,36 @@ class Fitted:
         problem = replace(problem, subset=check_subset(subset, problem.n_samples))
         clock = Clock()
         clock.seconds.update(self.run.clock.seconds)
-        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes={})
+        run = replace(self.run, problem=problem, audit=audit, clock=clock, notes=dict(self.run.notes))
         return score_run(run, self.method, label_noise=label_noise, progress=progress)
 
-    def groups(self, groups: Any, *, interaction: bool = True, progress: Progress | None = None) -> Answer:
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write everything into a folder: features, labels, ids, weights, inverse and settings.
+
+        The folder holds plain ``.npy`` arrays and ``manifest.json``. It is written as a whole or not at all.
+
+        Args:
+            path: The folder.
+            overwrite: Whether a fitted object that is already there is replaced.
+
+        Returns:
+            The folder's full path.
+
+        Raises:
+            InputError: Ids or labels are neither text nor numbers, or the probe is of a class of your own.
+            OutputError: The folder cannot be written, or holds something else.
+        """
+        return write_fitted(path, self.run, self.method, overwrite)
+
+    def groups(
+        self,
+        groups: Any,
+        *,
+        interaction: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
+        progress: Progress | None = None,
+    ) -> Answer:
         r"""Return the Laplace Sample Information of leaving out whole groups of rows, in nats.
 
         .. math:: \mathrm{LSI}(G) = \mathrm{KL}\bigl(N(\theta, P^{-1})
@@ -195,6 +250,8 @@ class Fitted:
             groups: `(N,)` the group of each row: patient, source, annotator, day, …, as in scikit-learn.
                 Missing entries (None, NaN) belong to no group.
             interaction: Whether to score the single rows as well, for the column `interaction`.
+            checkpoint: Folder for finished groups, from which the same call goes on after an interruption.
+            cluster: Address of a Ray cluster, or ``"local"``; None: this process.
             progress: Called as `progress(stage, done, total)`.
 
         Returns:
@@ -208,5 +265,16 @@ class Fitted:
             InputError: Groups of another length, no group at all, or a group that is all of the data or all
                 of a class.
         """
-        with exact_products():
-            return score_groups(self.engines(), self.run.problem, self.tol, groups, interaction, progress)
+        problem = self.run.problem
+        asked = {"groups": digest_values(check_membership(groups, problem)), "interaction": interaction}
+        with self._work(asked, checkpoint, cluster, progress) as work, exact_products():
+            return Answer(group_table(self.run.fitted, problem, self.tol, groups, interaction, work))
+
+    def _work(
+        self, asked: dict[str, Any], checkpoint: Any, cluster: str | None, progress: Progress | None
+    ) -> AbstractContextManager[Work]:
+        """Return where the blocks of a question are computed and kept; `asked` tells it from others."""
+        task = task_of(self.run.probe)
+        described = describe_run(task.name, self.run, self.method, task.data(self.run.problem))
+        key = {**run_key(described, self.run), "asked": asked}
+        return open_work(key, checkpoint, cluster, None, self.run.device, progress)

@@ -17,6 +17,7 @@ from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.engine import Engine
 from lsi.loo.newton.cost import working_dtype
+from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton
@@ -106,6 +107,7 @@ class HeadsEngine(Engine):
         target: `(N,)` zeros and ones for two classes, `(N, L)` for several labels.
         weight_decay: λ of every head.
         build: Makes the posterior of a trained head.
+        basis: Of the design's coordinates in the original features; None: it is in these.
         settings: The engine's settings.
         memory: Bytes that the run may use; None: no limit.
         clock: Told how long each stage takes.
@@ -117,6 +119,7 @@ class HeadsEngine(Engine):
     target: Tensor
     weight_decay: float
     build: Callable[[SigmoidModel], Posterior]
+    basis: Tensor | None
     settings: Newton
     memory: int | None
     clock: Clock
@@ -127,17 +130,20 @@ class HeadsEngine(Engine):
     audit_block = 8
 
     @classmethod
-    def of(cls, run: Run, method: Newton) -> HeadsEngine:
-        """Return the engine of a run."""
+    def of(
+        cls, run: Run, method: Newton, coordinates: Callable[[Design], Tensor | None] | None = None
+    ) -> HeadsEngine:
+        """Return the engine of a run; `coordinates` gives the basis, None: the posterior does."""
         problem, kind = run.problem, POSTERIORS[run.posterior]
         dtype = working_dtype(replace(problem.shape(run.probe.fit_intercept), n_classes=2))
         design = run.design(dtype)
-        basis = kind.coordinates(design)
+        basis = (coordinates or kind.coordinates)(design)
         return cls(
             design if basis is None else design.rotated(basis),
             torch.from_numpy(problem.target).to(run.device),
             run.probe.weight_decay + method.added_weight_decay,
             partial(kind, prior_precision=run.prior_precision, basis=basis),
+            basis,
             method,
             run.machine.memory,
             run.clock,
@@ -171,6 +177,11 @@ class HeadsEngine(Engine):
             self._last = label, self._engine(model, curvature)
         return self._last[1]
 
+    def restore(self, inverse_of: Callable[[SoftmaxModel], Inverse]) -> None:
+        """Make the engine of a single head, whose weights are there, from the inverse of its curvature."""
+        model = replace(self._untrained(0), theta=self.weights[0])
+        self._last = 0, self._engine(model, inverse_of(model))
+
     @property
     def n_heads(self) -> int:
         """Number of heads: one for two classes, L for several labels."""
@@ -203,7 +214,7 @@ class HeadsEngine(Engine):
         """The targets of the heads, `(L, N)`."""
         return self.target[None] if self.target.ndim == 1 else self.target.T
 
-    def _engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
+    def _engine(self, model: Any, curvature: Curvature | Inverse) -> NewtonEngine:
         """Return the engine of a trained head."""
         return NewtonEngine(model, curvature, self.build(model), self.settings, self.memory)
 

@@ -13,17 +13,14 @@ from torch.nn.modules import module as hooks
 
 from lsi.errors import InputError, LsiError
 from lsi.system.door import LIMITS, Refused, charge
+from lsi.system.versions import install_hint
 
 _counting = threading.Lock()
 
 
-def missing(what: str, package: str, install: str) -> str:
+def missing(what: str, package: str, install: str = install_hint("encoders")) -> str:
     """Return how to go on where a package is missing."""
-    return f"{what} needs {package}. Install it: python -m pip install {install}"
-
-
-EXTRAS = "-c constraints.txt '.[encoders]' in a clone of this project."
-"""How to install what encoders need: no index has the project's name yet."""
+    return f"{what} needs {package}. Install it: {install}."
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.features.encoders.guards import (
-    EXTRAS,
     bounded,
     foreign,
     missing,
@@ -94,7 +93,7 @@ def require_transformers(name: str) -> None:
     try:
         import transformers  # noqa: F401
     except ImportError as error:
-        hint = missing(f"the encoder {name}", "transformers", EXTRAS)
+        hint = missing(f"the encoder {name}", "transformers")
         raise InputError(f"{hint} --encoder raw works without it.") from error
 
 

@@ -20,8 +20,8 @@ from lsi.features.encoders.guards import foreign, missing, reason_of
 from lsi.features.encoders.network import Network, digest_of
 from lsi.features.encoders.pictures import SIDE, Pictures
 from lsi.system.door import charge, inside, open_regular, require_regular
+from lsi.system.versions import install_hint
 
-_INSTALL = "-c constraints.txt '.[onnx]' in a clone of this project, or onnxruntime elsewhere."
 _NUMBERS = {
     "tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64,
     "tensor(uint8)": torch.uint8, "tensor(int64)": torch.int64, "tensor(int32)": torch.int32,
@@ -87,7 +87,7 @@ def load_onnx(kind: str, path: Path, name: str) -> Network:
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise InputError(missing(f"the encoder {name}", "onnxruntime", _INSTALL)) from error
+        raise InputError(missing(f"the encoder {name}", "onnxruntime", install_hint("onnx"))) from error
     module = OnnxModule(path, torch.get_num_threads())
     with foreign(
         lambda error: f"{name} cannot be opened as an ONNX file: {reason_of(error)} Export it again."

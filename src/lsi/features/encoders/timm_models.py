@@ -23,7 +23,9 @@ from lsi.features.encoders.network import Network, digest_of
 from lsi.features.encoders.pictures import Pictures
 from lsi.features.encoders.weights import put, read_weights
 
-_INSTALL = "--no-deps timm (its training data alone need the torchvision that it asks for)"
+_INSTALL = (
+    "python -m pip install --no-deps timm (its training data alone need the torchvision that it asks for)"
+)
 _LOADS = ("pretrained", "checkpoint", "cache_dir", "features_only")
 """Beginnings of arguments by which a network would be fetched or changed: never taken from a folder."""
 _HEADS = ("classifier", "head", "fc", "last_linear", "classif", "heads.head")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lsi.errors import InputError
-from lsi.features.encoders.guards import EXTRAS, foreign, missing, reason_of
+from lsi.features.encoders.guards import foreign, missing, reason_of
 from lsi.system.door import charge, open_regular, require_regular
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -47,7 +47,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise InputError(missing(str(path), "safetensors", EXTRAS)) from error
+        raise InputError(missing(str(path), "safetensors")) from error
     with foreign(lambda error: f"{path} is damaged: {reason_of(error)} Get or save it again."):
         return _plain(path, load_file(path))
 
