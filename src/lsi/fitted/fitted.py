@@ -12,6 +12,7 @@ import torch
 
 from lsi.errors import InputError
 from lsi.fitted.answer import Answer
+from lsi.fitted.candidates import score_candidates
 from lsi.fitted.groups import score_groups
 from lsi.fitted.storage import read_fitted, write_fitted
 from lsi.loo.newton.engine import NewtonEngine
@@ -262,3 +263,36 @@ class Fitted:
         """
         with exact_products():
             return score_groups(self.engines(), self.run.problem, self.tol, groups, interaction, progress)
+
+    def candidates(
+        self, X_new: Any, y_new: Any = None, ids: Any = None, *, progress: Progress | None = None
+    ) -> Answer:
+        r"""Return the Laplace Sample Information that new rows would have if they joined the data, in nats.
+
+        .. math:: \mathrm{LSI}(x, y) = \mathrm{KL}\bigl(N(\theta_+, P_+^{-1}) \,\|\, N(\theta, P^{-1})\bigr)
+
+        with the weights and the precision after the row has joined (+): what `scores` gives for it once it is
+        part of the data, as if no other candidate were. Without labels it is the expectation over the probe's
+        own prediction, :math:`\sum_c p_c\, \mathrm{LSI}(x, c)`. With ``class_weight="balanced"``, weights
+        stay those of the data as they are.
+
+        Args:
+            X_new: `(M, D)` rows with the same features, in the same order.
+            y_new: `(M,)` labels that the probe knows, or `(M, L)` for several labels; None: not known.
+            ids: `(M,)` unique names of the rows; None: the index of X_new if it is a DataFrame, else
+                `0 … M−1`.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            One row for each candidate, in the order given: `candidate`, `label` where it was given, `lsi`,
+            `mean_term`, `covariance_term`, `relative_error`, and without labels `most_informative_label`,
+            the label with which the row would be worth most.
+
+        Raises:
+            InputError: Other columns than those of the data, labels never seen, ids given twice, or a probe
+                that answers no such question.
+        """
+        with exact_products():
+            intercept = self.run.probe.fit_intercept
+            given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
+            return score_candidates(self.engines(), *given)

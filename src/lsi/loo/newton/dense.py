@@ -211,7 +211,7 @@ class DenseSolver:
             slab = room[: b * (k - c) * d].view(b, -1)
             torch.mm(x, self._inverse[c * d : (c + 1) * d, c * d :], out=slab)
             gram[:, c, c:] = torch.bmm(slab.view(b, k - c, d), x[:, :, None])[:, :, 0]
-            gram[:, c:, c] = gram[:, c, c:]
+            gram[:, c:, c] = gram[:, c, c:].clone()  # the two share an entry
         return gram
 
     def _reach_of(self, x: Tensor) -> Tensor:
@@ -241,6 +241,15 @@ class DenseSolver:
     def plain(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v_b` for `right` of shape `(B, C', D)`, in its type."""
         return (right.flatten(1).to(self._inverse) @ self._inverse).view(right.shape).to(right.dtype)
+
+    @property
+    def decay_step(self) -> Tensor:
+        """`t = H̄⁻¹ wd θ`, `(C', D)`."""
+        return self._decay_step
+
+    def own_grams(self, x: Tensor) -> Tensor:
+        """Return `Q = Eᵀ H̄⁻¹ E` of each row, `(B, C', C')`. Shapes: x `(B, D)`."""
+        return torch.cat([self._gram_of(part) for part in x.to(self._inverse).split(MOST)])
 
     def grams(self, x: Tensor) -> Tensor:
         """Return `E_aᵀ H̄⁻¹ E_b` of all pairs of rows, `(R, C', R, C')`. Shapes: x `(R, D)`."""
