@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lsi.fitted.answer import Answer
 from lsi.fitted.candidates import score_candidates
 from lsi.fitted.groups import score_groups
 from lsi.fitted.storage import read_fitted, write_fitted
+from lsi.fitted.whatif import most_affected, relabelled, retrained, with_rows, without
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
 from lsi.methods import Newton
@@ -296,3 +297,78 @@ class Fitted:
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
             return score_candidates(self.engines(), *given)
+
+    def without(self, ids: Any) -> Fitted:
+        """Return the fitted object of the data without some rows.
+
+        Weights and inverse are updated from those that are there, and polished to the optimum: it is the one
+        that `lsi.fit` finds.
+
+        Args:
+            ids: Ids of the rows, of `sample_id`.
+
+        Returns:
+            A new fitted object; this one stays as it is.
+
+        Raises:
+            InputError: An id that no row has or that is given twice, or a class of which no row would be
+                left.
+        """
+        return self._of(without(self.run.problem, ids))
+
+    def with_rows(self, X: Any, y: Any, ids: Any = None) -> Fitted:
+        """Return the fitted object of the data with more rows, which come last.
+
+        Args:
+            X: `(M, D)` rows with the same features, in the same order; they take the data's type.
+            y: `(M,)` labels that the probe knows, or targets as in `lsi.fit`.
+            ids: `(M,)` ids; None: the index of X if it is a DataFrame, else the whole numbers that follow.
+
+        Returns:
+            A new fitted object, as in `without`.
+
+        Raises:
+            InputError: Other columns, labels never seen (train with `lsi.fit` on all rows to add a class), or
+                ids that are taken.
+        """
+        return self._of(with_rows(self.run.problem, X, y, ids))
+
+    def relabel(self, labels: Mapping[Any, Any]) -> Fitted:
+        """Return the fitted object of the data with other labels for some rows.
+
+        Args:
+            labels: The new label of each row by its id.
+
+        Returns:
+            A new fitted object, as in `without`.
+
+        Raises:
+            InputError: An id that no row has, a label never seen, or a class of which no row would be left.
+        """
+        return self._of(relabelled(self.run.problem, labels))
+
+    def _of(self, problem: Problem) -> Fitted:
+        with exact_products():
+            return Fitted(retrained(self.run, self.method, problem), self.method)
+
+    def affected(self, before: Fitted, k: int = 1000) -> np.ndarray:
+        """Return the rows whose scores a change moves most, for ``scores(subset=...)``.
+
+        They are ranked by the change of LSI to first order, `½ gᵀ H⁻¹ g` with the gradient g of the row's
+        loss; rows that joined come first.
+
+        Args:
+            before: The fitted object before the change.
+            k: How many rows.
+
+        Returns:
+            Positions in the changed data, most affected first.
+
+        Raises:
+            InputError: The probe has no engine to ask, or k is below 1.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}.")
+        with exact_products():
+            heads = zip(self.engines(), before.engines(), strict=True)
+            return most_affected(self.run, before.run, heads, k)

@@ -93,7 +93,8 @@ def with_room(engine: NewtonEngine, direction: Tensor | None = None) -> NewtonEn
     matrix = torch.zeros((k, d + 1, k, d + 1), dtype=dtype, device=device)
     matrix[:, :d, :, :d] = held.matrix.view(k, d, k, d)
     matrix[:, d, :, d] = torch.eye(k, dtype=dtype, device=device) / model.loo_ridge
-    inverse = Inverse.updated(wider, matrix.view(k * (d + 1), -1), held.drift)
+    matrix = matrix.view(k * (d + 1), -1)
+    inverse = Inverse.updated(wider, matrix, torch.linalg.cholesky(matrix), held.drift)
     assert posterior.basis is not None
     outside = torch.zeros_like(posterior.basis[:, 0]) if direction is None else direction
     basis = torch.cat([posterior.basis, outside[:, None]], 1)

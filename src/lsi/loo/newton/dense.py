@@ -92,12 +92,12 @@ class Inverse:
         return cls._with(model, curvature.into_inverse(), probes.to(dtype), curvature.drift)
 
     @classmethod
-    def updated(cls, model: SoftmaxModel, matrix: Tensor, drift: float) -> Inverse:
+    def updated(cls, model: SoftmaxModel, matrix: Tensor, root: Tensor, drift: float) -> Inverse:
         """Return the inverse `matrix` of a curvature that was never factorised itself.
 
-        Raises `torch.linalg.LinAlgError` where the matrix is not positive definite.
+        Shapes: matrix `(K', K')`, and its lower Cholesky factor root `(K', K')`.
         """
-        probes = (torch.linalg.cholesky(matrix) @ _normal(model).to(matrix)).T  # M v with M Mᵀ = H̄⁻¹
+        probes = (root @ _normal(model).to(root)).T  # R v with R Rᵀ = H̄⁻¹
         return cls._with(model, matrix, probes.to(model.design.dtype), drift)
 
     @classmethod
