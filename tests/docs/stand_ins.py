@@ -1,11 +1,14 @@
 """Small data for what pages speak of as the reader's own: files by their names, and names in Python."""
 
 import json
+import runpy
+import sys
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
-from customers import make_customers
 from PIL import Image
 from tests.makers import tiny_resnet
 
@@ -39,6 +42,7 @@ def make_files(folder):
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
     frame.assign(label=y, id=ids).to_csv(folder / "data.csv", index=False)
+    frame.assign(**{"class": y}).to_csv(folder / "measurements.csv", index=False)
     made_customers().to_csv(folder / "customers.csv", index=False)
     answers = {name: np.where(ids % 7 == k, (y + 1) % 3, y) for k, name in enumerate(("ann", "bob", "cat"))}
     frame.assign(**answers).to_csv(folder / "crowd.csv", index=False)
@@ -114,7 +118,9 @@ def digits_test():
 
 def made_customers():
     """Return a few rows of the table that the example of customers makes."""
-    return make_customers(60)[0]
+    path = Path(__file__).parents[2] / "examples" / "customers.py"
+    with patch.object(sys, "path", [str(path.parent), *sys.path]):  # as for a script
+        return runpy.run_path(str(path))["make_customers"](60)[0]
 
 
 def customers():
