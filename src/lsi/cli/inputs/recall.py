@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lsi.cli.inputs.options import CorruptionOptions
-from lsi.cli.inputs.places import NAMES_OR_PATHS, is_name
+from lsi.cli.inputs.places import NAMES_OR_PATHS, is_name, split_file
 
 
 def asked(*groups: Any) -> dict[str, Any]:
@@ -25,8 +25,9 @@ def asked(*groups: Any) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute())
-    if name in NAMES_OR_PATHS and not is_name(value) and Path(value).exists():
-        return str(Path(value).absolute())
+    if name in NAMES_OR_PATHS and not is_name(value):
+        before, path = split_file(value)
+        return before + str(Path(path).absolute()) if Path(path).exists() else value
     return list(value) if isinstance(value, tuple) else value
 
 
