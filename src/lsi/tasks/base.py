@@ -45,6 +45,8 @@ class Task:
         manifest: The manifest's entries about the target.
         data: The manifest's entries about sizes and content of the data.
         device: Where it runs if no device is asked for; None: a GPU if there is one.
+        fit: The part of `run` before any sample is left out, whose result `run` takes from `Run.fitted`;
+            None: there is no such part.
     """
 
     name: str
@@ -57,3 +59,4 @@ class Task:
     manifest: Callable[[Problem], dict[str, Any]] = class_manifest
     data: Callable[[Problem], dict[str, Any]] = describe_data
     device: str | None = None
+    fit: Callable[[Run, Method], Any] | None = None

@@ -30,21 +30,27 @@ def check(probe: Any, posterior: str, method: Method) -> None:
         )
 
 
-def run(run: Run, method: Method) -> Outcome:
-    """Score a regression."""
+def fit(run: Run, method: Method) -> RidgeEngine:
+    """Factorise the data, which is all that leaving samples out takes."""
     target = torch.from_numpy(run.problem.target).to(run.device)
     added = method.added_weight_decay if isinstance(method, Newton) else 0.0
     with run.clock("fit"):
-        design = run.design(torch.float64)
-        model = RidgeModel.of(design, target, run.probe.weight_decay + added)
+        model = RidgeModel.of(run.design(torch.float64), target, run.probe.weight_decay + added)
         noise = _noise(run, model)
+    with run.clock("factor"):
+        return RidgeEngine(model, run.posterior, run.prior_precision, noise)
+
+
+def run(run: Run, method: Method) -> Outcome:
+    """Score a regression."""
+    engine: RidgeEngine = run.fitted or fit(run, method)
+    model = engine.model
     with run.clock("leave-one-out"):
-        engine = RidgeEngine(model, run.posterior, run.prior_precision, noise)
         result = engine.run(run.index, run.work)
-    count = default_count(design.n_features, run.posterior)
-    if model.n_samples * design.n_features**2 > LARGE:
+    count = default_count(model.design.n_features, run.posterior)
+    if model.n_samples * model.design.n_features**2 > LARGE:
         count = min(6, count)  # each is a factorisation of its own
-    return result, run.audited(engine, result, count), _report(model, noise)
+    return result, run.audited(engine, result, count), _report(model, engine.noise)
 
 
 def _noise(run: Run, model: RidgeModel) -> Tensor:
@@ -120,4 +126,5 @@ TASK = Task(
     cost=cost,
     columns=columns,
     manifest=manifest,
+    fit=fit,
 )

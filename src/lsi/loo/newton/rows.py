@@ -15,7 +15,7 @@ and :math:`u_i = \delta_i^\top m_i / \|m_i\|^2`, so that :math:`\delta_i x_j \ap
           c_{ij} = |u_i^\top x_j| \sqrt{Q_i / Q_j} .
 
 Rows that are very like the sample are found among all rows (`Neighbours`), and read with the chance
-:math:`l_j e_{ij}^3 L / \mathrm{tol}` where that is larger. docs/method.md derives it.
+:math:`l_j e_{ij}^3 L / \mathrm{tol}` where that is larger. docs/explanation/method.md derives it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Rows that are drawn for the removal (`RowSampler`) estimate it, and with it thre
 :math:`\eta = -H_{-i}^{-1} r_i` to the optimum adds to the divergence, :math:`-\sum_j w_j\, y_j \cdot \rho_j`
 with :math:`y_j = x_j H_{-i}^{-1} P_2 \delta_i`; the posterior's own response to the rows' changed curvature;
 and how long that step is, :math:`\|\eta\|_{H_{-i}}`, which bounds what a second one would add.
-docs/method.md derives the certificate.
+docs/explanation/method.md derives the certificate.
 """
 
 from __future__ import annotations
