@@ -2,7 +2,9 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -117,7 +119,8 @@ def digits_test():
 def made_customers():
     """Return a few rows of the table that the example of customers makes."""
     path = Path(__file__).parents[2] / "examples" / "customers.py"
-    return runpy.run_path(str(path))["make_customers"](60)[0]
+    with patch.object(sys, "path", [str(path.parent), *sys.path]):  # as for a script
+        return runpy.run_path(str(path))["make_customers"](60)[0]
 
 
 def customers():

@@ -47,7 +47,7 @@ def mislabeled(
         json: Print one JSON object on stdout and nothing else there.
 
     Raises:
-        InputError: If the scores are not those of a classification, or a limit is out of range.
+        InputError: If the scores are those of pairs, or a limit is out of range.
     """
     if output is not None:
         check_list_file(output)
@@ -58,8 +58,8 @@ def mislabeled(
 
     check_limits(fdr, top)
     loaded = load(scores)
-    if loaded.task != "classification":
-        raise InputError(f"lsi mislabeled is for classification, and these are scores of {loaded.task}.")
+    if loaded.task == "contrastive":
+        raise InputError("lsi mislabeled is for labels and targets, and these are scores of pairs.")
     if pred_probs is not None:
         loaded = with_probabilities(loaded, read_probabilities(pred_probs))
     frame = loaded.mislabeled(fdr=fdr, top=top)
@@ -135,12 +135,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
     """Return what is known about the list, as JSON values."""
-    estimated = bool(scores.manifest.get("label_noise"))
+    estimated = scores.task != "classification" or bool(scores.manifest.get("label_noise"))
     known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
     if estimated:
-        known["n_wrong"] = scores.manifest["label_noise"]["n_wrong"]
+        found = scores.label_noise
+        known["n_wrong"] = found.n_wrong
         known["wrong_in_list"] = float(frame["wrong_probability"].sum())
-        known["interval"] = list(scores.label_noise.interval)
+        known["interval"] = list(found.interval)
     return known
 
 

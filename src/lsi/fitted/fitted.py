@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,9 @@ from lsi.errors import InputError
 from lsi.execution.opening import open_work
 from lsi.execution.work import Work
 from lsi.fitted.answer import Answer
+from lsi.fitted.candidates import score_candidates
 from lsi.fitted.storage import read_fitted, write_fitted
+from lsi.fitted.whatif import most_affected, relabelled, retrained, with_rows, without
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
 from lsi.methods import Newton
@@ -278,3 +280,111 @@ class Fitted:
         described = describe_run(task.name, self.run, self.method, task.data(self.run.problem))
         key = {**run_key(described, self.run), "asked": asked}
         return open_work(key, checkpoint, cluster, None, self.run.device, progress)
+
+    def candidates(
+        self, X_new: Any, y_new: Any = None, ids: Any = None, *, progress: Progress | None = None
+    ) -> Answer:
+        r"""Return the Laplace Sample Information that new rows would have if they joined the data, in nats.
+
+        .. math:: \mathrm{LSI}(x, y) = \mathrm{KL}\bigl(N(\theta_+, P_+^{-1}) \,\|\, N(\theta, P^{-1})\bigr)
+
+        with the weights and the precision after the row has joined (+): what `scores` gives for it once it is
+        part of the data, as if no other candidate were. Without labels it is the expectation over the probe's
+        own prediction, :math:`\sum_c p_c\, \mathrm{LSI}(x, c)`. With ``class_weight="balanced"``, weights
+        stay those of the data as they are.
+
+        Args:
+            X_new: `(M, D)` rows with the same features, in the same order.
+            y_new: `(M,)` labels that the probe knows, or `(M, L)` for several labels; None: not known.
+            ids: `(M,)` unique names of the rows; None: the index of X_new if it is a DataFrame, else
+                `0 … M−1`.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            One row for each candidate, in the order given: `candidate`, `label` where it was given, `lsi`,
+            `mean_term`, `covariance_term`, `relative_error`, and without labels `most_informative_label`,
+            the label with which the row would be worth most.
+
+        Raises:
+            InputError: Other columns than those of the data, labels never seen, ids given twice, or a probe
+                that answers no such question.
+        """
+        with exact_products():
+            intercept = self.run.probe.fit_intercept
+            given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
+            return score_candidates(self.engines(), *given)
+
+    def without(self, ids: Any) -> Fitted:
+        """Return the fitted object of the data without some rows.
+
+        Weights and inverse are updated from those that are there, and polished to the optimum: it is the one
+        that `lsi.fit` finds.
+
+        Args:
+            ids: Ids of the rows, of `sample_id`.
+
+        Returns:
+            A new fitted object; this one stays as it is.
+
+        Raises:
+            InputError: An id that no row has or that is given twice, or a class of which no row would be
+                left.
+        """
+        return self._of(without(self.run.problem, ids))
+
+    def with_rows(self, X: Any, y: Any, ids: Any = None) -> Fitted:
+        """Return the fitted object of the data with more rows, which come last.
+
+        Args:
+            X: `(M, D)` rows with the same features, in the same order; they take the data's type.
+            y: `(M,)` labels that the probe knows, or targets as in `lsi.fit`.
+            ids: `(M,)` ids; None: the index of X if it is a DataFrame, else the whole numbers that follow.
+
+        Returns:
+            A new fitted object, as in `without`.
+
+        Raises:
+            InputError: Other columns, labels never seen (train with `lsi.fit` on all rows to add a class), or
+                ids that are taken.
+        """
+        return self._of(with_rows(self.run.problem, X, y, ids))
+
+    def relabel(self, labels: Mapping[Any, Any]) -> Fitted:
+        """Return the fitted object of the data with other labels for some rows.
+
+        Args:
+            labels: The new label of each row by its id.
+
+        Returns:
+            A new fitted object, as in `without`.
+
+        Raises:
+            InputError: An id that no row has, a label never seen, or a class of which no row would be left.
+        """
+        return self._of(relabelled(self.run.problem, labels))
+
+    def _of(self, problem: Problem) -> Fitted:
+        with exact_products():
+            return Fitted(retrained(self.run, self.method, problem), self.method)
+
+    def affected(self, before: Fitted, k: int = 1000) -> np.ndarray:
+        """Return the rows whose scores a change moves most, for ``scores(subset=...)``.
+
+        They are ranked by the change of LSI to first order, `½ gᵀ H⁻¹ g` with the gradient g of the row's
+        loss; rows that joined come first.
+
+        Args:
+            before: The fitted object before the change.
+            k: How many rows.
+
+        Returns:
+            Positions in the changed data, most affected first.
+
+        Raises:
+            InputError: The probe has no engine to ask, or k is below 1.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}.")
+        with exact_products():
+            heads = zip(self.engines(), before.engines(), strict=True)
+            return most_affected(self.run, before.run, heads, k)
