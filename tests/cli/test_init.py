@@ -150,6 +150,26 @@ def test_scores_made_in_python_have_no_command(here, capsys):
     assert not (here / "lsi.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ({"overwrite": True}, "only the command line"),
+        ({"ouptut": "x"}, "Did you mean 'output'"),
+        ({"dataset": {"a": 1}}, "must be a text"),
+        ({"first": None}, "must be a text"),
+        ("--dataset wine", "made in Python"),
+    ],
+)
+def test_a_manifest_that_says_what_no_run_says_is_refused(command, message, here, capsys):
+    X, y = features(12)
+    scores = lsi.score(X, y, audit=False)
+    scores.manifest["command"] = command
+    scores.save("scores")
+    assert main(["init", "--from", "scores"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (here / "lsi.toml").exists()
+
+
 @given(
     st.one_of(st.text(max_size=20), st.lists(st.text(max_size=5)), st.integers(), st.floats(allow_nan=False))
 )

@@ -70,6 +70,11 @@ def read(path: Path, arguments: Mapping[str, Argument]) -> dict[str, Any]:
         raise InputError(
             f"{str(path)!r} is no TOML file ({error}). Mend it, or write a new one with `lsi init`."
         ) from error
+    return checked(path, table, arguments)
+
+
+def checked(path: Path, table: Mapping[str, Any], arguments: Mapping[str, Argument]) -> dict[str, Any]:
+    """Return options by name, or say what the file or folder at `path` sets that cannot be set."""
     options = {}
     for key, value in table.items():
         name = key.replace("_", "-")
@@ -90,7 +95,8 @@ def read(path: Path, arguments: Mapping[str, Argument]) -> dict[str, Any]:
                 f"{str(path)!r} sets {key!r} to a function, which would run code. Only the command line may: "
                 f"--{name} {value}."
             )
-        options[name] = _checked(path, key, value)
+        _check_value(path, key, value)
+        options[name] = value
     return options
 
 
@@ -103,14 +109,13 @@ def _is_code(name: str, value: Any) -> bool:
     return is_function(str(value))
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    """Return a value that words of a command line can say."""
+def _check_value(path: Path, key: str, value: Any) -> None:
+    """Refuse a value that words of a command line cannot say."""
     each = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str | int | float) for one in each) or (
         isinstance(value, list) and any(isinstance(one, bool) for one in each)
     ):
         raise InputError(f"{str(path)!r}: {key!r} must be a text, a number, true or false, or a list.")
-    return value
 
 
 def text_of(app: App, options: Mapping[str, Any]) -> str:
