@@ -61,7 +61,7 @@ def test_a_copy_of_a_row_that_was_taken_is_worth_less():
     new[1:4] = new[0] = 3.0
     found = lsi.fit(X, y, probe=lsi.LinearProbe(WD)).choose(new, 20)
     copies = found["gain"][found["position"] < 4].to_numpy()
-    assert (copies[1:] < 0.8 * copies[:-1]).all()
+    assert (copies[1:] < 0.9 * copies[:-1]).all()
 
 
 def test_all_rows_can_be_taken_and_heads_add_up():

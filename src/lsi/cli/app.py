@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Group
 
 from lsi.cli.apply import apply
 from lsi.cli.cache import cache
+from lsi.cli.candidates import candidates
 from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
@@ -59,6 +60,7 @@ app = App(
 )
 app.command(compute)
 app.command(fit)
+app.command(candidates)
 app.command(merge)
 app.command(plan)
 app.command(show)

@@ -103,10 +103,10 @@ def check_list_file(path: Path) -> None:
     check_new(path)
 
 
-def write_list(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
+def write_list(frame: pd.DataFrame, path: Path, mark: Mark, decides: bool = True) -> None:
     """Write the list in the format that the suffix names, completely or not at all.
 
-    It has a column for the decision of whoever looks at it, for `lsi apply`.
+    Where it `decides`, it has a column for the decision of whoever looks at it, for `lsi apply`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -114,7 +114,7 @@ def write_list(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
     from lsi.decisions.guarded import write_guarded_csv
     from lsi.system.files import new_file
 
-    kind, frame = path.suffix.lower(), frame.assign(decision="")
+    kind, frame = path.suffix.lower(), frame.assign(decision="") if decides else frame
     with new_file(path) as staging:
         if kind == ".csv":
             write_guarded_csv(frame, staging, mark)

@@ -26,6 +26,7 @@ class SourceOptions:
         feature_columns: Columns with numbers; empty: every numeric column without another role.
         label_columns: Columns of labels or targets, where a sample has several.
         labels: File with one label in each row, for a file that holds only features.
+        unlabelled: Whether data without labels are taken too: their labels are all None.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
     """
@@ -41,6 +42,7 @@ class SourceOptions:
     feature_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
     labels: Path | None = None
+    unlabelled: bool = False
     cache_dir: Path | None = None
     progress: Progress | None = None
 
@@ -71,5 +73,6 @@ class SourceOptions:
 
 
 _PATHS = ("data_dir", "labels", "cache_dir")
+_HERE = ("unlabelled", "cache_dir", "progress")
 _LISTS = ("feature_columns", "label_columns")
-_DESCRIBED = [field.name for field in fields(SourceOptions) if field.name not in ("cache_dir", "progress")]
+_DESCRIBED = [field.name for field in fields(SourceOptions) if field.name not in _HERE]

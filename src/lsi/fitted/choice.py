@@ -8,8 +8,8 @@ What a row's label will tell of the weights, before it is known, is to first ord
 with the curvature :math:`S = \mathrm{diag}(p) - p p^\top` that the row is expected to bring: the label is not
 known, so that the weights stay, and only the curvature grows. It is the criterion of Bayesian D-optimal
 design, and BALD for a Gaussian posterior (Houlsby et al., 2011). Gains only shrink as rows are taken
-(submodularity), so that old gains are bounds: few are computed again for each pick (lazy greedy, Minoux 1978), and the rows taken
-are worth at least 1 − 1/e of the best set.
+(submodularity), so that old gains are bounds: few are computed again for each pick (lazy greedy, Minoux
+1978), and the rows taken are worth at least 1 − 1/e of the best set.
 """
 
 from __future__ import annotations

@@ -160,6 +160,8 @@ def samples_of(
         raise InputError(f"{table.name} has no rows.")
     several = _label_columns(table, options)
     label = several[0] if several else _label_column(table, options)
+    if label is None and not options.unlabelled:
+        raise _no_label(table)
     clean = options.clean_label_column and table.require(options.clean_label_column, "--clean-label-column")
     id_column = options.id_column and table.require(options.id_column, "--id-column")
     ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
@@ -183,14 +185,14 @@ def samples_of(
     return Samples(
         name=Path(table.name).stem,
         ids=ids,
-        labels=to_numpy(table.column(label)) if targets is None else row_texts(targets),
+        labels=_labels(table, label) if targets is None else row_texts(targets),
         features=features,
         items=items,
         images=ItemImages(items) if items and kind == "image" else None,
         clean_labels=to_numpy(table.column(clean)) if clean else None,
-        class_names=_class_names(table.schema, label),
+        class_names=None if label is None else _class_names(table.schema, label),
         feature_names=names if features is not None and len(names or ()) == features.shape[1] else None,
-        description=f"{what} of {table.name}, labels from {', '.join(map(repr, several or [label]))}.",
+        description=f"{what} of {table.name}, {_from(several, label)}.",
         notes=tuple(notes),
         source=source,
         targets=targets,
@@ -211,6 +213,8 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 def _label_columns(table: Table, options: SourceOptions) -> list[str]:
     """Return the columns of several targets or labels, where they were named."""
+    if options.unlabelled and not set(options.label_columns) <= set(table.schema.names):
+        return []
     if options.label_columns and options.label_column:
         raise InputError("--label-column and --label-columns both name labels. Use one of them.")
     return [table.require(name, "--label-columns") for name in dict.fromkeys(options.label_columns)]
@@ -230,17 +234,33 @@ def _targets(table: Table, names: list[str]) -> np.ndarray:
 
 def label_column(paths: Sequence[Path], options: SourceOptions) -> str:
     """Return the column that `read_table` takes the labels from."""
-    return _label_column(Table([open_table_file(paths[0])], paths[0].parent, paths[0].name), options)
+    table = Table([open_table_file(paths[0])], paths[0].parent, paths[0].name)
+    found = _label_column(table, options)
+    if found is None:
+        raise _no_label(table)
+    return found
 
 
-def _label_column(table: Table, options: SourceOptions) -> str:
-    if options.label_column:
+def _label_column(table: Table, options: SourceOptions) -> str | None:
+    """Return the column of the labels; None where there seems to be none."""
+    if options.label_column and not (options.unlabelled and options.label_column not in table.schema.names):
         return table.require(options.label_column, "--label-column")
-    for name in LABEL_NAMES:
-        if name in table.schema.names:
-            return name
+    return next((name for name in LABEL_NAMES if name in table.schema.names), None)
+
+
+def _labels(table: Table, label: str | None) -> np.ndarray:
+    """Return the labels `(N,)`, None where there are none."""
+    return np.full(table.n_rows, None) if label is None else to_numpy(table.column(label))
+
+
+def _from(several: list[str], label: str | None) -> str:
+    named = ", ".join(map(repr, several or ([] if label is None else [label])))
+    return f"labels from {named}" if named else "without labels"
+
+
+def _no_label(table: Table) -> InputError:
     held = ", ".join(map(repr, table.schema.names))
-    raise InputError(
+    return InputError(
         f"{table.name}: it is not clear which column holds the labels. Name it with --label-column. It has "
         f"{held}."
     )
