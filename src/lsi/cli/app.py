@@ -22,6 +22,7 @@ from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.explain import explain
 from lsi.cli.merge import merge
 from lsi.cli.mislabeled import mislabeled
 from lsi.cli.plan import plan
@@ -67,6 +68,7 @@ app.command(apply)
 app.command(compare)
 app.command(difficulty)
 app.command(sensitivity)
+app.command(explain)
 app.command(cache)
 app.command(doctor)
 

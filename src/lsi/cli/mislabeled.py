@@ -104,17 +104,19 @@ def check_list_file(path: Path) -> None:
 
 
 def write_list(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
-    """Write the list in the format that the suffix names, completely or not at all.
+    """Write the list with a column for the decision of whoever looks at it, for `lsi apply`."""
+    write_table(frame.assign(decision=""), path, mark)
 
-    It has a column for the decision of whoever looks at it, for `lsi apply`.
-    """
+
+def write_table(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
+    """Write a table in the format that the suffix names, completely or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from lsi.decisions.guarded import write_guarded_csv
     from lsi.system.files import new_file
 
-    kind, frame = path.suffix.lower(), frame.assign(decision="")
+    kind = path.suffix.lower()
     with new_file(path) as staging:
         if kind == ".csv":
             write_guarded_csv(frame, staging, mark)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from lsi.errors import InputError
 from lsi.fitted.answer import Answer
+from lsi.loo.edits.batches import batches
 from lsi.loo.edits.edits import Edits
 from lsi.loo.edits.refit import certified
 from lsi.loo.newton.engine import NewtonEngine
@@ -18,9 +19,6 @@ from lsi.system.progress import Progress
 from lsi.validation.features import name_some
 from lsi.validation.labels import as_vector
 from lsi.validation.problem import Problem
-
-MOST = 64  # groups walked together
-SMALL_BYTES = 1 << 28  # of the matrices of rank changes that are held together
 
 
 def score_groups(
@@ -67,7 +65,7 @@ def _head(
 ) -> np.ndarray:
     """Return mean terms, covariance terms and certificates of one head, `(3, G)`."""
     device, out, done = engine.model.design.device, np.zeros((3, len(members))), 0
-    for part in _batches([len(group) for group in members], len(engine.model.theta)):
+    for part in batches([len(group) for group in members], len(engine.model.theta)):
         picked = [torch.from_numpy(members[k]).to(device) for k in part]
         found = certified(engine, Edits.leaving(engine.model, picked), tol)
         columns = (found.terms.mean, found.terms.covariance, found.certificate)
@@ -76,20 +74,6 @@ def _head(
         if progress is not None:
             progress("groups", done, len(members))
     return out
-
-
-def _batches(sizes: list[int], contrasts: int) -> Iterator[list[int]]:
-    """Yield groups of about the same size, as many as fit together."""
-    batch: list[int] = []
-    held = 0
-    for k in np.argsort(sizes, kind="stable").tolist():
-        need = 8 * (sizes[k] * contrasts) ** 2
-        if batch and (len(batch) == MOST or held + need > SMALL_BYTES):
-            yield batch
-            batch, held = [], 0
-        batch.append(k)
-        held += need
-    yield batch
 
 
 def check_groups(groups: Any, problem: Problem) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -34,6 +34,7 @@ from lsi.system.versions import __version__
 SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
 TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-suspects", "lsi-decisions"
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
+EXPLANATION = "lsi-explanation"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -42,6 +43,7 @@ NOUNS = {
     DECISIONS: "decisions",
     SENSITIVITY: "a table of how ranks depend on settings",
     REPORT: "a report",
+    EXPLANATION: "a table of which rows made which answers",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
 }
