@@ -25,6 +25,7 @@ from lsi.cli.compute import compute
 from lsi.cli.consensus import consensus
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.explain import explain
 from lsi.cli.fit import fit
 from lsi.cli.init import init
 from lsi.cli.inputs.options_file import with_file
@@ -79,6 +80,7 @@ app.command(apply)
 app.command(compare)
 app.command(difficulty)
 app.command(sensitivity)
+app.command(explain)
 app.command(cache)
 app.command(doctor)
 app.register_install_completion_command(help="Let the shell complete commands and options.")

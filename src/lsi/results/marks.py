@@ -36,6 +36,7 @@ TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-susp
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
 CONSENSUS = "lsi-consensus"
 FITTED, CANDIDATES = "lsi-fitted", "lsi-candidates"
+EXPLANATION = "lsi-explanation"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -45,6 +46,7 @@ NOUNS = {
     CONSENSUS: "labels on which annotators agree",
     SENSITIVITY: "a table of how ranks depend on settings",
     REPORT: "a report",
+    EXPLANATION: "a table of which rows made which answers",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
     FITTED: "a trained probe, which `lsi fit` writes",

@@ -76,6 +76,11 @@ class NewtonEngine(Engine):
             if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
                 self._corrector = RowCorrector(model, self.solver, posterior, settings.tol, self._floor)
 
+    @property
+    def floor(self) -> float:
+        """Relative error of a step that rounding leaves."""
+        return self._floor
+
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
         passes = self.settings.max_passes

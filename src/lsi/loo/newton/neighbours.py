@@ -24,21 +24,9 @@ class Neighbours:
     """
 
     def __init__(self, model: SoftmaxModel) -> None:
-        d, device, dtype = model.design.n_features, model.design.device, model.design.dtype
-        scatter = torch.zeros((d, d), dtype=torch.float64, device=device)
-        for rows, x in model.design.blocks(ROWS):
-            p = model.probabilities(x)
-            spread = (p * (1.0 - p)).sum(1) * model.weight[rows].to(dtype)
-            scatter += (x.T @ (x * spread[:, None])).to(torch.float64)
-        scatter.diagonal().add_(model.n_classes * model.loo_ridge)
-        values, vectors = torch.linalg.eigh(scatter)
-        white = vectors * values.clamp_min(values[-1] * 1e-12).rsqrt()
-        if d > SKETCH:
-            normal = torch.randn((d, SKETCH), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            white = white @ normal.to(device)
-        white = white.to(dtype)
+        white = whitened(model)
         # Single precision tells alike rows well enough, and all rows are held.
-        self._rows = torch.empty((model.n_samples, white.shape[1]), dtype=torch.float32, device=device)
+        self._rows = torch.empty((model.n_samples, white.shape[1]), dtype=torch.float32, device=white.device)
         for rows, x in model.design.blocks(ROWS):
             self._rows[rows] = torch.nn.functional.normalize(x @ white)
 
@@ -46,3 +34,25 @@ class Neighbours:
         """Return `(c − c₀)₊ / (1 − c₀)` of each row at `index` with every row, `(B, N)`."""
         alike = (self._rows[index] @ self._rows.T).abs_()
         return alike.sub_(UNRELATED).clamp_min_(0).mul_(1.0 / (1.0 - UNRELATED))
+
+
+def whitened(model: SoftmaxModel) -> Tensor:
+    """Return `A^{-1/2}`, or a random projection of it, `(D, SKETCH)` or `(D, D)`, in the design's type."""
+    d, device, dtype = model.design.n_features, model.design.device, model.design.dtype
+    scatter = torch.zeros((d, d), dtype=torch.float64, device=device)
+    for rows, x in model.design.blocks(ROWS):
+        spread = total_variance(model, rows, x)
+        scatter += (x.T @ (x * spread[:, None])).to(torch.float64)
+    scatter.diagonal().add_(model.n_classes * model.loo_ridge)
+    values, vectors = torch.linalg.eigh(scatter)
+    white = vectors * values.clamp_min(values[-1] * 1e-12).rsqrt()
+    if d > SKETCH:
+        normal = torch.randn((d, SKETCH), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        white = white @ normal.to(device)
+    return white.to(dtype)
+
+
+def total_variance(model: SoftmaxModel, rows: slice, x: Tensor) -> Tensor:
+    """Return `w tr S` of rows, `(n,)`. Shapes: x `(n, D)`."""
+    p = model.probabilities(x)
+    return (p * (1.0 - p)).sum(1) * model.weight[rows].to(x.dtype)

@@ -142,6 +142,8 @@ class RowCorrector:
     def _put(self, found: Corrected, which: Tensor, part: State, sums: Sums, count: int) -> Doubt:
         """Put values and certificates into `found`; return what they may be off."""
         first = part.first
+        lasting: Tensor | float
+        hidden: Tensor | float
         if sums.shift is None:
             mean, covariance = part.mean + sums.priced, part.covariance
             # Its norm is at most that of the other rows' changes.
