@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from lsi.cli.apply import apply
 from lsi.cli.cache import cache
+from lsi.cli.candidates import candidates
 from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.consensus import consensus
@@ -66,6 +67,7 @@ app = App(
 app.command(compute)
 app.command(init)
 app.command(fit)
+app.command(candidates)
 app.command(merge)
 app.command(plan)
 app.command(show)

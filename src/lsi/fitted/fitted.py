@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lsi.errors import InputError
@@ -17,6 +18,7 @@ from lsi.execution.opening import open_work
 from lsi.execution.work import Work
 from lsi.fitted.answer import Answer
 from lsi.fitted.candidates import score_candidates
+from lsi.fitted.choice import choose_rows
 from lsi.fitted.storage import read_fitted, write_fitted
 from lsi.fitted.whatif import most_affected, relabelled, retrained, with_rows, without
 from lsi.loo.newton.engine import NewtonEngine
@@ -313,6 +315,39 @@ class Fitted:
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
             return score_candidates(self.engines(), *given)
+
+    def choose(
+        self, X_new: Any, budget: int, ids: Any = None, *, progress: Progress | None = None
+    ) -> pd.DataFrame:
+        r"""Return which rows to label, greedily: each pick knows those before it.
+
+        .. math:: I(x) = \tfrac12 \ln\det\bigl(I + S\, E^\top H_t^{-1} E\bigr), \qquad
+                  S = \mathrm{diag}(p) - p p^\top
+
+        is the information, in nats, that the label of a row is expected to give on the weights; a row that
+        was taken adds its expected curvature to H, so that a row like it is worth less from then on.
+
+        Args:
+            X_new: `(M, D)` rows with the same features, in the same order.
+            budget: How many to take.
+            ids: `(M,)` unique names of the rows, as in `candidates`.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            One row for each pick, in the order taken: `candidate`, `position` in X_new, and `gain`, the
+            information in nats that it adds to those before.
+
+        Raises:
+            InputError: Other columns than those of the data, ids given twice, a budget that is not between 1
+                and M, or a probe that answers no such question.
+
+        Source:
+            Houlsby et al., *Bayesian Active Learning for Classification and Preference Learning*, 2011 (the
+            information); Minoux, *Accelerated greedy algorithms*, 1978 (the lazy search).
+        """
+        with exact_products():
+            intercept = self.run.probe.fit_intercept
+            return choose_rows(self.engines(), self.run.problem, intercept, X_new, budget, ids, progress)
 
     def without(self, ids: Any) -> Fitted:
         """Return the fitted object of the data without some rows.

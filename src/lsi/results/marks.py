@@ -35,7 +35,7 @@ SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
 TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-suspects", "lsi-decisions"
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
 CONSENSUS = "lsi-consensus"
-FITTED = "lsi-fitted"
+FITTED, CANDIDATES = "lsi-fitted", "lsi-candidates"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -48,6 +48,7 @@ NOUNS = {
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
     FITTED: "a trained probe, which `lsi fit` writes",
+    CANDIDATES: "a list of candidates, which are not in the data",
 }
 """What messages call each kind."""
 VERSION = 1

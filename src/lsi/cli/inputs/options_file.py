@@ -12,6 +12,7 @@ from typing import Any
 
 from cyclopts import App, Argument
 
+from lsi.cli.inputs.places import NAMES_OR_PATHS
 from lsi.cli.inputs.recall import words_of
 from lsi.errors import InputError, nearest
 from lsi.system.door import read_text
@@ -88,9 +89,23 @@ def checked(path: Path, table: Mapping[str, Any], arguments: Mapping[str, Argume
             if arguments[name].hint is not bool:
                 raise InputError(f"{str(path)!r}: {key!r} cannot be false. Leave it out.")
             continue  # a switch that is off
+        if _is_code(name, value):
+            raise InputError(
+                f"{str(path)!r} sets {key!r} to a function, which would run code. Only the command line may: "
+                f"--{name} {value}."
+            )
         _check_value(path, key, value)
         options[name] = value
     return options
+
+
+def _is_code(name: str, value: Any) -> bool:
+    """Return whether an option names a function: a file of options may come with a dataset, from anyone."""
+    if name.replace("-", "_") not in NAMES_OR_PATHS or name == "dataset" or ":" not in str(value):
+        return False
+    from lsi.features.encoders.functions import is_function
+
+    return is_function(str(value))
 
 
 def _check_value(path: Path, key: str, value: Any) -> None:
@@ -115,7 +130,9 @@ def text_of(app: App, options: Mapping[str, Any]) -> str:
             group = title
         lines += ["", *_comment(argument.parameter.help or "")]
         default = argument.field_info.default
-        if name in options:
+        if _is_code(name, options.get(name)):
+            lines.append(f"# {name} = {toml(options[name])}  # a function: only the command line may name it")
+        elif name in options:
             lines.append(f"{name} = {toml(options[name])}")
         else:
             lines.append(f"# {name} = {toml(default) if isinstance(default, str | int | float) else '…'}")

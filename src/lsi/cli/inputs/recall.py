@@ -15,7 +15,7 @@ from lsi.cli.inputs.options import (
     PairOptions,
     ProbeOptions,
 )
-from lsi.cli.inputs.places import NAMES_OR_PATHS, is_name
+from lsi.cli.inputs.places import NAMES_OR_PATHS, is_name, split_file
 
 
 def asked(*groups: Any) -> dict[str, Any]:
@@ -32,8 +32,9 @@ def asked(*groups: Any) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute())
-    if name in NAMES_OR_PATHS and not is_name(value) and Path(value).exists():
-        return str(Path(value).absolute())
+    if name in NAMES_OR_PATHS and not is_name(value):
+        before, path = split_file(value)
+        return before + str(Path(path).absolute()) if Path(path).exists() else value
     return list(value) if isinstance(value, tuple) else value
 
 

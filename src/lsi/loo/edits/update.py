@@ -69,12 +69,9 @@ def trained(
 ) -> tuple[SoftmaxModel, Curvature | Inverse, FitReport]:
     """Return the probe trained on changed data, with its curvature.
 
-    Args:
-        model: The changed data, at the weights from before the change.
-        before: The inverse of the curvature before the change, in the coordinates of then; None: it is of
-            no use.
-        change: The rows that change.
-        turn: From those coordinates to the model's, orthogonal `(D, D)`; None: they are the same.
+    `model` has the changed data and the weights from before. `before` is the inverse of then, in the
+    coordinates of then, from which the orthogonal `turn` `(D, D)` leads to the model's (None: they are the
+    same); None: it is of no use.
     """
     updated = None if before is None or change is None else _updated(model, before, change, turn)
     model, curvature, report = fit(model, curvature=updated)
