@@ -29,12 +29,11 @@ _WIDTH = 100
 
 def with_file(tokens: Sequence[str], app: App) -> list[str]:
     """Return the words of a `compute` command together with those of its file of options."""
-    arguments = arguments_of(app)
-    typed = {name for token in tokens if (name := _argument(token, arguments)) is not None}
     named = _value_of("--config", tokens)
     if named is None and not Path(NAME).is_file():
         return list(tokens)
-    path = Path(named or NAME)
+    path, arguments = Path(named or NAME), arguments_of(app)
+    typed = {name for token in tokens if (name := _argument(token, arguments)) is not None}
     options = {name: value for name, value in read(path, arguments).items() if name not in typed}
     return [*tokens, *words_of(options), *([] if named else ["--config", NAME])]
 
