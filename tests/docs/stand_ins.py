@@ -28,6 +28,7 @@ def make_files(folder):
     np.savez(folder / "pairs.npz", left=X, right=X[:, ::-1] + 0.1 * X)
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
+    frame[:30].to_parquet(folder / "new.parquet")
     frame.assign(**{"class": y}).to_csv(folder / "measurements.csv", index=False)
     tags = [[name for name, hit in zip(("red", "big"), row, strict=True) if hit] for row in X[:, :2] > 0]
     hits = {"red": (X[:, 0] > 0).astype(int), "big": (X[:, 1] > 0).astype(int)}
@@ -100,8 +101,8 @@ def digits_test():
 
 # What a page means by a name, where it is not the same on all pages.
 OWN_NAMES = {"networks.md": wine, "decisions.md": digits_test}
-# How many digits there are on a page; decisions.md keeps 500 of them.
-N_DIGITS = {"decisions.md": 600}
+# How many digits there are on a page; decisions.md keeps 500 of them, what-if.md draws 500.
+N_DIGITS = {"decisions.md": 600, "what-if.md": 500}
 
 
 def fewer_digits(monkeypatch, count):

@@ -26,7 +26,7 @@ class SourceOptions:
         feature_columns: Columns with numbers; empty: every numeric column without another role.
         label_columns: Columns of labels or targets, where a sample has several.
         labels: File with one label in each row, for a file that holds only features.
-        unlabelled: Whether data without labels are taken too: their labels are all None.
+        unlabelled: Whether a file may lack labels and ids: labels are None then, ids the positions.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
     """
