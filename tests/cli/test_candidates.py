@@ -56,6 +56,13 @@ def test_a_budget_is_spent(places, name, capsys):
     assert "decision" not in found
 
 
+def test_new_rows_need_no_ids(places, capsys):
+    pd.read_parquet(places / "new.parquet").drop(columns="name").to_parquet(places / "bare.parquet")
+    assert main(["candidates", str(places / "model"), str(places / "bare.parquet"), "--json"]) == DONE
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert sorted(row["candidate"] for row in rows) == list(range(8))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -28,7 +28,7 @@ class SourceOptions:
         annotators: Whether `label_columns` hold the labels of several annotators, with gaps, instead.
         prepare: Whether a table's columns are prepared (`prepare_table`), or its numbers taken as they are.
         labels: File with one label in each row, for a file that holds only features.
-        unlabelled: Whether data without labels are taken too: their labels are all None.
+        unlabelled: Whether a file may lack labels and ids: labels are None then, ids the positions.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
     """

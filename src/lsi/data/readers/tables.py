@@ -57,8 +57,8 @@ def samples_of(
     label = several[0] if several else _label_column(table, options)
     if label is None and not options.unlabelled:
         raise _no_label(table)
-    clean = options.clean_label_column and table.require(options.clean_label_column, "--clean-label-column")
-    id_column = options.id_column and table.require(options.id_column, "--id-column")
+    clean = _named(table, options.clean_label_column, "--clean-label-column", options)
+    id_column = _named(table, options.id_column, "--id-column", options)
     ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
     kind, column = _item_column(table, options)
     answers = _answers(table, several) if options.annotators else None
@@ -117,6 +117,13 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
+def _named(table: Table, name: str | None, flag: str, options: SourceOptions) -> str | None:
+    """Return a column that an option names; new rows may lack it."""
+    if not name or (options.unlabelled and name not in table.schema.names):
+        return None
+    return table.require(name, flag)
+
+
 def _label_columns(table: Table, options: SourceOptions) -> list[str]:
     """Return the columns of several targets or labels, where they were named."""
     if options.unlabelled and not set(options.label_columns) <= set(table.schema.names):
@@ -159,8 +166,8 @@ def label_column(paths: Sequence[Path], options: SourceOptions) -> str:
 
 def _label_column(table: Table, options: SourceOptions) -> str | None:
     """Return the column of the labels; None where there seems to be none."""
-    if options.label_column and not (options.unlabelled and options.label_column not in table.schema.names):
-        return table.require(options.label_column, "--label-column")
+    if found := _named(table, options.label_column, "--label-column", options):
+        return found
     return next((name for name in LABEL_NAMES if name in table.schema.names), None)
 
 
