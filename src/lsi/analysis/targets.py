@@ -83,7 +83,7 @@ def target_noise(z: np.ndarray) -> TargetNoise:
     surely = mixture.posterior(best, size)
     wrong = weight * surely
     low = max(0.0, n * bump - Z * np.sqrt(n * bump)) if weight > LEAST_WEIGHT else 0.0
-    low = min(low, float(wrong.sum()))
+    low = float(min(low, wrong.sum()))
     tails = min((mixture.fit(start, NORMAL) for start in STARTS[:2]), key=mixture.loss)
     at_most = np.maximum(wrong, mixture.posterior(tails, size))
     most = float(at_most.sum())
