@@ -13,6 +13,8 @@ from lsi.errors import OutputError as OutputError
 from lsi.estimator import LaplaceSampleInformation as LaplaceSampleInformation
 from lsi.features.encoding import encode as encode
 from lsi.features.modules import extract_features as extract_features
+from lsi.features.reduction import ReducedFeatures as ReducedFeatures
+from lsi.features.reduction import reduce_features as reduce_features
 from lsi.merging import merge as merge
 from lsi.methods import Newton as Newton
 from lsi.methods import Retrain as Retrain
@@ -22,6 +24,7 @@ from lsi.methods.algorithms import SGD as SGD
 from lsi.methods.algorithms import Adam as Adam
 from lsi.methods.algorithms import Schedule as Schedule
 from lsi.network import score_model as score_model
+from lsi.noisy_labels.direct import find_label_errors as find_label_errors
 from lsi.pipeline import score as score
 from lsi.pipeline import score_pairs as score_pairs
 from lsi.planning.plan import make_plan as make_plan

@@ -33,6 +33,7 @@ from lsi.data.subsets import chosen_positions, drop_unlabelled
 from lsi.data.targets import CLASSES, choose_task, named, target_of, with_targets
 from lsi.execution.checkpoint import Checkpoint
 from lsi.features import EncodedSamples, encode
+from lsi.features.reduction import check_components, reduce_features
 from lsi.pipeline import check_settings, score_problem
 from lsi.scores import Scores
 from lsi.tasks import task_of
@@ -79,6 +80,8 @@ def prepare(
 ) -> Job:
     """Check the settings, then load, corrupt, choose and encode the samples."""
     settings = score_settings(probe, method, machine)
+    if data.pca is not None:
+        check_components(data.pca)
     check_settings(*(settings[name] for name in CHECKED))  # before hours of loading and encoding
     use_machine(machine)
     changes = corruption_settings(corruption, data, settings["seed"])
@@ -103,10 +106,14 @@ def prepare(
     labels = _labels(samples, truth)
     settings["subset"] = _subset(data, labels if labels.ndim == 1 else samples.labels, task, settings["seed"])
     target = named(labels, samples.target_names)
+    features, extra = samples.features, _extra(encoded, loaded)
+    if data.pca is not None:
+        reduced = reduce_features(features, data.pca)
+        features, extra["pca"] = reduced.features, reduced.describe()
     problem = task_of(settings["probe"]).problem(
-        samples.features, target, subset=settings["subset"], sample_id=samples.ids
+        features, target, subset=settings["subset"], sample_id=samples.ids
     )
-    return Job(samples, target, settings, problem, truth, _extra(encoded, loaded), read)
+    return Job(samples, target, settings, problem, truth, extra, read)
 
 
 def _choose(
@@ -150,6 +157,12 @@ def _extra(encoded: EncodedSamples, loaded: int) -> dict[str, Any]:
     return extra
 
 
+def described_source(job: Job) -> dict[str, Any]:
+    """Return what a manifest says about where the samples came from."""
+    read = {} if job.read is None else {"fingerprint": job.read}
+    return {**job.samples.source, "description": job.samples.description, **read}
+
+
 def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: str | None = None) -> Scores:
     """Score a job, and add what only the command knows: source, encoder, and what was changed."""
     samples, truth = job.samples, job.truth
@@ -157,8 +170,7 @@ def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: s
         settings = {name: value for name, value in job.settings.items() if name != "subset"}
         scores = score_problem(job.problem, **settings, checkpoint=checkpoint, shard=shard, progress=progress)
     table, manifest = scores.to_frame(), dict(scores.manifest)
-    read = {} if job.read is None else {"fingerprint": job.read}
-    manifest["source"] = {**samples.source, "description": samples.description, **read}
+    manifest["source"] = described_source(job)
     manifest |= job.extra | ({} if checkpoint is None else {"run": checkpoint.run})
     encoders = [job.extra[name] for name in ("encoder", "encoder_right") if name in job.extra]
     if encoders:

@@ -42,6 +42,8 @@ class DataOptions:
             role.
         labels: File with the labels of a .npy of features.
         standardise: Scale every feature to mean 0 and standard deviation 1 first.
+        pca: Score in this many principal components of the features, of an encoder or as given; `auto`: as
+            many as hold 90 % of the variance.
         skip_broken: Leave out items that cannot be read and rows without a label, instead of stopping there.
         active_classes: Use only the samples with these labels.
         first: Use only this many samples, from the start of the dataset.
@@ -64,12 +66,21 @@ class DataOptions:
     feature_columns: Several = ()
     labels: Path | None = None
     standardise: Annotated[bool, Parameter(name=["--standardise", "--standardize"], negative="")] = False
+    pca: int | Literal["auto"] | None = None
     skip_broken: Annotated[bool, Parameter(negative="")] = False
     active_classes: Several = ()
     first: int | None = None
     subset: str | None = None
     range1: int | None = None
     range2: int | None = None
+
+
+@Parameter(name="*", group=Group("Data", sort_key=1))
+@dataclass(frozen=True, kw_only=True)
+class ListedData(DataOptions):
+    """How a dataset is read; not for scores, which say it themselves."""
+
+    dataset: Annotated[str, Parameter(parse=False)] = ""
 
 
 @Parameter(name="*", group=Group("Encoder", sort_key=2))
@@ -136,7 +147,8 @@ class ProbeOptions:
         hidden: Network: widths of the hidden layers, as `--hidden 64 32`. Default: 32.
         activation: Network: `relu`, `tanh`, `gelu` or `sigmoid`. Default: relu.
         posterior_layers: Network: the posterior covers the weights of `all` layers, or of the `last` one.
-        weight_decay: Strength of the penalty on the weights, relative to the mean loss.
+        weight_decay: Strength of the penalty on the weights, relative to the mean loss; `auto`: that of the
+            highest leave-one-out likelihood, for probes without hidden layers.
         intercept: Whether the probe has an intercept.
         posterior: Structure of the posterior precision; `kfac` is another name for `kron`.
         prior_precision: Precision of the Gaussian prior in the posterior.
@@ -148,7 +160,7 @@ class ProbeOptions:
     hidden: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = ()
     activation: Literal["relu", "tanh", "gelu", "sigmoid"] | None = None
     posterior_layers: Literal["all", "last"] | None = None
-    weight_decay: Annotated[float, Parameter(name=["--weight-decay", "--wd"])] = 1e-4
+    weight_decay: Annotated[float | Literal["auto"], Parameter(name=["--weight-decay", "--wd"])] = 1e-4
     intercept: Annotated[bool, Parameter(name="--intercept", negative="--no-intercept")] = True
     posterior: Annotated[Posterior, Parameter(name=["--posterior", "--laptype"])] = "diag"
     prior_precision: float = 1.0
