@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package and nothing that is not there; no page names what is gone."""
+"""The page on architecture names every package and nothing that is not there; no page names what is gone."""
 
 import ast
 import inspect
@@ -8,7 +8,7 @@ import pytest
 from tests.pages import DOTTED, PAGES, ROOT, resolve, spans, tables
 
 SOURCE = ROOT / "src" / "lsi"
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^( {4,})([\w.]+/?) {2,}\S")
 # A changelog tells what there was.
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
@@ -80,7 +80,7 @@ def test_a_page_names_what_exists(page):
 
 def stable_calls():
     """Return the calls on the page about stability, each with the defaults that it promises."""
-    page = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "stability.md").read_text(encoding="utf-8")
     calls = [span for row in tables(page, "Call") for span in spans(row[0]) if "(" in span]
     return [ast.parse(call, mode="eval").body for call in calls]
 

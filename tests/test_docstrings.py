@@ -1,7 +1,7 @@
 """What docstrings have to hold: full sections on everything public, one line with shapes on everything else.
 
 Public is what `lsi` and the packages that a page tells users to import from list in `__all__`, and what
-docs/api.md shows, with the methods that the page shows. The `__all__` of other packages is what packages
+docs/reference/api.md shows, with the methods shown there. The `__all__` of other packages is what packages
 offer each other: sections are welcome there, as in contracts (abstract classes and protocols), but not
 required. The linter cannot tell these apart.
 """
@@ -22,7 +22,7 @@ from lsi.errors import ConvergenceError, InputError, OutputError
 
 ROOT = Path(lsi.__file__).parent
 PAGES = Path(__file__).parents[1] / "docs"
-API_PAGE = (PAGES / "api.md").read_text(encoding="utf-8")
+API_PAGE = (PAGES / "reference" / "api.md").read_text(encoding="utf-8")
 # The formula that everything serves, and the contract of blocks of work: in full, though users call neither.
 CONTRACT_MODULES = {"divergence.py", "execution/work.py"}
 
@@ -43,7 +43,7 @@ def packages():
 
 def packages_in_the_docs():
     """Return those that a page tells users to import from."""
-    pages = [PAGES.parent / "README.md", *PAGES.glob("*.md")]
+    pages = [PAGES.parent / "README.md", *PAGES.rglob("*.md")]
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     return [module for module in packages() if f"from {module.__name__} import" in text]
 
@@ -107,7 +107,7 @@ def _command_functions(app):
         command = app[name]
         if callable(command.default_command):
             yield command.default_command
-        if name not in ("--help", "-h", "--version"):
+        if not name.startswith("-"):
             yield from _command_functions(command)
 
 

@@ -1,4 +1,4 @@
-"""docs/formulas.md is true: its functions and tests exist, and it has every column that is produced."""
+"""The page of formulas is true: its functions and tests exist, and it has every column that is produced."""
 
 import re
 
@@ -13,7 +13,7 @@ import lsi
 from lsi.cli import main
 from lsi.noisy_labels.estimate import flip_gain
 
-PAGE = (ROOT / "docs" / "formulas.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "formulas.md").read_text(encoding="utf-8")
 COLUMNS, ENGINES = tables(PAGE, "Column"), tables(PAGE, "Engine")
 BELOW = "[below](#relative_error)"
 # The certificate's definition, in either spelling of its minus and its bars.

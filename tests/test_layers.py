@@ -13,8 +13,8 @@ SOURCE = Path(lsi.__file__).parent
 # "lsi" is the root's own __init__.py, which says where the public names live.
 ROOMS = """
     errors divergence system validation methods results execution data features probes posterior loo planning
-    run tasks analysis decisions report scores merging noisy_labels pipeline network studies estimator lsi cli
-    __main__
+    run tasks analysis decisions report scores merging noisy_labels pipeline fitted network studies estimator
+    lsi cli __main__
 """.split()
 
 

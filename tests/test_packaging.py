@@ -79,7 +79,7 @@ def test_the_source_distribution_can_be_tested(built):
         "README.md",
         "constraints.txt",
         "tests/conftest.py",
-        "docs/api.md",
+        "docs/reference/api.md",
         "mkdocs.yml",
     }
     assert needed <= names

@@ -11,6 +11,7 @@ from lsi.analysis import classwise, difficulty, mislabeled, redundancy, selectio
 from lsi.analysis.difficulty import Difficulty
 from lsi.analysis.label_noise import LabelNoise
 from lsi.analysis.selection import Order
+from lsi.errors import InputError
 from lsi.report.notebook import notebook_html
 from lsi.report.plots import plot
 from lsi.results.table import ScoreTable
@@ -26,7 +27,7 @@ class Scores(ScoreTable):
     """Laplace Sample Information of a dataset: a table in the order asked for, a manifest and an audit.
 
     Args:
-        table: One row per scored sample, with the columns that `docs/architecture.md` lists; copied.
+        table: One row per scored sample, with the columns of docs/reference/formulas.md; copied.
         manifest: How the scores were made; copied as JSON values (numbers that JSON lacks become None, labels
             that are neither numbers, booleans nor strings their `repr`).
         audit: What the built-in audit measured; None where it was off.
@@ -197,6 +198,18 @@ class Scores(ScoreTable):
             InputError: The run did not estimate label noise.
         """
         return mislabeled.label_noise_of(self)
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """The LSI of leaving out each group of rows that the run was given, as `Fitted.groups` returns it.
+
+        Raises:
+            InputError: The run was given no groups.
+        """
+        found = self.manifest.get("groups")
+        if not found:
+            raise InputError("These scores have no groups. Score them again with lsi.score(..., groups=...).")
+        return pd.DataFrame(found)
 
     def plot(self, kind: str = "distribution", ax: Axes | None = None) -> Axes:
         """Draw the scores with matplotlib (extra `plot`).

@@ -70,7 +70,7 @@ def dataset(tmp_path):
     return tmp_path / "digits.csv"
 
 
-READ = ["--label-column", "name", "--id-column", "key"]
+READ = ["--label-column", "name", "--id-column", "key", "--no-prepare"]
 
 
 def test_a_dataset_is_answered_without_scores_and_the_list_can_be_applied(dataset, tmp_path, capsys):
@@ -79,15 +79,18 @@ def test_a_dataset_is_answered_without_scores_and_the_list_can_be_applied(datase
     said = capsys.readouterr().out
     assert "of 300 labels are estimated to be wrong (between" in said
     assert f"lsi apply {listed}" in said
-    assert "--label-column name --id-column key --output scores --report report.html" in said
+    assert "--label-column name --id-column key --no-prepare --output scores --report report.html" in said
     frame = pd.read_csv(listed)
     assert set(frame["sample_id"].head(8)) <= {f"d{k}" for k in range(0, 300, 30)}
     assert list(frame.columns[:4]) == ["sample_id", "label", "suggested_label", "wrong_probability"]
     assert "decision" in frame
-    frame["decision"] = ["accept", "remove", "reject", *[""] * 297]
+    suggested = frame.index[frame["suggested_label"].notna()]
+    frame["decision"] = ""
+    frame["decision"] = frame["decision"].astype(object)
+    frame.loc[suggested[:2], "decision"] = ["accept", "remove"]
     frame.to_csv(listed, index=False)
     cleaned = tmp_path / "cleaned.csv"
-    assert main(["apply", str(listed), str(dataset), "-o", str(cleaned), *READ, "--yes"]) == 0
+    assert main(["apply", str(listed), str(dataset), "-o", str(cleaned), *READ[:-1], "--yes"]) == 0
     assert len(pd.read_csv(cleaned)) == 299
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ {0,3}```(\w*)\s*$")
 # An indented line that begins with one of these is a command; other indented blocks are formulas and trees.
 PROGRAMS = ("lsi", "python", "pip", "pytest", "make", "apt")

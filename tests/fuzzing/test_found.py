@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip_bytes
@@ -307,3 +308,10 @@ def test_a_source_and_a_corruption_that_are_null(saved, tmp_path):
 
 def test_an_infinite_rank_correlation_is_said_to_be_unknown():
     assert correlation(float("inf")) == "unknown"
+
+
+@pytest.mark.parametrize("values", [[True, False], pd.array([1, None], dtype="Int64")])
+def test_numbers_of_a_table_have_a_type_of_numpy(values):
+    """The sign of a truth value cannot be turned: sorting by `wrong_probability` failed with a TypeError."""
+    table = pd.DataFrame({"wrong_probability": values})
+    assert "'wrong_probability' holds no numbers" in table_fault(table, {})

@@ -211,5 +211,5 @@ def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
 
 def test_missing_packages_name_the_cure(make_scores, monkeypatch):
     monkeypatch.setattr(html, "find_spec", lambda name: None if name == "jinja2" else object())
-    with pytest.raises(InputError, match=r"needs jinja2.*laplace-sample-information\[report\]"):
+    with pytest.raises(InputError, match=r"needs jinja2.*pip install -c constraints\.txt '\.\[report\]'"):
         write_report("report.html", make_scores())

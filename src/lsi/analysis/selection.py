@@ -8,7 +8,7 @@ where :math:`w_i` is the probability that the label is wrong, :math:`p_{-i}(y_i)
 label without the sample, and :math:`r_i` the rank of the sample's LSI in its class, as a share. The root is
 what the sample has to teach: something new that the other samples do not contradict. The factor before it is
 its expected value if a right label helps as much as a wrong one harms. Labels more likely wrong than right
-come last, whatever their class. `docs/decisions.md` has the measurements behind this order.
+come last, whatever their class. `docs/how-to/decisions.md` has the measurements behind this order.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from lsi.report.summary import summarize
 from lsi.report.wording import detection as detection_sentence
 from lsi.report.wording import features as features_sentence
 from lsi.report.wording import weight_decay as decay_sentence
-from lsi.system.text import plain_text
+from lsi.system.text import counted, plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,11 +54,11 @@ def announce(
     which = f"all {n_scored:,}" if n_scored == n else f"{n_scored:,} of {n:,}"
     if n_right is None:
         lines = [
-            f"{name}: {n:,} samples, {d:,} features, {_target(problem, chosen['probe'])}",
+            f"{name}: {n:,} samples, {counted(d, 'feature')}, {_target(problem, chosen['probe'])}",
             f"scoring {which}: posterior {chosen['posterior']}, {_method(problem, chosen)}",
         ]
     else:
-        lines = [f"{name}: {n:,} pairs, {d:,} and {n_right:,} features, no labels"]
+        lines = [f"{name}: {n:,} pairs, {d:,} and {counted(n_right, 'feature')}, no labels"]
     lines.append(f"expected cost: {_cost(problem, chosen)}")
     if truth is not None:
         lines.insert(1, _changed(truth))
@@ -117,12 +117,12 @@ def _method(problem: Problem, chosen: dict[str, Any]) -> str:
 def _changed(truth: Corruption) -> str:
     count, share = truth.n_corrupted, percent(truth.n_corrupted / len(truth.mask))
     if truth.kind == "given clean labels":
-        return f"{count:,} labels differ from the clean ones ({share})"
+        return f"{counted(count, 'label')} differing from the clean ones ({share})"
     if truth.kind in ("symmetric", "pairwise", "transition"):
-        return f"{count:,} labels changed on purpose ({share})"
+        return f"{counted(count, 'label')} changed on purpose ({share})"
     if truth.kind == "mismatched pairs":
-        return f"{count:,} pairs mismatched on purpose ({share})"
-    return f"{count:,} samples changed on purpose ({truth.kind}, {share})"
+        return f"{counted(count, 'pair')} mismatched on purpose ({share})"
+    return f"{counted(count, 'sample')} changed on purpose ({truth.kind}, {share})"
 
 
 def show_result(

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from zipfile import BadZipFile
 
 from cyclopts import Parameter
 
 from lsi.cli.inputs.options import (
     CorruptionOptions,
-    DataOptions,
     EncoderOptions,
     ListedData,
     MachineOptions,
-    MethodOptions,
-    ProbeOptions,
 )
 from lsi.cli.inputs.places import inputs_of
+from lsi.cli.inputs.recall import asked, words_of
 from lsi.cli.next_step import tell_apply, tell_next
+from lsi.cli.unscored import Found, is_dataset, of_dataset, read_probabilities
 from lsi.errors import InputError
 from lsi.results.marks import SUSPECTS, Mark, marked_table
 from lsi.system.places import check_apart
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
-    from lsi.analysis.label_noise import LabelNoise
     from lsi.scores import Scores
 
 FORMATS = (".csv", ".json", ".parquet")
@@ -106,30 +101,11 @@ def mislabeled(
         print("Review: write accept, reject or remove into the column decision; empty rows stay as they are.")
         tell_apply(output, found.manifest)
     if found.dataset is not None:
-        words = dataset_words(found.dataset, data, encoder, corruption)
+        words = [found.dataset, *words_of(asked(data, encoder, corruption))]
         if output is None:
             tell_next("mislabeled", *words, "-o", "suspects.csv")
         told = {"then": "For the report"} if output is not None else {"then": "Or"}
         tell_next("compute", "--dataset", *words, "--output", "scores", "--report", "report.html", **told)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A list of labels, and what it is of.
-
-    Attributes:
-        frame: One row a label, the most doubtful first.
-        summary: What is known about it, as JSON values.
-        manifest: That of the scores; of a dataset, what a list has to say about it.
-        mark: What a file of the list says about itself.
-        dataset: The dataset that was not scored; None for scores.
-    """
-
-    frame: pd.DataFrame
-    summary: dict[str, Any]
-    manifest: Mapping[str, Any]
-    mark: Mark
-    dataset: str | None = None
 
 
 def of_scores(place: Path, pred_probs: Path | None, fdr: float | None, top: int | None) -> Found:
@@ -147,134 +123,6 @@ def of_scores(place: Path, pred_probs: Path | None, fdr: float | None, top: int 
     return Found(frame, summarise(loaded, frame), loaded.manifest, mark)
 
 
-def of_dataset(
-    place: str,
-    data: DataOptions,
-    encoder: EncoderOptions,
-    corruption: CorruptionOptions,
-    machine: MachineOptions,
-    *,
-    pred_probs: Path | None,
-    fdr: float | None,
-    top: int | None,
-    quiet: bool,
-) -> Found:
-    """Return the list of a dataset, without scoring it."""
-    from lsi.analysis.label_noise import label_noise
-    from lsi.cli.job import described_source, prepare
-    from lsi.noisy_labels.direct import label_errors
-    from lsi.run.manifest import describe_data
-    from lsi.system.text import parse_size
-
-    job = prepare(
-        replace(data, dataset=place),
-        encoder,
-        corruption,
-        ProbeOptions(task="classification"),
-        MethodOptions(),
-        machine,
-        quiet=quiet,
-    )
-    problem = job.problem
-    labels = pd_labels(problem.classes)[problem.target]
-    gain: dict[str, Any] = {}
-    if pred_probs is not None:
-        found = label_noise(read_probabilities(pred_probs), labels, classes=problem.classes)
-    else:
-        found, made = label_errors(problem, machine.device or "cpu", parse_size(machine.memory))
-        gain = {"flip_gain": made.flip_gain}
-    frame = listed(found, problem.sample_id, labels, gain, fdr, top)
-    manifest = {"source": described_source(job), "data": describe_data(problem), **job.extra}
-    summary = {
-        "n_listed": len(frame),
-        "n_scored": problem.n_samples,
-        "estimated": True,
-        "n_wrong": found.n_wrong,
-        "wrong_in_list": float(frame["wrong_probability"].sum()),
-        "interval": list(found.interval),
-    }
-    if job.truth is not None:
-        summary["n_changed"] = int(job.truth.n_corrupted)
-    return Found(frame, summary, manifest, Mark.of(manifest, SUSPECTS), place)
-
-
-def pd_labels(classes: np.ndarray) -> np.ndarray:
-    """Return labels as an array of their own kind."""
-    import pandas as pd
-
-    return pd.Series(classes).infer_objects().to_numpy()
-
-
-def listed(
-    found: LabelNoise,
-    sample_id: np.ndarray,
-    labels: np.ndarray,
-    more: Mapping[str, Any],
-    fdr: float | None,
-    top: int | None,
-) -> pd.DataFrame:
-    """Return the columns that a list from scores has, without those of the scores."""
-    import pandas as pd
-
-    same = found.suggested == labels
-    frame = pd.DataFrame(
-        {
-            "sample_id": sample_id,
-            "label": labels,
-            "suggested_label": pd.Series(found.suggested.tolist(), dtype=object).where(~same, None),
-            "wrong_probability": found.wrong_probability,
-            **more,
-        }
-    )
-    order = found.suspects(fdr=fdr, top=top)
-    frame = frame.iloc[order]
-    return frame.sort_values("wrong_probability", ascending=False, kind="stable", ignore_index=True)
-
-
-def is_dataset(place: Path) -> bool:
-    """Return whether this is a dataset and not a folder of scores, nor a place where one should be."""
-    from lsi.data.archives.named import is_known
-
-    if is_known(str(place)) or str(place).startswith("hf:"):
-        return True
-    if not place.is_dir():
-        return place.is_file()
-    entries = {entry.name for entry in place.iterdir()}
-    return bool(entries) and not entries & {"manifest.json", "scores.parquet"}
-
-
-def dataset_words(dataset: str, *groups: Any) -> list[str]:
-    """Return a dataset and the options with which it was read, as one would type them."""
-    words = [dataset]
-    for group in groups:
-        for entry in fields(group):
-            value = getattr(group, entry.name)
-            if entry.name == "dataset" or value == entry.default:
-                continue
-            flag = f"--{entry.name.replace('_', '-')}"
-            words += (
-                [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else [value])]
-            )
-    return words
-
-
-def read_probabilities(path: Path) -> np.ndarray:
-    """Return the only array, or the one called pred_probs, of a .npy or .npz file."""
-    import numpy as np
-
-    try:
-        found = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            name = "pred_probs" if "pred_probs" in found.files or len(found.files) != 1 else found.files[0]
-            return np.asarray(found[name])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(
-            f"--pred-probs {path.name!r} cannot be read ({error}). Write it with numpy.save."
-        ) from error
-
-
 def check_list_file(path: Path) -> None:
     """Raise before any work if the file cannot be written."""
     from lsi.system.files import check_new
@@ -285,17 +133,19 @@ def check_list_file(path: Path) -> None:
 
 
 def write_list(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
-    """Write the list in the format that the suffix names, completely or not at all.
+    """Write the list with a column for the decision of whoever looks at it, for `lsi apply`."""
+    write_table(frame.assign(decision=""), path, mark)
 
-    It has a column for the decision of whoever looks at it, for `lsi apply`.
-    """
+
+def write_table(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
+    """Write a table in the format that the suffix names, completely or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from lsi.decisions.guarded import write_guarded_csv
     from lsi.system.files import new_file
 
-    kind, frame = path.suffix.lower(), frame.assign(decision="")
+    kind = path.suffix.lower()
     with new_file(path) as staging:
         if kind == ".csv":
             write_guarded_csv(frame, staging, mark)

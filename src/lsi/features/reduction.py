@@ -13,7 +13,7 @@ from lsi.validation.settings import AUTO
 
 BLOCK = 8192  # rows read at a time
 MOST_SIDE = 20_000  # of the matrix whose eigenvectors are needed: 3 GB
-KEPT = 0.9  # share of the variance that "auto" keeps; measured in docs/tuning.md
+KEPT = 0.9  # share of the variance that "auto" keeps; measured in docs/explanation/tuning.md
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ a run find the same.
 
 Large problems are searched on some of their rows, and on some of their classes where they have many. The
 penalty in sum form, :math:`\lambda = n\,\mathrm{wd}`, is kept: it is the precision of the weights' prior,
-which does not depend on how many rows there are. docs/tuning.md has what was measured.
+which does not depend on how many rows there are. docs/explanation/tuning.md has what was measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lsi.errors import ConvergenceError, InputError
 from lsi.features.design import Design, row_space
-from lsi.loo.newton.dense import DenseSolver
+from lsi.loo.newton.dense import DenseSolver, Inverse
 from lsi.loo.result import loo_prediction
 from lsi.probes.ridge import ROWS, RidgeModel
 from lsi.probes.softmax.fit import Curvature, fit
@@ -167,8 +167,8 @@ class SoftmaxLikelihoods:
 
 
 def left_out_log_probabilities(model: SoftmaxModel, curvature: Curvature) -> Tensor:
-    """Return `log p₋ᵢ(y_i)` to first order, `(n,)` float64."""
-    solver, parts = DenseSolver(model, curvature), []
+    """Return `log p₋ᵢ(y_i)` to first order, `(n,)` float64; the curvature is unusable afterwards."""
+    solver, parts = DenseSolver(model, Inverse.of(model, curvature)), []
     for index in torch.arange(model.n_samples, device=model.theta.device).split(solver.block_size):
         p, _ = loo_prediction(model, index, solver.first_order(index).delta)
         parts.append(p.clamp_min(torch.finfo(torch.float64).tiny).log())

@@ -61,7 +61,8 @@ def estimate_label_noise(
     Shapes: features `(N, D)`, target `(N,)`.
     """
     y = torch.from_numpy(target).to(device)
-    rows = _chosen(scaled(features, device), y, n_classes)
+    rows = scaled(features, device)
+    rows = with_random_features(rows) if gains_by_random(rows, y, n_classes) else with_intercept(rows)
     probe = SoftProbe(rows, n_classes, ridge(rows), overwrite=True)
     logits = _left_out(probe, torch.nn.functional.one_hot(y, n_classes))
     gain = flip_gain(logits, y).cpu().numpy()
@@ -89,8 +90,8 @@ def estimate_label_noise(
     )
 
 
-def _chosen(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
-    """Return the rows of the head: with random features where they predict the given labels clearly better.
+def gains_by_random(x: Tensor, y: Tensor, n_classes: int) -> bool:
+    """Return whether a head with random features predicts the given labels clearly better.
 
     A class of several clusters is beyond a linear head: a whole cluster would look wrong. Tried on some rows.
     """
@@ -102,7 +103,7 @@ def _chosen(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
         p = torch.softmax(_left_out(probe, torch.nn.functional.one_hot(labels, n_classes)), 1)
         trials.append(fit_model(p.cpu().numpy(), labels.cpu().numpy()).layer.likelihood)
     clearly = CLEARLY * max(1.0, len(some) ** 0.5)
-    return with_random_features(x) if trials[1] > trials[0] + clearly else with_intercept(x)
+    return trials[1] > trials[0] + clearly
 
 
 def with_random_features(x: Tensor) -> Tensor:

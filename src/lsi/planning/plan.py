@@ -99,7 +99,7 @@ def make_plan(
 ) -> Plan:
     """Predict what `lsi.score` would do with a linear probe, from a quick calibration of this machine.
 
-    Times and memory are right to a factor of two on an idle machine (docs/tuning.md).
+    Times and memory are right to about a factor of two on an idle machine.
 
     Args:
         n_samples: N.

@@ -58,6 +58,31 @@ class Removal:
 
 
 @dataclass
+class Edit:
+    """B changes of the data in which rows leave or join, and the weights found after each.
+
+    Attributes:
+        bounds: Where the rows of each change are among the R rows.
+        x: Rows, `(R, D)`.
+        sign: −1 where a row leaves, 1 where it joins, `(R,)`.
+        curvature: `±w S'`, negative where a row leaves, `(R, C', C')`: at `θ + δ` if there is a shift, else
+            at θ.
+        gained: How many more samples there are after each change, `(B,)`.
+        delta: δ, the change of the weights, `(B, C', D)`.
+        shift: Change of the curvature of all samples of the data, those that leave among them, accumulated by
+            `Posterior.add_shift`; None keeps their curvature as it was.
+    """
+
+    bounds: list[slice]
+    x: Tensor
+    sign: Tensor
+    curvature: Tensor
+    gained: Tensor
+    delta: Tensor
+    shift: Any = None
+
+
+@dataclass
 class Sensitivity:
     """First-order sensitivity of B divergences to weights and curvature.
 
@@ -158,6 +183,16 @@ class Posterior(ABC):
     @abstractmethod
     def divergence(self, removal: Removal) -> Terms:
         """Return the two terms of the divergence for each left-out sample, in nats."""
+
+    @abstractmethod
+    def divergence_of(self, edit: Edit, joined: bool = False) -> Terms:
+        """Return the two terms of the divergence for each change of the data, in nats.
+
+        With P₂ the precision after the change: `KL(N(θ, P⁻¹) ‖ N(θ + δ, P₂⁻¹))`; where `joined`, with the
+        arguments exchanged, which is the LSI of the rows as part of the data after the change. A structure
+        that cannot keep the others' curvature cheaply (`shift_is_current`) gives the mean term alone where
+        there is no shift.
+        """
 
     @abstractmethod
     def sensitivity(self, removal: Removal) -> Sensitivity:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lsi.divergence import Terms, diag_divergence, separable_excess
 from lsi.features.design import Design, row_space
-from lsi.posterior.base import Posterior, Removal, Sensitivity
+from lsi.posterior.base import Edit, Posterior, Removal, Sensitivity
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
@@ -83,6 +83,20 @@ class DiagPosterior(Posterior):
         if removal.shift is not None:
             change = change + removal.shift.to(x.dtype)
         return diag_divergence(self.precision.to(x.dtype).view(-1), change.flatten(1), delta.flatten(1))
+
+    def divergence_of(self, edit: Edit, joined: bool = False) -> Terms:
+        """Return the divergence of the diagonals, in float64."""
+        outputs = self.model.outputs
+        s = torch.einsum("cr,brs,cs->bc", outputs, edit.curvature, outputs)
+        square = self.lift(edit.x.to(torch.float64)).square()
+        change = torch.stack([s[rows].T @ square[rows] for rows in edit.bounds])
+        if edit.shift is not None:
+            change = change + edit.shift
+        delta = (outputs @ self.lift(edit.delta.to(torch.float64))).flatten(1)
+        before, change = self.precision.view(-1), change.flatten(1)
+        if joined:
+            return diag_divergence(before + change, -change, delta)
+        return diag_divergence(before, change, delta)
 
     def sensitivity(self, removal: Removal) -> Sensitivity:
         """Return `P₂ δ` and `∂KL/∂P₂ = ½ (δ² + 1/P₁ − 1/P₂)`, the latter `(B, C, D₀)`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lsi.divergence import Terms, full_divergence, low_rank_covariance
 from lsi.features.design import Design, row_space
-from lsi.posterior.base import Posterior, Removal, Sensitivity
+from lsi.posterior.base import Edit, Posterior, Removal, Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
 
 # If the penalty exceeds the prior by more than this, `δᵀH₋δ − λ‖δ‖²` loses its digits in float32.
@@ -103,6 +103,27 @@ class FullPosterior(Posterior):
             terms.append(full_divergence(self.factor, change[None], delta.reshape(1, -1)))
         return Terms(torch.cat([t.mean for t in terms]), torch.cat([t.covariance for t in terms]))
 
+    def divergence_of(self, edit: Edit, joined: bool = False) -> Terms:
+        """Return the divergence of the dense precisions; the mean term alone where there is no shift."""
+        delta, x = edit.delta.to(torch.float64), edit.x.to(torch.float64)
+        if edit.shift is None and not joined:
+            own = torch.cat([x[rows] @ step.T for step, rows in zip(delta, edit.bounds, strict=True)])
+            priced = torch.einsum("rk,rkl,rl->r", own, edit.curvature, own)
+            lost = torch.stack([priced[rows].sum() for rows in edit.bounds])
+            mean = 0.5 * ((delta.flatten(1) @ self.factor).square().sum(1) + lost)
+            return Terms(mean.clamp_min(0), torch.zeros_like(mean))
+        terms = []
+        for step, rows in zip(delta, edit.bounds, strict=True):
+            change = _summed(edit.curvature[rows], x[rows])
+            if edit.shift is not None:
+                change += self.model.hessian_change(step)
+            factor = self.factor
+            if joined:
+                factor = torch.linalg.cholesky(factor @ factor.mT + change)
+                change = -change
+            terms.append(full_divergence(factor, change[None], step.reshape(1, -1)))
+        return Terms(torch.cat([t.mean for t in terms]), torch.cat([t.covariance for t in terms]))
+
     def sensitivity(self, removal: Removal) -> Sensitivity:
         """Return `P₂ δ`; the price of curvature, `½ zᵀ ΔS z`, needs the rows' logits only."""
         delta, x = removal.delta, removal.x
@@ -137,3 +158,14 @@ class FullPosterior(Posterior):
         """Return the dense precision in all classes; for tests only."""
         data = self._classes(self.curvature)
         return data + self.prior_precision * torch.eye(len(data), dtype=data.dtype)
+
+
+def _summed(curvature: Tensor, x: Tensor) -> Tensor:
+    """Return `Σ_r S_r ⊗ x_r x_rᵀ`, `(K', K')`. Shapes: curvature `(R, C', C')`, x `(R, D)`."""
+    k, d = curvature.shape[1], x.shape[1]
+    out = x.new_empty((k, d, k, d))
+    for a in range(k):
+        for b in range(a + 1):
+            out[a, :, b] = (x * curvature[:, a, b, None]).T @ x
+            out[b, :, a] = out[a, :, b]
+    return out.view(k * d, k * d)

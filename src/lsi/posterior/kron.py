@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lsi.divergence import KronPrecision, Terms, kron_divergence
+from lsi.divergence import KronFactors, KronPrecision, Terms, kron_divergence, kron_factor_divergence
 from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.posterior.base import EPS, LOST, Posterior, Removal, Sensitivity
+from lsi.posterior.base import EPS, LOST, Edit, Posterior, Removal, Sensitivity
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
@@ -106,6 +106,27 @@ class KronPosterior(Posterior):
         change = change + torch.diag(self.precision.class_values) / (n - 1)
         delta = basis.T @ removal.delta.to(torch.float64)
         return kron_divergence(self.precision, change, removal.x.to(torch.float64), delta)
+
+    def divergence_of(self, edit: Edit, joined: bool = False) -> Terms:
+        r"""Return the divergence of the factored precisions, in float64.
+
+        .. math:: B_2 = B + \frac{\sum_j w_j \Delta S_j + \sum_r \sigma_r S_r - (n_b - N) B}{n_b}, \qquad
+                  A_2 = A + \sum_r \pm x_r x_r^\top
+        """
+        basis, tau = self.class_basis, self.prior_precision
+        beta, alpha = self.precision.class_values, self.precision.feature_values
+        x, terms = edit.x.to(torch.float64), []
+        for b, rows in enumerate(edit.bounds):
+            own = edit.curvature[rows].sum(0)
+            own = own if edit.shift is None else own + edit.shift[b].to(torch.float64)
+            after = self.model.n_samples + edit.gained[b]
+            class_change = (basis.T @ own @ basis - edit.gained[b] * torch.diag(beta)) / after
+            feature_change = (x[rows] * edit.sign[rows, None]).T @ x[rows]
+            before = KronFactors(torch.diag(beta), torch.diag(alpha))
+            change = KronFactors(class_change, feature_change)
+            delta = basis.T @ edit.delta[b].to(torch.float64)
+            terms.append(kron_factor_divergence(before, change, tau, delta, joined))
+        return Terms(torch.stack([t.mean for t in terms]), torch.stack([t.covariance for t in terms]))
 
     def sensitivity(self, removal: Removal) -> Sensitivity:
         """Return `P₂ δ` and `∂KL/∂B₂ / (N − 1)` in all classes, `(B, C, C)`.

@@ -7,7 +7,7 @@ from typing import Any
 
 from lsi.analysis.label_noise import identified
 from lsi.report.format import duration, number, percent
-from lsi.system.text import plain_text
+from lsi.system.text import counted, plain_text
 
 SEPARATED = 0.999  # share of its own labels from which a probe separates the data
 _TASKS = {
@@ -45,7 +45,7 @@ def scored(summary: dict[str, Any]) -> str:
     took = f" The computation took {duration(seconds)}." if seconds else ""
     classes, features = data["n_classes"], data["n_features"]
     what = _TASKS.get(summary["task"]) or (f" in {classes} classes" if classes else "")
-    shape = f"{what}, with {features:,} features," if features else what
+    shape = f"{what}, with {counted(features, 'feature')}," if features else what
     return f"{which} samples{shape} were left out in turn to see what each one tells the model.{took}"
 
 

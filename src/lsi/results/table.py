@@ -24,7 +24,7 @@ class ScoreTable:
     """Laplace Sample Information of a dataset: a table in the order asked for, a manifest and an audit.
 
     Args:
-        table: One row per scored sample, with the columns that `docs/architecture.md` lists; copied.
+        table: One row per scored sample, with the columns of docs/reference/formulas.md; copied.
         manifest: How the scores were made; copied as JSON values (numbers that JSON lacks become None, labels
             that are neither numbers, booleans nor strings their `repr`).
         audit: What the built-in audit measured; None where it was off.

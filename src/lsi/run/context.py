@@ -65,6 +65,7 @@ class Run:
     clock: Clock
     work: Work = field(default_factory=Work)
     notes: dict[str, Any] = field(default_factory=dict)  # entries that a task adds to the manifest
+    fitted: Any = None  # what the task's `fit` returned before; None: the task fits
 
     @property
     def device(self) -> torch.device:

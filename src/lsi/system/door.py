@@ -8,7 +8,7 @@ Whoever reads a file that others may have made goes through here, so that three 
 * *The message names the file and the cure.* Budgets are shares of what the machine has, and `LSI_MEMORY`
   raises them.
 
-`LIMITS` is all of them; docs/reliability.md shows the same table.
+`LIMITS` is all of them; docs/explanation/reliability.md shows the same table.
 """
 
 from __future__ import annotations

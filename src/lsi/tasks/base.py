@@ -51,6 +51,8 @@ class Task:
         data: The manifest's entries about sizes and content of the data.
         decay_curve: Searches where the probe's weight decay is ``"auto"``; None: it never is.
         device: Where it runs if no device is asked for; None: a GPU if there is one.
+        fit: The part of `run` before any sample is left out, whose result `run` takes from `Run.fitted`;
+            None: there is no such part.
     """
 
     name: str
@@ -64,3 +66,4 @@ class Task:
     data: Callable[[Problem], dict[str, Any]] = describe_data
     decay_curve: CurveOf | None = None
     device: str | None = None
+    fit: Callable[[Run, Method], Any] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from lsi.loo.audit import default_count
 from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.cost import working_dtype
+from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.refit import Refit, is_small
 from lsi.loo.retrain.cost import AUDITED
@@ -58,10 +59,7 @@ def run(run: Run, method: Method) -> Outcome:
     return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
 
 
-TASK = Task("classification", check, run, plan=plan, decay_curve=class_curve)
-
-
-def _untrained(run: Run, design: Design) -> SoftmaxModel:
+def untrained(run: Run, design: Design) -> SoftmaxModel:
     """Return the model before training."""
     problem, probe = run.problem, run.probe
     target = torch.from_numpy(problem.target).to(design.device)
@@ -69,8 +67,26 @@ def _untrained(run: Run, design: Design) -> SoftmaxModel:
     return SoftmaxModel.start(design, target, weight, probe.weight_decay, problem.n_classes)
 
 
-def _newton(run: Run, settings: Newton) -> Outcome:
-    """Score by leave-one-out optima: fit → posterior → leave-one-out → audit."""
+@dataclass(frozen=True, eq=False)
+class NewtonFit:
+    """A trained probe with its posterior and the engine that leaves samples out of it.
+
+    Attributes:
+        model: The trained probe.
+        posterior: Of its weights.
+        engine: Holds the factorised curvature.
+        told: What the manifest says about the fit.
+    """
+
+    model: SoftmaxModel
+    posterior: Posterior
+    engine: NewtonEngine | BlockEngine
+    told: dict[str, Any]
+
+
+def fit(run: Run, settings: Method) -> NewtonFit:
+    """Train the probe and factorise: fit → posterior → engine."""
+    assert isinstance(settings, Newton)
     problem, clock, kind = run.problem, run.clock, POSTERIORS[run.posterior]
     shape = problem.shape(run.probe.fit_intercept)
     chosen = solver_once(run.work, lambda: choose_solver(shape, run.posterior, settings, run.machine.memory))
@@ -85,21 +101,39 @@ def _newton(run: Run, settings: Newton) -> Outcome:
         basis = None if chosen == "blocks" and run.posterior == "diag" else kind.coordinates(design)
         # Rows of a file are rotated each time they are read. The fit reads them often and needs no rotation.
         late = basis if chosen == "blocks" and not design.resident else None
-        untrained = _untrained(run, design if basis is None or late is not None else design.rotated(basis))
-        untrained.weight_decay += settings.added_weight_decay
+        start = untrained(run, design if basis is None or late is not None else design.rotated(basis))
+        start.weight_decay += settings.added_weight_decay
         model, curvature, report = (
-            fit_once(untrained, run.work) if chosen == "dense" else fit_blocks_once(untrained, run.work, late)
+            fit_once(start, run.work) if chosen == "dense" else fit_blocks_once(start, run.work, late)
         )
-    with clock("posterior"):
-        posterior = kind(model, run.prior_precision, basis)
-    with clock("factor"):
-        engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
-    with clock("leave-one-out"):
-        result = engine.run(run.index, run.work)
-    count = default_count(model.theta.numel(), run.posterior)
-    audit = run.audited(_refit(run, settings) or engine, result, count)
     told = {"dtype": str(dtype).removeprefix("torch."), "solver": chosen, "grade": grade(chosen, settings)}
-    return result, audit, {**asdict(report), **told}
+    return assembled(run, settings, model, curvature, basis, {**asdict(report), **told})
+
+
+def assembled(
+    run: Run,
+    settings: Newton,
+    model: SoftmaxModel,
+    curvature: Curvature | Inverse | BlockCurvature,
+    basis: Tensor | None,
+    told: dict[str, Any],
+) -> NewtonFit:
+    """Return a trained probe with its posterior and its engine. Shapes: basis `(D₀, D)`."""
+    with run.clock("posterior"):
+        posterior = POSTERIORS[run.posterior](model, run.prior_precision, basis)
+    with run.clock("factor"):
+        engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
+    return NewtonFit(model, posterior, engine, told)
+
+
+def _newton(run: Run, settings: Newton) -> Outcome:
+    """Score by leave-one-out optima: fit → leave-one-out → audit."""
+    fitted = run.fitted or fit(run, settings)
+    with run.clock("leave-one-out"):
+        result = fitted.engine.run(run.index, run.work)
+    count = default_count(fitted.model.theta.numel(), run.posterior)
+    audit = run.audited(_refit(run, settings) or fitted.engine, result, count)
+    return result, audit, fitted.told
 
 
 def _refit(run: Run, settings: Newton) -> Refit | None:
@@ -134,7 +168,7 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
             trained = replace(trained, design=trained.design.rotated(basis), theta=trained.theta @ basis)
         return kind(trained, run.prior_precision, basis), basis
 
-    model = _untrained(run, run.design(torch.float32))
+    model = untrained(run, run.design(torch.float32))
     engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
@@ -156,7 +190,7 @@ def far_from_zero(design: Design) -> bool:
 
 def make_engine(
     model: SoftmaxModel,
-    curvature: Curvature | BlockCurvature,
+    curvature: Curvature | Inverse | BlockCurvature,
     posterior: Posterior,
     settings: Newton,
     memory: int | None = None,
@@ -165,3 +199,6 @@ def make_engine(
     if isinstance(curvature, BlockCurvature):
         return BlockEngine(curvature, posterior, settings, memory)
     return NewtonEngine(model, curvature, posterior, settings, memory)
+
+
+TASK = Task("classification", check, run, plan=plan, decay_curve=class_curve, fit=fit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from lsi.errors import InputError
@@ -48,7 +49,7 @@ def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
             "posterior='kron' needs a module whose parameters are those of linear layers that run once, on "
             "one vector a sample. Use 'diag' or 'full', or posterior_layers='last'."
         )
-    x = torch.from_numpy(problem.features).to(run.device)
+    x = torch.from_numpy(np.require(problem.features, requirements="W")).to(run.device)
     y = torch.from_numpy(problem.target).to(run.device)
     weight = _sample_weights(run)
     precise = Data(x.to(torch.float64), y, weight)

@@ -31,19 +31,25 @@ def check(probe: Any, posterior: str, method: Method) -> None:
         )
 
 
-def run(run: Run, method: Method) -> Outcome:
-    """Score a regression."""
+def fit(run: Run, method: Method) -> RidgeEngine:
+    """Factorise the data, which is all that leaving samples out takes."""
     target = torch.from_numpy(run.problem.target).to(run.device)
     added = method.added_weight_decay if isinstance(method, Newton) else 0.0
     with run.clock("fit"):
-        design = run.design(torch.float64)
-        model = RidgeModel.of(design, target, run.probe.weight_decay + added)
+        model = RidgeModel.of(run.design(torch.float64), target, run.probe.weight_decay + added)
         noise = _noise(run, model)
+    with run.clock("factor"):
+        return RidgeEngine(model, run.posterior, run.prior_precision, noise)
+
+
+def run(run: Run, method: Method) -> Outcome:
+    """Score a regression."""
+    engine: RidgeEngine = run.fitted or fit(run, method)
+    model = engine.model
     with run.clock("leave-one-out"):
-        engine = RidgeEngine(model, run.posterior, run.prior_precision, noise)
         result = engine.run(run.index, run.work)
-    count = _audited(model.n_samples, design.n_features, run.posterior)
-    return result, run.audited(engine, result, count), _report(model, noise)
+    count = _audited(model.n_samples, model.design.n_features, run.posterior)
+    return result, run.audited(engine, result, count), _report(model, engine.noise)
 
 
 def _audited(n: int, d: int, posterior: str) -> int:
@@ -126,4 +132,5 @@ TASK = Task(
     columns=columns,
     manifest=manifest,
     decay_curve=ridge_curve,
+    fit=fit,
 )

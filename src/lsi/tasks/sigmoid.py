@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.engine import Engine
 from lsi.loo.newton.cost import working_dtype
+from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton
@@ -25,6 +26,7 @@ from lsi.planning.plan import estimate, refuse_oversize
 from lsi.posterior import POSTERIORS, Posterior
 from lsi.probes.sigmoid import SigmoidModel
 from lsi.probes.softmax.fit import Curvature, FitReport
+from lsi.probes.softmax.model import SoftmaxModel
 from lsi.run.context import Clock, Outcome, Run
 from lsi.system.machine import Machine
 from lsi.system.progress import Progress
@@ -79,10 +81,19 @@ def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: i
     return with_search(Estimate(one.seconds * heads, one.bytes, worst), probe, problem)
 
 
+def fit(run: Run, method: Method) -> HeadsEngine:
+    """Train every head."""
+    assert isinstance(method, Newton)
+    engine = HeadsEngine.of(run, method)
+    for label in range(engine.n_heads):
+        engine.head(label)
+    return engine
+
+
 def run(run: Run, method: Method) -> Outcome:
     """Score every head, and add them up."""
     assert isinstance(method, Newton)
-    engine = HeadsEngine.of(run, method)
+    engine = run.fitted or HeadsEngine.of(run, method)
     result = engine.run(run.index, run.work)
     audit = run.audited(engine, result, default_count(engine.weights[0].numel(), run.posterior))
     return result, audit, _report(engine.reports, engine.design.dtype)
@@ -99,10 +110,11 @@ class HeadsEngine(Engine):
         target: `(N,)` zeros and ones for two classes, `(N, L)` for several labels.
         weight_decay: λ of every head.
         build: Makes the posterior of a trained head.
+        basis: Of the design's coordinates in the original features; None: it is in these.
         settings: The engine's settings.
         memory: Bytes that the run may use; None: no limit.
         clock: Told how long each stage takes.
-        weights: The trained heads, once `run` has trained them.
+        weights: The heads that are trained.
         reports: Their fits.
     """
 
@@ -110,26 +122,31 @@ class HeadsEngine(Engine):
     target: Tensor
     weight_decay: float
     build: Callable[[SigmoidModel], Posterior]
+    basis: Tensor | None
     settings: Newton
     memory: int | None
     clock: Clock
     weights: list[Tensor] = field(default_factory=list)
     reports: list[FitReport] = field(default_factory=list)
+    _last: tuple[int, NewtonEngine] | None = None
 
     audit_block = 8
 
     @classmethod
-    def of(cls, run: Run, method: Newton) -> HeadsEngine:
-        """Return the engine of a run."""
+    def of(
+        cls, run: Run, method: Newton, coordinates: Callable[[Design], Tensor | None] | None = None
+    ) -> HeadsEngine:
+        """Return the engine of a run; `coordinates` gives the basis, None: the posterior does."""
         problem, kind = run.problem, POSTERIORS[run.posterior]
         dtype = working_dtype(replace(problem.shape(run.probe.fit_intercept), n_classes=2))
         design = run.design(dtype)
-        basis = kind.coordinates(design)
+        basis = (coordinates or kind.coordinates)(design)
         return cls(
             design if basis is None else design.rotated(basis),
             torch.from_numpy(problem.target).to(run.device),
             run.probe.weight_decay + method.added_weight_decay,
             partial(kind, prior_precision=run.prior_precision, basis=basis),
+            basis,
             method,
             run.machine.memory,
             run.clock,
@@ -137,19 +154,41 @@ class HeadsEngine(Engine):
 
     def run(self, index: Tensor, work: Work | None = None) -> LooResult:
         """Return the result of the samples at `index`: of the only head, or the sum over several."""
-        work, count, parts = work or Work(), len(self._columns), []
-        self.weights, self.reports = [], []
-        for label in range(count):
-            part = work.within(f"head-{label}", _shifted(work.progress, label, count))
-            with self.clock("fit"):
-                model, curvature, report = fit_once(self._untrained(label), part)
-            self.weights.append(model.theta)
-            self.reports.append(report)
-            with self.clock("factor"):
-                engine = self._engine(model, curvature)
+        work, parts = work or Work(), []
+        for label in range(self.n_heads):
+            part = work.within(f"head-{label}", _shifted(work.progress, label, self.n_heads))
+            engine = self.head(label, part)
             with self.clock("leave-one-out"):
                 parts.append(engine.run(index, part))
         return parts[0] if self.target.ndim == 1 else MultiLabelResult.summed(parts)
+
+    def head(self, label: int, work: Work | None = None) -> NewtonEngine:
+        """Return the engine of a head, which is trained the first time; the last engine is kept."""
+        if self._last is not None and self._last[0] == label:
+            return self._last[1]
+        self._last = None
+        model: SoftmaxModel = self._untrained(label)
+        with self.clock("fit"):
+            if label < len(self.weights):
+                model.theta = self.weights[label]
+                curvature = Curvature.of(model)
+            else:
+                model, curvature, report = fit_once(model, work or Work())
+                self.weights.append(model.theta)
+                self.reports.append(report)
+        with self.clock("factor"):
+            self._last = label, self._engine(model, curvature)
+        return self._last[1]
+
+    def restore(self, inverse_of: Callable[[SoftmaxModel], Inverse]) -> None:
+        """Make the engine of a single head, whose weights are there, from the inverse of its curvature."""
+        model = replace(self._untrained(0), theta=self.weights[0])
+        self._last = 0, self._engine(model, inverse_of(model))
+
+    @property
+    def n_heads(self) -> int:
+        """Number of heads: one for two classes, L for several labels."""
+        return len(self._columns)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI as `exact`: the sum over the heads of what their own engines find.
@@ -157,18 +196,16 @@ class HeadsEngine(Engine):
         Shapes: positions `(n,)`.
         """
         total = np.zeros(len(positions))
-        for engine in self._trained():
+        for label in range(self.n_heads):
+            engine = self.head(label)
             size = engine.audit_block
             parts = [positions[low : low + size] for low in range(0, len(positions), size)]
             total += np.concatenate([engine.exact(part, tick)["exact"] for part in parts])
         return {"exact": total}
 
-    def _trained(self) -> Iterator[NewtonEngine]:
-        """Yield the engine of each head again."""
-        for label, theta in enumerate(self.weights):
-            model = self._untrained(label)
-            model.theta = theta
-            yield self._engine(model, Curvature.of(model))
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the last head's engine behind: workers make it for themselves."""
+        return {**self.__dict__, "_last": None}
 
     def _untrained(self, label: int) -> SigmoidModel:
         """Return a head before training."""
@@ -180,7 +217,7 @@ class HeadsEngine(Engine):
         """The targets of the heads, `(L, N)`."""
         return self.target[None] if self.target.ndim == 1 else self.target.T
 
-    def _engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
+    def _engine(self, model: Any, curvature: Curvature | Inverse) -> NewtonEngine:
         """Return the engine of a trained head."""
         return NewtonEngine(model, curvature, self.build(model), self.settings, self.memory)
 
@@ -214,4 +251,5 @@ TASK = Task(
     columns=columns,
     manifest=manifest,
     decay_curve=heads_curve,
+    fit=fit,
 )

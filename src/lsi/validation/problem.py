@@ -99,9 +99,9 @@ def check_problem(
     ids = _check_sample_id(
         X.index if sample_id is None and isinstance(X, pd.DataFrame) else sample_id, len(matrix)
     )
-    positions = _check_subset(subset, len(matrix))
+    positions = check_subset(subset, len(matrix))
     features = to_float(matrix)
-    check_finite(features)
+    check_finite(features, names=list(X.columns) if isinstance(X, pd.DataFrame) else None)
     return Problem(features, target, classes, ids, positions, outputs)
 
 
@@ -174,7 +174,8 @@ def _check_unique_ids(ids: np.ndarray) -> None:
         )
 
 
-def _check_subset(subset: Any, rows: int) -> np.ndarray:
+def check_subset(subset: Any, rows: int) -> np.ndarray:
+    """Return positions to score, in the order given; all of them for None."""
     if subset is None:
         return np.arange(rows, dtype=np.int64)
     values = as_vector(subset, "subset")

@@ -254,7 +254,7 @@ def convolution():
 @pytest.mark.slow
 def test_published_values_of_a_network(shared_data):
     # Rectified units amplify single-precision rounding: the published loop itself, run on this machine,
-    # is no nearer to its published values. docs/networks.md has the figures.
+    # is no nearer to its published values. docs/how-to/networks.md has the figures.
     with np.load(shared_data / "golden/golden_mlp_diag_n200.npz") as stored:
         golden = {key: stored[key] for key in stored.files}
     scores = lsi.score(

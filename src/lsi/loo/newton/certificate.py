@@ -1,4 +1,6 @@
-r"""What a correction from sampled rows may still be off, term by term (docs/method.md derives each).
+r"""What a correction from sampled rows may still be off, term by term.
+
+docs/explanation/method.md derives each.
 
 A removal is known by a few numbers before any other row is read: `State`. With what the sampled rows add up
 to, they bound four errors, the `Doubt` of a removal: the spread of the sample, what its noise does to the

@@ -33,7 +33,7 @@ from torch import Tensor
 from lsi.divergence import Terms
 from lsi.loo.newton.exact import TINY, ExactScorer, Preconditioner, Removed
 from lsi.loo.newton.secants import Secants, dot
-from lsi.loo.newton.sweep import sweep
+from lsi.loo.newton.sweep import Sweep, sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.model import SoftmaxModel
 
@@ -206,25 +206,27 @@ class Refiner:
         zero = torch.zeros(len(first.index), dtype=torch.float64, device=first.x.device)
         return Terms(zero, zero.clone())
 
-    def _seen(self, removal: Removed) -> tuple[Tensor, Tensor, Tensor]:
+    def _seen(self, removal: Removed) -> tuple[Tensor, ...]:
         """Return rows, residuals and own curvature of the removals in this refiner's precision."""
         x, residual = removal.x, removal.residual
         if x.dtype != self.model.design.dtype:
             x, residual, _ = self.model.residual_at(removal.index)
         return x, residual, self.posterior.own_curvature(removal.index)
 
-    def _precondition(self, removal: Removed, right: Tensor) -> Tensor:
+    def _precondition(self, removal: Any, right: Tensor) -> Tensor:
         return self.solver.solve(removal, right.to(removal.x.dtype)).to(right.dtype)
 
-    def _step(
-        self, first: Removed, seen: tuple[Tensor, Tensor, Tensor], result: Refined, walk: _Walk
-    ) -> None:
+    def _sweep(self, removal: Any, seen: tuple[Tensor, ...], delta: Tensor) -> tuple[Any, Sweep]:
+        """Return what the posterior needs of the removals, and the sweep at `θ + δ`."""
+        x, residual, own = seen
+        swept = sweep(self.model, removal.index, delta, residual, x, self.posterior)
+        return Removal(removal.index, x, own, delta), swept
+
+    def _step(self, first: Removed, seen: tuple[Tensor, ...], result: Refined, walk: _Walk) -> None:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
         active, removal = walk.active, first.select(walk.active)
-        x, residual, own = (each[active] for each in seen)
         delta = result.delta[active]
-        part = Removal(removal.index, x, own, delta)
-        swept = sweep(self.model, part.index, delta, residual, part.x, self.posterior)
+        part, swept = self._sweep(removal, tuple(each[active] for each in seen), delta)
         gradient, overshot = walk.arrive(swept.gradient)
         if bool(overshot.any()):
             delta = torch.where(overshot[:, None, None], delta + walk.step, delta)
@@ -249,7 +251,7 @@ class Refiner:
         result.terms.mean[active], result.terms.covariance[active] = terms.mean, terms.covariance
         walk.depart(gradient, step, sizes)
 
-    def _energy(self, removal: Removed) -> Tensor:
+    def _energy(self, removal: Any) -> Tensor:
         """Return `δᵀ H₋ᵢ δ` of the first-order steps, `(B,)`: δ times the gradient that they are against."""
         own = ((removal.delta @ removal.x[:, :, None])[:, :, 0] * removal.residual).sum(
             1, dtype=torch.float64
@@ -269,7 +271,7 @@ class Refiner:
         return self.floor + MARGIN * (remaining + moved * tail + 2.0 * size * kappa)
 
     def _shifted_terms(
-        self, part: Removal, delta: Tensor, shift: Any, frozen: Terms, size: Tensor, contraction: Tensor
+        self, part: Any, delta: Tensor, shift: Any, frozen: Terms, size: Tensor, contraction: Tensor
     ) -> tuple[Terms, Tensor]:
         """Return the terms at the shifted curvature, and κ; infinite where computing it is not worthwhile."""
         kappa = torch.full_like(size, INF)
@@ -283,7 +285,7 @@ class Refiner:
             kappa[worth] = self._kappa(part, shift, picked, frozen.mean[worth], worth)
         return terms, kappa
 
-    def _kappa(self, part: Removal, shift: Any, terms: Terms, frozen_mean: Tensor, which: Tensor) -> Tensor:
+    def _kappa(self, part: Any, shift: Any, terms: Terms, frozen_mean: Tensor, which: Tensor) -> Tensor:
         """Return κ: the relative change of the value for a relative change of the shift.
 
         The covariance term is about half the squared norm of the change of curvature, so the norm of the
@@ -291,13 +293,17 @@ class Refiner:
         """
         follows = (terms.mean - frozen_mean).abs()
         if not self.posterior.shift_is_current:
-            x, own = torch.zeros_like(part.x[which]), torch.zeros_like(part.curvature[which])
-            still = torch.zeros_like(x)[:, None, :].expand(-1, len(self.model.theta), -1)
-            alone = self.posterior.divergence(Removal(part.index[which], x, own, still, shift[which]))
-            follows = follows + 2.0 * (alone.covariance * terms.covariance).sqrt()
+            alone = self._shift_alone(part, shift, which)
+            follows = follows + 2.0 * (alone * terms.covariance).sqrt()
         return follows / terms.total.clamp_min(TINY)
 
-    def _terms(self, part: Removal, delta: Tensor, shift: Any, which: Any = slice(None)) -> Terms:
+    def _shift_alone(self, part: Any, shift: Any, which: Tensor) -> Tensor:
+        """Return the covariance term of the shift without the removal itself, `(B,)`."""
+        x, own = torch.zeros_like(part.x[which]), torch.zeros_like(part.curvature[which])
+        still = torch.zeros_like(x)[:, None, :].expand(-1, len(self.model.theta), -1)
+        return self.posterior.divergence(Removal(part.index[which], x, own, still, shift[which])).covariance
+
+    def _terms(self, part: Any, delta: Tensor, shift: Any, which: Any = slice(None)) -> Terms:
         index, x, own = part.index[which], part.x[which], part.curvature[which]
         moved = None if shift is None else shift[which]
         return self.posterior.divergence(Removal(index, x, own, delta[which], moved))

@@ -3,8 +3,8 @@ r"""Which rows a correction reads: nested draws in proportion to what a row coul
 With :math:`Q_j = E_j^\top \bar H^{-1} E_j`, a change δ of the weights moves the logits of row j by at most
 :math:`\zeta_j = \sqrt{Q_j}\,\|\delta\|_{\bar H}`, and what the row adds to a removal's correction is at most
 proportional to :math:`(\mathrm{tr}\,S_jQ_j + \ell^P_j)\,\sqrt{Q_j}`, where :math:`\ell^P_j` is the row's
-share of the posterior's curvature (docs/method.md). Rows are drawn by that bound, so that no row can hide
-much; rows that would be drawn more than once are always taken.
+share of the posterior's curvature (docs/explanation/method.md). Rows are drawn by that bound, so that no
+row can hide much; rows that would be drawn more than once are always taken.
 """
 
 from __future__ import annotations

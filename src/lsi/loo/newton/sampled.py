@@ -8,8 +8,8 @@ The gradient that a first-order step leaves is exactly a sum over the other rows
 Rows that are drawn estimate it, and with it three things: what the step :math:`\eta = -H_{-i}^{-1} r_i` to
 the optimum adds to the divergence, :math:`-\sum_j w_j\, y_j \cdot \rho_j` with
 :math:`y_j = x_j H_{-i}^{-1} P_2 \delta_i`; the posterior's own response to the rows' changed curvature; and
-how long that step is, :math:`\|\eta\|_{H_{-i}}`, which bounds what a second one would add. docs/method.md
-derives the certificate.
+how long that step is, :math:`\|\eta\|_{H_{-i}}`, which bounds what a second one would add.
+docs/explanation/method.md derives the certificate.
 """
 
 from __future__ import annotations
