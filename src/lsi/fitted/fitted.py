@@ -42,6 +42,7 @@ from lsi.system.files import PathLike
 from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 from lsi.tasks import task_of
+from lsi.tasks.decay import with_weight_decay
 from lsi.tasks.groups import TOL, check_membership, group_table, heads_of
 from lsi.validation.problem import Problem, check_subset
 
@@ -151,6 +152,7 @@ def fitted_of(run: Run, method: Any) -> Fitted:
             "RidgeProbe with method='newton', or lsi.score for the scores alone."
         )
     with exact_products():
+        run = with_weight_decay(run, method, task.decay_curve)
         return Fitted(replace(run, fitted=task.fit(run, method)), method)
 
 

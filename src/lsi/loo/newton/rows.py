@@ -160,11 +160,7 @@ class RowSampler:
     def draw(self, first: FirstOrder, near: Pairs, count: int, pool: bool) -> Pairs:
         """Return what each removal reads of the pool, or of all rows, and what it reads of `near`.
 
-        Args:
-            first: The removals.
-            near: From `near`.
-            count: n.
-            pool: Whether only the pool is looked at.
+        About `count` rows each. Only the pool is looked at where `pool` says so.
         """
         device = self._number.device
         rows = self._pool if pool else torch.arange(len(self._number), device=device)
