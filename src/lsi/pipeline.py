@@ -29,6 +29,8 @@ from lsi.system.machine import Machine, memory_explained
 from lsi.system.progress import Progress
 from lsi.system.text import parse_size
 from lsi.tasks import Task, task_of
+from lsi.tasks.decay import with_weight_decay
+from lsi.tasks.feature_check import check_features
 from lsi.tasks.groups import describe_groups, groups_of
 from lsi.validation.problem import Problem
 from lsi.validation.settings import check_choice, check_positive, check_seed
@@ -308,6 +310,8 @@ def score_run(
     with open_work(key, checkpoint, cluster, part, run.machine.device, progress) as work:
         run = replace(run, work=work)
         with exact_products():
+            run = with_weight_decay(run, settings, task.decay_curve)
+            described["config"]["probe"] = run.probe.describe()
             if members is not None and task.fit is not None:
                 run = replace(run, fitted=run.fitted or task.fit(run, settings))
             result, measured, report = task.run(run, settings)
@@ -319,6 +323,9 @@ def score_run(
         run.notes["shard"] = describe_shard(part, digest_of(key), result.done)
         problem, result = replace(problem, subset=problem.subset[result.done]), result.select(result.done)
         described["data"]["n_scored"] = len(problem.subset)
+    checked_features = check_features(run, problem, result)
+    if checked_features is not None:
+        run.notes["feature_check"] = checked_features
     table = build_table(task.columns(problem, result), problem, result)
     manifest = build_manifest(run, described, task.manifest(run.problem), report)
     return Scores(table, manifest, measured)

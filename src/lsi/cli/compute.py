@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsi.cli.inputs.options import (
     CorruptionOptions,
@@ -80,6 +81,8 @@ def compute(
         else:
             job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet)
         samples = job.samples
+        if "pca" in job.extra and not quiet:
+            say(components_text(job.extra["pca"]))
         job.extra["command"] = {
             **asked(data, encoder, corruption, probe, pairs, method, machine),
             **({"redundancy": True} if output.redundancy else {}),
@@ -93,13 +96,19 @@ def compute(
             say(f"part {long.shard} of it; `lsi merge` puts all parts together")
         scores = run(job, quiet=quiet, checkpoint=kept.checkpoint, shard=long.shard)
         if output.redundancy:
-            scores = scores.with_redundancy(samples.features, job.target)
+            scores = scores.with_redundancy(job.problem.features, job.target)
         written = write(scores, samples, output, again=kept.replaces)
         kept.finish()
     if output.json or not quiet:
         show_result(scores, as_json=output.json, written=written)
     if output.output is not None and not (output.json or quiet):
         tell_after(scores, output.output, long)
+
+
+def components_text(reduced: Mapping[str, Any]) -> str:
+    """Say what `--pca` kept."""
+    share = f"{reduced['explained_variance']:.1%}"
+    return f"scored in {reduced['n_components']:,} of {reduced['of']:,} components: {share} of the variance"
 
 
 def tell_after(scores: Scores, place: Path, long: LongRunOptions) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lsi.cli.inputs.options import DataOptions, EncoderOptions
-from lsi.cli.mislabeled import check_list_file, read_probabilities, records, write_table
+from lsi.cli.mislabeled import check_list_file, records, write_table
+from lsi.cli.unscored import read_probabilities
 from lsi.errors import InputError
 from lsi.results.marks import CONSENSUS, Mark
 from lsi.system.places import check_apart

@@ -34,6 +34,7 @@ from lsi.data.targets import CLASSES, choose_task, named, target_of, with_target
 from lsi.errors import InputError
 from lsi.execution.checkpoint import Checkpoint
 from lsi.features import EncodedSamples, encode
+from lsi.features.reduction import check_components, reduce_features
 from lsi.noisy_labels.consensus import consensus
 from lsi.pipeline import check_settings, score_problem
 from lsi.scores import Scores
@@ -81,6 +82,8 @@ def prepare(
 ) -> Job:
     """Check the settings, then load, corrupt, choose and encode the samples."""
     settings = score_settings(probe, method, machine)
+    if data.pca is not None:
+        check_components(data.pca)
     check_settings(*(settings[name] for name in CHECKED))  # before hours of loading and encoding
     use_machine(machine)
     changes = corruption_settings(corruption, data, settings["seed"])
@@ -110,8 +113,12 @@ def prepare(
     labels = _labels(samples, truth)
     settings["subset"] = _subset(data, labels if labels.ndim == 1 else samples.labels, task, settings["seed"])
     target = named(labels, samples.target_names)
+    features, names = samples.features, samples.feature_names
+    if data.pca is not None:
+        reduced = reduce_features(features, data.pca)
+        features, names, extra["pca"] = reduced.features, None, reduced.describe()
     problem = task_of(settings["probe"]).problem(
-        named(samples.features, samples.feature_names),
+        named(features, names),
         target,
         subset=settings["subset"],
         sample_id=samples.ids,

@@ -18,15 +18,13 @@ from torch import Tensor
 
 from lsi.analysis.noise_model import fit_model, joint_matrix
 from lsi.noisy_labels.soft_probe import SoftProbe
-from lsi.validation.problem import Shape
+from lsi.planning.label_noise import TRIAL_ROWS, random_count
 
 RIDGE = 30.0  # in sum form, for features of unit mean norm, at D = N; in proportion to D/N otherwise
 LEAST_RIDGE, MOST_RIDGE = 0.3, 1.0
 UNIT_RANGE = 10.0  # largest factor between a column's spread and the median spread
 REFITS = 2  # of the head, to the posterior of the true labels
 FIT_STEPS = 30  # L-BFGS iterations of each fit
-RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 10  # one random feature per ten samples, 1,500 at most
-TRIAL_ROWS = 5000  # on which random features are tried
 CLEARLY = 1.0  # by how many √n nats they have to win: the spread of a sum over n samples
 BLOCK = 4096  # rows at a time
 
@@ -108,11 +106,6 @@ def gains_by_random(x: Tensor, y: Tensor, n_classes: int) -> bool:
     return trials[1] > trials[0] + clearly
 
 
-def random_count(n_samples: int) -> int:
-    """Return how many random features N samples may get."""
-    return max(1, min(RANDOM_FEATURES, n_samples // ROWS_A_FEATURE))
-
-
 def with_random_features(x: Tensor) -> Tensor:
     r"""Return the features, `(N, M)` rectified random projections of their directions, and a column of ones.
 
@@ -129,12 +122,6 @@ def with_random_features(x: Tensor) -> Tensor:
         unit = part / part.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
         rows[:, d:-1] = (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
     return out
-
-
-def needed_bytes(shape: Shape) -> int:
-    """Return the peak memory of the estimate."""
-    n, d, width = shape.n_samples, shape.n_features, shape.n_features + random_count(shape.n_samples)
-    return 4 * n * (width + d - 1) + 96 * n * shape.n_classes + 24 * width**2 + (64 << 20)
 
 
 def ridge(x: Tensor) -> float:

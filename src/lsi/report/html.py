@@ -115,6 +115,7 @@ def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
             words=wording.sentences(summary) | {"left_out": describes(data)},
             likely="likely" if summary["task"] == "classification" else "predicted",
             level=wording.verdict(summary["audit"])[1],
+            feature_level=wording.features(summary["feature_check"])[1],
             **_drawings(summary),
         )
     )

@@ -14,13 +14,12 @@ from lsi.loo.networks.mlp_stack import MLPStack
 from lsi.loo.networks.module_stack import ModuleStack
 from lsi.loo.networks.stack import Stack
 from lsi.loo.networks.trainer import Data
+from lsi.loo.retrain.cost import AUDITED
 from lsi.methods import Retrain
 from lsi.probes.linear import LinearProbe
 from lsi.probes.networks import ModuleProbe
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import available_memory
-
-AUDITED = 4  # samples: one model trained plainly costs as much as a whole block of copies
 
 
 def retrain(run: Run, settings: Retrain) -> Outcome:

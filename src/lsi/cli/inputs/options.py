@@ -49,6 +49,8 @@ class DataOptions:
             and dates encoded. `--no-prepare`: take its numbers as they are, and refuse missing values.
         labels: File with the labels of a .npy of features.
         standardise: Scale every feature to mean 0 and standard deviation 1 first.
+        pca: Score in this many principal components of the features, of an encoder or as given; `auto`: as
+            many as hold 90 % of the variance.
         skip_broken: Leave out items that cannot be read and rows without a label, instead of stopping there.
         active_classes: Use only the samples with these labels.
         first: Use only this many samples, from the start of the dataset. Example: `--first 500`.
@@ -73,12 +75,21 @@ class DataOptions:
     prepare: Annotated[bool, Parameter(name="--prepare", negative="--no-prepare")] = True
     labels: Path | None = None
     standardise: Annotated[bool, Parameter(name=["--standardise", "--standardize"], negative="")] = False
+    pca: int | Literal["auto"] | None = None
     skip_broken: Annotated[bool, COMMON, Parameter(negative="")] = False
     active_classes: Several = ()
     first: Annotated[int | None, COMMON] = None
     subset: str | None = None
     range1: int | None = None
     range2: int | None = None
+
+
+@Parameter(name="*", group=Group("Data", sort_key=1))
+@dataclass(frozen=True, kw_only=True)
+class ListedData(DataOptions):
+    """How a dataset is read; not for scores, which say it themselves."""
+
+    dataset: Annotated[str, Parameter(parse=False)] = ""
 
 
 @Parameter(name="*", group=Group("Encoder", sort_key=2))
@@ -147,8 +158,8 @@ class ProbeOptions:
         hidden: Network: widths of the hidden layers, as `--hidden 64 32`. Default: 32.
         activation: Network: `relu`, `tanh`, `gelu` or `sigmoid`. Default: relu.
         posterior_layers: Network: the posterior covers the weights of `all` layers, or of the `last` one.
-        weight_decay: Strength of the penalty on the weights, relative to the mean loss.
-            Example: `--weight-decay 1e-2`.
+        weight_decay: Strength of the penalty on the weights, relative to the mean loss; `auto`: that of the
+            highest leave-one-out likelihood (not for networks). Example: `--weight-decay auto`.
         intercept: Whether the probe has an intercept.
         posterior: Structure of the posterior precision; `kfac` is another name for `kron`.
         prior_precision: Precision of the Gaussian prior in the posterior.
@@ -160,7 +171,9 @@ class ProbeOptions:
     hidden: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = ()
     activation: Literal["relu", "tanh", "gelu", "sigmoid"] | None = None
     posterior_layers: Literal["all", "last"] | None = None
-    weight_decay: Annotated[float, COMMON, Parameter(name=["--weight-decay", "--wd"])] = 1e-4
+    weight_decay: Annotated[float | Literal["auto"], COMMON, Parameter(name=["--weight-decay", "--wd"])] = (
+        1e-4
+    )
     intercept: Annotated[bool, Parameter(name="--intercept", negative="--no-intercept")] = True
     posterior: Annotated[Posterior, Parameter(name=["--posterior", "--laptype"])] = "diag"
     prior_precision: float = 1.0

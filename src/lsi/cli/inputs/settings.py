@@ -132,6 +132,10 @@ def _build_network(options: ProbeOptions, task: str) -> Any:
         raise InputError(f"--probe mlp is for --task classification, not {task}. Use --probe linear.")
     from lsi import MLPProbe
 
+    if options.weight_decay == "auto":
+        raise InputError(
+            "--weight-decay auto is for probes without hidden layers. Give --probe mlp a number."
+        )
     return MLPProbe(weight_decay=options.weight_decay, fit_intercept=options.intercept, **given)
 
 
