@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lsi.data.preparation.plan import TablePreparation
 from lsi.system.progress import Progress
 
 
@@ -27,6 +28,7 @@ class SourceOptions:
         label_columns: Columns of labels or targets, where a sample has several.
         annotators: Whether `label_columns` hold the labels of several annotators, with gaps, instead.
         prepare: Whether a table's columns are prepared (`prepare_table`), or its numbers taken as they are.
+        preparation: How another table was prepared; this one is then prepared alike.
         labels: File with one label in each row, for a file that holds only features.
         unlabelled: Whether a file may lack labels and ids: labels are None then, ids the positions.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
@@ -45,6 +47,7 @@ class SourceOptions:
     label_columns: tuple[str, ...] = ()
     annotators: bool = False
     prepare: bool = True
+    preparation: TablePreparation | None = None
     labels: Path | None = None
     unlabelled: bool = False
     cache_dir: Path | None = None
@@ -82,6 +85,6 @@ class SourceOptions:
 _OFF = "no"
 """What stands for `prepare=False` in a manifest and in marks, which hold texts."""
 _PATHS = ("data_dir", "labels", "cache_dir")
-_HERE = ("unlabelled", "cache_dir", "progress")
+_HERE = ("unlabelled", "cache_dir", "progress", "preparation")
 _LISTS = ("feature_columns", "label_columns")
 _DESCRIBED = [field.name for field in fields(SourceOptions) if field.name not in _HERE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,10 @@ def read_features(
 ) -> Features:
     """Read the feature columns; what is too large for memory goes to a mapped temporary file."""
     taken, asked = set(other), bool(options.feature_columns)
+    if options.preparation is not None:
+        plans = {plan.column: plan for plan in options.preparation.columns if plan.features}
+        names = [table.require(name, "the table that the probe was trained on") for name in plans]
+        return _prepared(table, names, asked, in_memory, plans)
     names = [table.require(name, "--feature-columns") for name in options.feature_columns]
     names = names or [name for name in table.schema.names if name not in taken]
     if options.prepare:
@@ -84,8 +88,10 @@ def _numbers(table: Table, names: list[str], in_memory: int) -> np.ndarray:
     return features
 
 
-def _prepared(table: Table, names: list[str], asked: bool, in_memory: int) -> Features:
-    """Plan what is done to each column, then make room for the features, and fill it.
+def _prepared(
+    table: Table, names: list[str], asked: bool, in_memory: int, given: Mapping[str, ColumnPlan] | None = None
+) -> Features:
+    """Plan what is done to each column, if no plan is given, then make room for the features, and fill it.
 
     Columns are read in groups that fit into memory; a table of one group is read once.
     """
@@ -98,17 +104,29 @@ def _prepared(table: Table, names: list[str], asked: bool, in_memory: int) -> Fe
     for group in groups:
         held = table.series(group)
         for name, values in held.items():
-            plans[name], digests[name] = plan_column(name, values, asked), _digest(values)
+            plans[name] = given[name] if given else plan_column(name, values, asked)
+            digests[name] = _digest(values)
     for name, kind in types.items():
         if name not in plans:
             plans[name], digests[name] = _plan_unread(table, name, kind)
+            if given and plans[name].features != given[name].features:
+                raise InputError(
+                    f"{table.name}: {name!r} holds {kind}, which is not what it held in the table that the "
+                    "probe was trained on. Give rows of the same types."
+                )
     how = TablePreparation(tuple(plans[name] for name in names))
     refuse_empty(how.columns, table.name, _ITEMS)
     features, places = _room(table, len(how.feature_names), in_memory), _places(how.columns)
     for group in groups:
         for name, values in (held if len(groups) == 1 else table.series(group)).items():
             if (make := plans[name].make) is not None:
-                features[:, places[name]] = make(values)
+                try:
+                    features[:, places[name]] = make(values)
+                except (AttributeError, TypeError, ValueError) as error:
+                    raise InputError(
+                        f"{table.name}: {name!r} does not hold what it held in the table that the probe was "
+                        f"trained on ({plans[name].kind}): {error}. Give rows of the same types."
+                    ) from error
     for name in places.keys() - set(plain):
         for first, batch in table.batches([name]):
             features[first : first + len(batch), places[name]] = _as_columns(
