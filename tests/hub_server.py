@@ -39,6 +39,23 @@ def sums(name, content):
     return git, hashlib.sha256(content).hexdigest() if is_large(name) else None
 
 
+def tree(files, below, whole):
+    """What lies below a folder: its files, and folders where not the whole of them is asked for."""
+    found = {}
+    for file, content in files.items():
+        if not file.startswith(below):
+            continue
+        inner = file.removeprefix(below)
+        if "/" in inner and not whole:
+            folder = below + inner.partition("/")[0]
+            found[folder] = {"type": "directory", "oid": "0" * 40, "size": 0, "path": folder}
+            continue
+        git, large = sums(file, content)
+        lfs = {"lfs": {"oid": large, "size": len(content), "pointerSize": 134}} if large else {}
+        found[file] = {"type": "file", "oid": git, "size": len(content), "path": file, **lfs}
+    return list(found.values())
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -75,11 +92,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def describe(self, name, files, rest, body):
         if rest[:1] == ["tree"]:
-            found = []
-            for file, content in files.items():
-                git, large = sums(file, content)
-                lfs = {"lfs": {"oid": large, "size": len(content), "pointerSize": 134}} if large else {}
-                found.append({"type": "file", "oid": git, "size": len(content), "path": file, **lfs})
+            found = tree(files, "".join(f"{part}/" for part in rest[2:]), "recursive=True" in self.path)
         else:
             siblings = [{"rfilename": file} for file in files]
             found = {

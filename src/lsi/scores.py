@@ -170,7 +170,8 @@ class Scores(ScoreTable):
         Runs that estimated label noise (`label_noise` of `lsi.score`) have calibrated probabilities. For
         others `wrong_probability` is one minus the probability of the given label under the model that
         never saw the sample, and `suggested_label` that model's most likely label.
-        For a regression see `lsi.analysis.targets.wrong_targets`.
+        For a regression see `lsi.analysis.targets`, for several labels a sample
+        `lsi.analysis.several_labels`: columns `most_doubtful` and `wrong_probability_<name>` tell which.
 
         Args:
             fdr: Return the longest list of which at most this expected share is right after all; None: all.

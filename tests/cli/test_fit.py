@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lsi
-from lsi.cli import main
+from lsi.cli.app import main
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from tests.docs.stand_ins import features
 
 import lsi
 from lsi.cli import app, main
+from lsi.cli.inputs.options import EncoderOptions
 from lsi.cli.inputs.options_file import ONLY_TYPED, arguments_of, text_of, toml, with_file
-from lsi.cli.inputs.recall import words_of
+from lsi.cli.inputs.recall import asked, words_of
 
 COMPUTE = app.app["compute"]
 
@@ -98,27 +99,30 @@ def test_a_file_is_read_where_it_lies_or_where_it_is_named(here, capsys):
         ("first = false", "'first' cannot be false"),
         ('dataset = "wine"\nfirst = "many"', "--first"),
         ("x = " + "[" * 5000, "no TOML file"),
+        ('dataset = "wine"\nencoder = "evil:build"', "Only the command line may: --encoder evil:build"),
+        ('dataset = "wine"\ntext_encoder = "evil:build"', "Only the command line may"),
     ],
 )
 def test_what_a_file_cannot_say(text, message, here, capsys):
     (here / "lsi.toml").write_text(text)
+    (here / "evil.py").write_text("raise SystemExit('it ran')")
     assert main(["compute", "--output", "s"]) == 2
     assert message in capsys.readouterr().err
     assert not (here / "s").exists()
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "words",
     [
         "--dataset own.npz --weight-decay 1e-2 --corrupt-label 0.1 --subset 20 --audit 5 --posterior full",
         "--dataset own.npz --standardise --no-audit --no-intercept --active-classes 1 2 --redundancy",
         "--dataset own.npz --epochs 5 --seed 3 --audit 3 --no-label-noise --first 20",
     ],
 )
-def test_a_run_can_be_told_again_from_its_manifest_to_the_same_bytes(asked, here, monkeypatch):
+def test_a_run_can_be_told_again_from_its_manifest_to_the_same_bytes(words, here, monkeypatch):
     X, y = features()
     np.savez(here / "own.npz", X=X, y=y)
-    assert main(["compute", *asked.split(), "-q", "--output", "scores"]) == 0
+    assert main(["compute", *words.split(), "-q", "--output", "scores"]) == 0
     assert main(["init", "--from", "scores", "-o", "again.toml"]) == 0
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
@@ -129,11 +133,40 @@ def test_a_run_can_be_told_again_from_its_manifest_to_the_same_bytes(asked, here
     assert commands[0] == commands[1]
 
 
+def test_weights_are_found_again_and_functions_are_typed_again(here):
+    (here / "w.pt").write_bytes(b"")
+    found = asked(EncoderOptions(encoder="resnet18:w.pt"))
+    assert found == {"encoder": f"resnet18:{here / 'w.pt'}"}
+    text = text_of(COMPUTE, {"encoder": "mine:build"})
+    assert '# encoder = "mine:build"  # a function: only the command line may name it' in text
+    assert tomllib.loads(text) == {}
+
+
 def test_scores_made_in_python_have_no_command(here, capsys):
     X, y = features()
     lsi.score(X, y, audit=False).save("scores")
     assert main(["init", "--from", "scores"]) == 2
     assert "made in Python" in capsys.readouterr().err
+    assert not (here / "lsi.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ({"overwrite": True}, "only the command line"),
+        ({"ouptut": "x"}, "Did you mean 'output'"),
+        ({"dataset": {"a": 1}}, "must be a text"),
+        ({"first": None}, "must be a text"),
+        ("--dataset wine", "made in Python"),
+    ],
+)
+def test_a_manifest_that_says_what_no_run_says_is_refused(command, message, here, capsys):
+    X, y = features(12)
+    scores = lsi.score(X, y, audit=False)
+    scores.manifest["command"] = command
+    scores.save("scores")
+    assert main(["init", "--from", "scores"]) == 2
+    assert message in capsys.readouterr().err
     assert not (here / "lsi.toml").exists()
 
 

@@ -2,7 +2,9 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,7 @@ def make_files(folder):
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
     frame.assign(label=y, id=ids).to_csv(folder / "data.csv", index=False)
+    frame[:30].to_parquet(folder / "new.parquet")
     frame.assign(**{"class": y}).to_csv(folder / "measurements.csv", index=False)
     made_customers().to_csv(folder / "customers.csv", index=False)
     answers = {name: np.where(ids % 7 == k, (y + 1) % 3, y) for k, name in enumerate(("ann", "bob", "cat"))}
@@ -117,7 +120,8 @@ def digits_test():
 def made_customers():
     """Return a few rows of the table that the example of customers makes."""
     path = Path(__file__).parents[2] / "examples" / "customers.py"
-    return runpy.run_path(str(path))["make_customers"](60)[0]
+    with patch.object(sys, "path", [str(path.parent), *sys.path]):  # as for a script
+        return runpy.run_path(str(path))["make_customers"](60)[0]
 
 
 def customers():
@@ -129,8 +133,8 @@ def customers():
 
 # What a page means by a name, where it is not the same on all pages.
 OWN_NAMES = {"data.md": customers, "networks.md": wine, "decisions.md": digits_test}
-# How many digits there are on a page; decisions.md keeps 500 of them.
-N_DIGITS = {"decisions.md": 600}
+# How many digits there are on a page; decisions.md keeps 500 of them, what-if.md draws 500.
+N_DIGITS = {"decisions.md": 600, "what-if.md": 500}
 
 
 def fewer_digits(monkeypatch, count):

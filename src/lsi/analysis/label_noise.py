@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,14 @@ class LabelNoise:
         interval: Lower and upper end for that number. The lower end is for noise that never follows
             ambiguity, and zero where the data do not show noise; the upper end is for features that
             determine the class.
-        noise_matrix: Probability of each given label (columns) for each true class (rows).
+        noise_matrix: Probability of each given label (columns) for each true class (rows); empty
+            where there are no classes.
         wrong_probability: `(N,)`, probability that each label is wrong.
         suggested: `(N,)`, likeliest true labels, which may be the given ones.
         at_least: `(N,)`, the lower end of `wrong_probability`.
         at_most: `(N,)`, the upper end.
+        each: Where a sample has several labels, the same for each of them, present (1) or absent (0), by
+            its name; `wrong_probability` is then that any of them is wrong.
     """
 
     n_wrong: float
@@ -41,6 +44,7 @@ class LabelNoise:
     suggested: np.ndarray
     at_least: np.ndarray
     at_most: np.ndarray
+    each: dict[str, LabelNoise] = field(default_factory=dict)
 
     def suspects(self, *, fdr: float | None = None, top: int | None = None) -> np.ndarray:
         """Return positions of labels, the most doubtful first.

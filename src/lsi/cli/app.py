@@ -19,11 +19,13 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from lsi.cli.apply import apply
 from lsi.cli.cache import cache
+from lsi.cli.candidates import candidates
 from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
 from lsi.cli.consensus import consensus
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.explain import explain
 from lsi.cli.fit import fit
 from lsi.cli.init import init
 from lsi.cli.inputs.options_file import with_file
@@ -66,6 +68,7 @@ app = App(
 app.command(compute)
 app.command(init)
 app.command(fit)
+app.command(candidates)
 app.command(merge)
 app.command(plan)
 app.command(show)
@@ -77,6 +80,7 @@ app.command(apply)
 app.command(compare)
 app.command(difficulty)
 app.command(sensitivity)
+app.command(explain)
 app.command(cache)
 app.command(doctor)
 app.register_install_completion_command(help="Let the shell complete commands and options.")

@@ -66,7 +66,9 @@ def fit(
 
     check_output(output, overwrite)
     job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet or json)
-    fitted = fit_problem(job.problem, notes_of(job), **_settings(job.settings))
+    names = job.samples.feature_names
+    notes = notes_of(job) | ({} if names is None else {"feature_names": list(names)})
+    fitted = fit_problem(job.problem, notes, **_settings(job.settings))
     place = fitted.save(output, overwrite=overwrite)
     if json:
         print(to_json.dumps(_summary(fitted, place)))

@@ -28,17 +28,18 @@ def init(
         InputError: If the scores do not say how they were made.
     """
     from lsi.cli.compute import compute
-    from lsi.cli.inputs.options_file import NAME, text_of
+    from lsi.cli.inputs.options_file import NAME, arguments_of, checked, text_of
     from lsi.cli.next_step import tell_next
     from lsi.system.files import check_new, new_file
     from lsi.system.places import check_apart
 
     check_apart({"--output": output}, {"the scores": from_})
     check_new(output)
-    options = {} if from_ is None else options_of_run(from_)
+    app = App(default_command=compute)
+    options = {} if from_ is None else checked(from_, options_of_run(from_), arguments_of(app))
     if dataset is not None:
         options["dataset"] = dataset
-    text = text_of(App(default_command=compute), options)
+    text = text_of(app, options)
     with new_file(output) as staging:
         staging.write_text(text, encoding="utf-8")
     print(plain_text(f"Options: {output}", 400))

@@ -70,7 +70,8 @@ def mislabeled(
         machine: What the computation runs on.
 
     Raises:
-        InputError: If the data or scores are not those of a classification, or a limit is out of range.
+        InputError: If the scores are those of pairs, a dataset is no classification, or a limit is out of
+            range.
     """
     from lsi.analysis.label_noise import check_limits
 
@@ -114,8 +115,8 @@ def of_scores(place: Path, pred_probs: Path | None, fdr: float | None, top: int 
     from lsi.scores import load
 
     loaded = load(place)
-    if loaded.task != "classification":
-        raise InputError(f"lsi mislabeled is for classification, and these are scores of {loaded.task}.")
+    if loaded.task == "contrastive":
+        raise InputError("lsi mislabeled is for labels and targets, and these are scores of pairs.")
     if pred_probs is not None:
         loaded = with_probabilities(loaded, read_probabilities(pred_probs))
     frame = loaded.mislabeled(fdr=fdr, top=top)
@@ -164,12 +165,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
     """Return what is known about the list, as JSON values."""
-    estimated = bool(scores.manifest.get("label_noise"))
+    estimated = scores.task != "classification" or bool(scores.manifest.get("label_noise"))
     known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
     if estimated:
-        known["n_wrong"] = scores.manifest["label_noise"]["n_wrong"]
+        found = scores.label_noise
+        known["n_wrong"] = found.n_wrong
         known["wrong_in_list"] = float(frame["wrong_probability"].sum())
-        known["interval"] = list(scores.label_noise.interval)
+        known["interval"] = list(found.interval)
     return known
 
 

@@ -28,6 +28,7 @@ class SourceOptions:
         annotators: Whether `label_columns` hold the labels of several annotators, with gaps, instead.
         prepare: Whether a table's columns are prepared (`prepare_table`), or its numbers taken as they are.
         labels: File with one label in each row, for a file that holds only features.
+        unlabelled: Whether a file may lack labels and ids: labels are None then, ids the positions.
         cache_dir: Folder for downloads and unpacked archives; None: the library's cache.
         progress: Called as ``progress(stage, done, total)``.
     """
@@ -45,6 +46,7 @@ class SourceOptions:
     annotators: bool = False
     prepare: bool = True
     labels: Path | None = None
+    unlabelled: bool = False
     cache_dir: Path | None = None
     progress: Progress | None = None
 
@@ -80,5 +82,6 @@ class SourceOptions:
 _OFF = "no"
 """What stands for `prepare=False` in a manifest and in marks, which hold texts."""
 _PATHS = ("data_dir", "labels", "cache_dir")
+_HERE = ("unlabelled", "cache_dir", "progress")
 _LISTS = ("feature_columns", "label_columns")
-_DESCRIBED = [field.name for field in fields(SourceOptions) if field.name not in ("cache_dir", "progress")]
+_DESCRIBED = [field.name for field in fields(SourceOptions) if field.name not in _HERE]

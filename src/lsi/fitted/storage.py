@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lsi.errors import InputError
@@ -39,7 +38,7 @@ from lsi.system.versions import versions
 from lsi.tasks import task_of
 from lsi.tasks.storing import INVERSE, parts_of, restored
 from lsi.validation.labels import object_array
-from lsi.validation.problem import Problem
+from lsi.validation.problem import Problem, labels_of
 
 MANIFEST_FILE = "manifest.json"
 PROBES = {"linear": LinearProbe, "sigmoid": SigmoidProbe, "ridge": RidgeProbe}
@@ -181,7 +180,9 @@ def _restored(folder: Path, manifest: dict[str, Any], device: Any, memory: int |
     given, target = manifest["sample_id"], arrays.pop("target")
     ids = arrays.pop("sample_id") if given is None else object_array(list(given))
     task = task_of(probe)
-    y = _labels(target, classes, manifest["outputs"])
+    if classes and not (target.dtype.kind == "i" and ((target >= 0) & (target < len(classes))).all()):
+        raise InputError("target.npy holds no class codes")
+    y = labels_of(target, object_array(classes), manifest["outputs"])
     problem = task.problem(features, y, sample_id=ids)
     _check_data(problem, manifest, target)
     place = _device(device or task.device)
@@ -227,15 +228,6 @@ def _probe(settings: dict[str, Any], classes: list[Any]) -> Any:
 def _method(settings: dict[str, Any]) -> Newton:
     known = {field.name for field in fields(Newton)}
     return Newton(**{name: value for name, value in settings.items() if name in known})
-
-
-def _labels(target: np.ndarray, classes: list[Any], outputs: list[str]) -> Any:
-    """Return the labels or targets as they were given."""
-    if outputs:
-        return pd.DataFrame(target, columns=pd.Index(outputs))
-    if target.ndim != 1 or target.dtype.kind != "i" or not ((target >= 0) & (target < len(classes))).all():
-        raise InputError("target.npy holds no class codes")
-    return object_array(classes)[target]
 
 
 def _check_data(problem: Problem, manifest: Mapping[str, Any], target: np.ndarray) -> None:

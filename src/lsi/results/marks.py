@@ -35,7 +35,8 @@ SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
 TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-suspects", "lsi-decisions"
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
 CONSENSUS = "lsi-consensus"
-FITTED = "lsi-fitted"
+FITTED, CANDIDATES = "lsi-fitted", "lsi-candidates"
+EXPLANATION = "lsi-explanation"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -45,9 +46,11 @@ NOUNS = {
     CONSENSUS: "labels on which annotators agree",
     SENSITIVITY: "a table of how ranks depend on settings",
     REPORT: "a report",
+    EXPLANATION: "a table of which rows made which answers",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
     FITTED: "a trained probe, which `lsi fit` writes",
+    CANDIDATES: "a list of candidates, which are not in the data",
 }
 """What messages call each kind."""
 VERSION = 1

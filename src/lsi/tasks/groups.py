@@ -12,6 +12,7 @@ import torch
 
 from lsi.errors import InputError
 from lsi.execution.work import Arrays, Tick, Work
+from lsi.loo.edits.batches import batches
 from lsi.loo.edits.edits import Edits
 from lsi.loo.edits.refit import certified
 from lsi.loo.edits.ridge import ridge_groups
@@ -30,8 +31,6 @@ from lsi.validation.labels import as_vector, check_hashable
 from lsi.validation.problem import Problem
 
 TOL = 1e-2  # of groups, where the method has no tolerance
-MOST = 64  # groups walked together
-SMALL_BYTES = 1 << 28  # of the matrices of rank changes that are held together
 TERMS = ("mean_term", "covariance_term", "relative_error")
 
 
@@ -100,7 +99,8 @@ class GroupEngine:
         """Return mean terms, covariance terms and certificates, `(3, G)`."""
         out = np.zeros((3, len(self.members)))
         sizes = [len(group) for group in self.members]
-        blocks = list(_batches(sizes, len(getattr(self.engine.model, "theta", ()))))
+        parts = batches(sizes, len(getattr(self.engine.model, "theta", ())))
+        blocks = [np.array(part) for part in parts]
         for place, arrays in work.map("groups", self, "leave_out", blocks):
             out[:, blocks[place]] = [arrays[name] for name in TERMS]
         return out
@@ -117,20 +117,6 @@ class GroupEngine:
         tick(len(block))
         columns = (terms.mean, terms.covariance, certificate)
         return {name: column.cpu().numpy() for name, column in zip(TERMS, columns, strict=True)}
-
-
-def _batches(sizes: list[int], contrasts: int) -> Iterator[np.ndarray]:
-    """Yield groups of about the same size, as many as fit together."""
-    batch: list[int] = []
-    held = 0
-    for k in np.argsort(sizes, kind="stable").tolist():
-        need = 8 * (sizes[k] * contrasts) ** 2
-        if batch and (len(batch) == MOST or held + need > SMALL_BYTES):
-            yield np.array(batch)
-            batch, held = [], 0
-        batch.append(k)
-        held += need
-    yield np.array(batch)
 
 
 def groups_of(groups: Any, run: Run, method: Method, shard: Any) -> np.ndarray:

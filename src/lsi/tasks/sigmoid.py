@@ -116,6 +116,7 @@ class HeadsEngine(Engine):
         clock: Told how long each stage takes.
         weights: The heads that are trained.
         reports: Their fits.
+        start: Weights that training begins with, one for each head; empty: zeros.
     """
 
     design: Design
@@ -128,6 +129,7 @@ class HeadsEngine(Engine):
     clock: Clock
     weights: list[Tensor] = field(default_factory=list)
     reports: list[FitReport] = field(default_factory=list)
+    start: list[Tensor] = field(default_factory=list)
     _last: tuple[int, NewtonEngine] | None = None
 
     audit_block = 8
@@ -173,6 +175,7 @@ class HeadsEngine(Engine):
                 model.theta = self.weights[label]
                 curvature = Curvature.of(model)
             else:
+                model.theta = self.start[label] if self.start else model.theta
                 model, curvature, report = fit_once(model, work or Work())
                 self.weights.append(model.theta)
                 self.reports.append(report)

@@ -102,6 +102,7 @@ def test_numbers_of_any_size_are_scaled(scale):
         (repeated({"a": 1}), "type dict"),
         (repeated(1j, 2j), "complex"),
         ([f"v{k // 2}" for k in range(N)], f"30 values, none in {MIN_ROWS} rows"),
+        ([f"v{k // 2}" for k in range(797)] + ["w"] * 3, f"400 values, of which 1 in {MIN_ROWS} rows"),
         ([f"{13 + k % 15}/{1 + k % 12}/2020" for k in range(N // 2)]
          + [f"{1 + k % 12}/{13 + k % 15}/2020" for k in range(N // 2)], "day first and with the month first"),
     ],

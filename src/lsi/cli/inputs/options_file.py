@@ -12,6 +12,7 @@ from typing import Any
 
 from cyclopts import App, Argument
 
+from lsi.cli.inputs.places import NAMES_OR_PATHS
 from lsi.cli.inputs.recall import words_of
 from lsi.errors import InputError, nearest
 from lsi.system.door import read_text
@@ -28,12 +29,11 @@ _WIDTH = 100
 
 def with_file(tokens: Sequence[str], app: App) -> list[str]:
     """Return the words of a `compute` command together with those of its file of options."""
-    arguments = arguments_of(app)
-    typed = {name for token in tokens if (name := _argument(token, arguments)) is not None}
     named = _value_of("--config", tokens)
     if named is None and not Path(NAME).is_file():
         return list(tokens)
-    path = Path(named or NAME)
+    path, arguments = Path(named or NAME), arguments_of(app)
+    typed = {name for token in tokens if (name := _argument(token, arguments)) is not None}
     options = {name: value for name, value in read(path, arguments).items() if name not in typed}
     return [*tokens, *words_of(options), *([] if named else ["--config", NAME])]
 
@@ -69,6 +69,11 @@ def read(path: Path, arguments: Mapping[str, Argument]) -> dict[str, Any]:
         raise InputError(
             f"{str(path)!r} is no TOML file ({error}). Mend it, or write a new one with `lsi init`."
         ) from error
+    return checked(path, table, arguments)
+
+
+def checked(path: Path, table: Mapping[str, Any], arguments: Mapping[str, Argument]) -> dict[str, Any]:
+    """Return options by name, or say what the file or folder at `path` sets that cannot be set."""
     options = {}
     for key, value in table.items():
         name = key.replace("_", "-")
@@ -84,18 +89,32 @@ def read(path: Path, arguments: Mapping[str, Argument]) -> dict[str, Any]:
             if arguments[name].hint is not bool:
                 raise InputError(f"{str(path)!r}: {key!r} cannot be false. Leave it out.")
             continue  # a switch that is off
-        options[name] = _checked(path, key, value)
+        if _is_code(name, value):
+            raise InputError(
+                f"{str(path)!r} sets {key!r} to a function, which would run code. Only the command line may: "
+                f"--{name} {value}."
+            )
+        _check_value(path, key, value)
+        options[name] = value
     return options
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    """Return a value that words of a command line can say."""
+def _is_code(name: str, value: Any) -> bool:
+    """Return whether an option names a function: a file of options may come with a dataset, from anyone."""
+    if name.replace("-", "_") not in NAMES_OR_PATHS or name == "dataset" or ":" not in str(value):
+        return False
+    from lsi.features.encoders.functions import is_function
+
+    return is_function(str(value))
+
+
+def _check_value(path: Path, key: str, value: Any) -> None:
+    """Refuse a value that words of a command line cannot say."""
     each = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str | int | float) for one in each) or (
         isinstance(value, list) and any(isinstance(one, bool) for one in each)
     ):
         raise InputError(f"{str(path)!r}: {key!r} must be a text, a number, true or false, or a list.")
-    return value
 
 
 def text_of(app: App, options: Mapping[str, Any]) -> str:
@@ -111,7 +130,9 @@ def text_of(app: App, options: Mapping[str, Any]) -> str:
             group = title
         lines += ["", *_comment(argument.parameter.help or "")]
         default = argument.field_info.default
-        if name in options:
+        if _is_code(name, options.get(name)):
+            lines.append(f"# {name} = {toml(options[name])}  # a function: only the command line may name it")
+        elif name in options:
             lines.append(f"{name} = {toml(options[name])}")
         else:
             lines.append(f"# {name} = {toml(default) if isinstance(default, str | int | float) else '…'}")

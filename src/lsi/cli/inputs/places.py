@@ -32,9 +32,13 @@ def inputs_of(*groups: Any) -> dict[str, Path | None]:
 
 
 def _file_in(value: str | Path) -> Path:
-    """Return the path in an option, which may follow the name of an architecture: ``resnet18:weights.pt``."""
-    tail = str(value).partition(":")[2]
-    return Path(tail) if Path(tail).suffix and not os.path.lexists(value) else Path(value)
+    return Path(split_file(str(value))[1])
+
+
+def split_file(value: str) -> tuple[str, str]:
+    """Return what stands before a path in an option, and the path: ``resnet18:`` and ``weights.pt``."""
+    head, colon, tail = value.partition(":")
+    return (head + colon, tail) if Path(tail).suffix and not os.path.lexists(value) else ("", value)
 
 
 def is_name(value: str) -> bool:

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lsi.cli.inputs.options import CorruptionOptions
-from lsi.cli.inputs.places import NAMES_OR_PATHS, is_name
+from lsi.cli.inputs.options import (
+    DataOptions,
+    EncoderOptions,
+    MachineOptions,
+    MethodOptions,
+    PairOptions,
+    ProbeOptions,
+)
+from lsi.cli.inputs.places import NAMES_OR_PATHS, is_name, split_file
 
 
 def asked(*groups: Any) -> dict[str, Any]:
@@ -25,8 +32,9 @@ def asked(*groups: Any) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute())
-    if name in NAMES_OR_PATHS and not is_name(value) and Path(value).exists():
-        return str(Path(value).absolute())
+    if name in NAMES_OR_PATHS and not is_name(value):
+        before, path = split_file(value)
+        return before + str(Path(path).absolute()) if Path(path).exists() else value
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -53,8 +61,9 @@ def words_of(options: Mapping[str, Any]) -> list[str]:
 
 def again(options: Mapping[str, Any], dataset: Path) -> list[str]:
     """Return the words that score another version of a dataset in the same way, without planted errors."""
-    planted = {entry.name.replace("_", "-") for entry in dataclasses.fields(CorruptionOptions)}
-    kept = {name: _shown(value) for name, value in options.items() if name not in planted}
+    groups = (DataOptions, EncoderOptions, ProbeOptions, PairOptions, MethodOptions, MachineOptions)
+    known = {entry.name.replace("_", "-") for group in groups for entry in dataclasses.fields(group)}
+    kept = {name: _shown(value) for name, value in options.items() if name in known}
     return words_of({**kept, "dataset": str(dataset)})
 
 

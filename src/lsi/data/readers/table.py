@@ -16,6 +16,8 @@ from lsi.errors import InputError, nearest
 from lsi.system.door import charge
 from lsi.system.pages import decoded_size
 
+_CELL = 8
+"""Bytes that each cell of a column takes at least: missing ones, too, once the column is an array."""
 _ROW = 32
 """Bytes that each row of a table takes at least: id, label and position, and a reference to text."""
 
@@ -92,7 +94,7 @@ class Table:
         for _, batch in self.batches(names):
             for name in names:
                 chunk = batch.column(name)
-                taken += decoded_size(chunk)
+                taken += max(decoded_size(chunk), _CELL * len(chunk))
                 chunks[name].append(chunk)
             charge(taken, f"{self.name}: {what}", stored=self.n_bytes)
         return chunks

@@ -55,8 +55,10 @@ def samples_of(
         raise InputError(f"{table.name} has no rows.")
     several = _label_columns(table, options)
     label = several[0] if several else _label_column(table, options)
-    clean = options.clean_label_column and table.require(options.clean_label_column, "--clean-label-column")
-    id_column = options.id_column and table.require(options.id_column, "--id-column")
+    if label is None and not options.unlabelled:
+        raise _no_label(table)
+    clean = _named(table, options.clean_label_column, "--clean-label-column", options)
+    id_column = _named(table, options.id_column, "--id-column", options)
     ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
     kind, column = _item_column(table, options)
     answers = _answers(table, several) if options.annotators else None
@@ -64,7 +66,7 @@ def samples_of(
     if answers is not None:
         labels = first_answers(answers)
     else:
-        labels = to_numpy(table.column(label)) if targets is None else row_texts(targets)
+        labels = _labels(table, label) if targets is None else row_texts(targets)
     found = items = None
     if column is not None and kind is not None:
         items = TableItems(kind, table, column)
@@ -90,15 +92,15 @@ def samples_of(
         items=items,
         images=ItemImages(items) if items and kind == "image" else None,
         clean_labels=to_numpy(table.column(clean)) if clean else None,
-        class_names=_class_names(table.schema, label),
+        class_names=None if label is None else _class_names(table.schema, label),
         feature_names=None if found is None else found.names,
-        description=f"{what} of {table.name}, labels from {', '.join(map(repr, several or [label]))}.",
+        description=f"{what} of {table.name}, {_from(several, label)}.",
         notes=tuple(notes),
         source=source,
         targets=targets,
         target_names=() if targets is None else tuple(several),
         answers=answers,
-        label_doubt=None if several else _label_doubt(table, label, labels),
+        label_doubt=None if several or label is None else _label_doubt(table, label, labels),
         preparation=how,
         content=None if found is None else found.content,
     )
@@ -115,8 +117,17 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
+def _named(table: Table, name: str | None, flag: str, options: SourceOptions) -> str | None:
+    """Return a column that an option names; new rows may lack it."""
+    if not name or (options.unlabelled and name not in table.schema.names):
+        return None
+    return table.require(name, flag)
+
+
 def _label_columns(table: Table, options: SourceOptions) -> list[str]:
     """Return the columns of several targets or labels, where they were named."""
+    if options.unlabelled and not set(options.label_columns) <= set(table.schema.names):
+        return []
     if options.label_columns and options.label_column:
         raise InputError("--label-column and --label-columns both name labels. Use one of them.")
     return [table.require(name, "--label-columns") for name in dict.fromkeys(options.label_columns)]
@@ -146,17 +157,33 @@ def _targets(table: Table, names: list[str]) -> np.ndarray:
 
 def label_column(paths: Sequence[Path], options: SourceOptions) -> str:
     """Return the column that `read_table` takes the labels from."""
-    return _label_column(Table([open_table_file(paths[0])], paths[0].parent, paths[0].name), options)
+    table = Table([open_table_file(paths[0])], paths[0].parent, paths[0].name)
+    found = _label_column(table, options)
+    if found is None:
+        raise _no_label(table)
+    return found
 
 
-def _label_column(table: Table, options: SourceOptions) -> str:
-    if options.label_column:
-        return table.require(options.label_column, "--label-column")
-    for name in LABEL_NAMES:
-        if name in table.schema.names:
-            return name
+def _label_column(table: Table, options: SourceOptions) -> str | None:
+    """Return the column of the labels; None where there seems to be none."""
+    if found := _named(table, options.label_column, "--label-column", options):
+        return found
+    return next((name for name in LABEL_NAMES if name in table.schema.names), None)
+
+
+def _labels(table: Table, label: str | None) -> np.ndarray:
+    """Return the labels `(N,)`, None where there are none."""
+    return np.full(table.n_rows, None) if label is None else to_numpy(table.column(label))
+
+
+def _from(several: list[str], label: str | None) -> str:
+    named = ", ".join(map(repr, several or ([] if label is None else [label])))
+    return f"labels from {named}" if named else "without labels"
+
+
+def _no_label(table: Table) -> InputError:
     held = ", ".join(map(repr, table.schema.names))
-    raise InputError(
+    return InputError(
         f"{table.name}: it is not clear which column holds the labels. Name it with --label-column. It has "
         f"{held}.{_other_separator(table)}{likely_labels(table)}"
     )

@@ -92,12 +92,12 @@ class Inverse:
         return cls._with(model, curvature.into_inverse(), probes.to(dtype), curvature.drift)
 
     @classmethod
-    def updated(cls, model: SoftmaxModel, matrix: Tensor, drift: float) -> Inverse:
+    def updated(cls, model: SoftmaxModel, matrix: Tensor, root: Tensor, drift: float) -> Inverse:
         """Return the inverse `matrix` of a curvature that was never factorised itself.
 
-        Raises `torch.linalg.LinAlgError` where the matrix is not positive definite.
+        Shapes: matrix `(K', K')`, and its lower Cholesky factor root `(K', K')`.
         """
-        probes = (torch.linalg.cholesky(matrix) @ _normal(model).to(matrix)).T  # M v with M Mᵀ = H̄⁻¹
+        probes = (root @ _normal(model).to(root)).T  # R v with R Rᵀ = H̄⁻¹
         return cls._with(model, matrix, probes.to(model.design.dtype), drift)
 
     @classmethod
@@ -211,7 +211,7 @@ class DenseSolver:
             slab = room[: b * (k - c) * d].view(b, -1)
             torch.mm(x, self._inverse[c * d : (c + 1) * d, c * d :], out=slab)
             gram[:, c, c:] = torch.bmm(slab.view(b, k - c, d), x[:, :, None])[:, :, 0]
-            gram[:, c:, c] = gram[:, c, c:]
+            gram[:, c:, c] = gram[:, c, c:].clone()  # the two share an entry
         return gram
 
     def _reach_of(self, x: Tensor) -> Tensor:
@@ -232,15 +232,26 @@ class DenseSolver:
 
         .. math:: H_{-i}^{-1} v = \bar H^{-1}\bigl(v + E_i (I - S_iQ_i)^{-1} S_i E_i^\top \bar H^{-1} v\bigr)
         """
-        b, k, d = right.shape
-        plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)  # H̄⁻¹v
+        return self.downdated(removal, (right.flatten(1) @ self._inverse).view(right.shape))
+
+    def downdated(self, removal: FirstOrder, plain: Tensor) -> Tensor:
+        """Return `H₋ᵢ⁻¹ v_i` from `H̄⁻¹ v_i` of shape `(B, C', D)`, whose memory it may take."""
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
-        lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
-        return self._with_reach(plain.view(b, -1), removal, lift).view(b, k, d)
+        lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(plain.dtype)
+        return self._with_reach(plain.view(len(plain), -1), removal, lift).view(plain.shape)
 
     def plain(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v_b` for `right` of shape `(B, C', D)`, in its type."""
         return (right.flatten(1).to(self._inverse) @ self._inverse).view(right.shape).to(right.dtype)
+
+    @property
+    def decay_step(self) -> Tensor:
+        """`t = H̄⁻¹ wd θ`, `(C', D)`."""
+        return self._decay_step
+
+    def own_grams(self, x: Tensor) -> Tensor:
+        """Return `Q = Eᵀ H̄⁻¹ E` of each row, `(B, C', C')`. Shapes: x `(B, D)`."""
+        return torch.cat([self._gram_of(part) for part in x.to(self._inverse).split(MOST)])
 
     def grams(self, x: Tensor) -> Tensor:
         """Return `E_aᵀ H̄⁻¹ E_b` of all pairs of rows, `(R, C', R, C')`. Shapes: x `(R, D)`."""

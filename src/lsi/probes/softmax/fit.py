@@ -144,16 +144,19 @@ def fit(
     progress: Progress | None = None,
     max_iterations: int = 200,
     hessian: Hessian = SoftmaxModel.hessian,
+    curvature: Curvature | None = None,
     target: float = TARGET_DECREMENT,
 ) -> tuple[SoftmaxModel, Curvature, FitReport]:
     """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts.
+
+    `curvature` is what the first steps are taken with; None: that of the model, which is factorised.
 
     With the step `s = H̄⁻¹ ∇F`, the squared Newton decrement is `∇Fᵀ s`, and the rate of a step is the ratio
     of two successive decrements.
     """
     if model.theta.numel() > DENSE_START and not bool(model.theta.any()):
         model = replace(model, theta=warm_start(model))
-    curvature, rate, stalled = Curvature.of(model, hessian), 1.0, 0
+    curvature, rate, stalled = curvature or Curvature.of(model, hessian), 1.0, 0
     objective, gradient = model.objective_and_gradient(model.theta)
     step = curvature.solve(gradient)
     decrement = float((step * gradient).sum())
