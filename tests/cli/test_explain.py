@@ -51,7 +51,7 @@ def test_nothing_is_overwritten(files, capsys):
     out.write_text("mine")
     assert run(files, "-o", str(out)) == 2
     assert out.read_text() == "mine"
-    assert "exists" in capsys.readouterr().err
+    assert "is already there" in capsys.readouterr().err
 
 
 def test_scaling_the_queries_by_themselves_is_refused(files, capsys):
