@@ -36,7 +36,7 @@ def make_files(folder):
     """Write every file and folder that a page's commands read."""
     X, y = features()
     ids = np.arange(len(y))
-    for name in ("features.npz", "mine.npz", "data.npz"):
+    for name in ("features.npz", "mine.npz", "data.npz", "train.npz", "test.npz"):
         np.savez(folder / name, X=X, y=y, ids=ids)
     np.savez(folder / "pairs.npz", left=X, right=X[:, ::-1] + 0.1 * X)
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
@@ -134,7 +134,7 @@ def customers():
 # What a page means by a name, where it is not the same on all pages.
 OWN_NAMES = {"data.md": customers, "networks.md": wine, "decisions.md": digits_test}
 # How many digits there are on a page; decisions.md keeps 500 of them, what-if.md draws 500.
-N_DIGITS = {"decisions.md": 600, "what-if.md": 500}
+N_DIGITS = {"decisions.md": 600, "what-if.md": 500, "explain.md": 450}
 
 
 def fewer_digits(monkeypatch, count):
