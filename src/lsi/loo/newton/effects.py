@@ -118,7 +118,7 @@ class Sums:
     @classmethod
     def joined(cls, parts: list[Sums], order: Tensor) -> Sums:
         """Return the sums of several blocks of removals, in the order `order`."""
-        columns = {}
+        columns: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
             each = [getattr(part, name) for part in parts]
             columns[name] = None if each[0] is None else torch.cat(each)[order]

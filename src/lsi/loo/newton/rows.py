@@ -160,11 +160,7 @@ class RowSampler:
     def draw(self, first: FirstOrder, near: Pairs, count: int, pool: bool) -> Pairs:
         """Return what each removal reads of the pool, or of all rows, and what it reads of `near`.
 
-        Args:
-            first: The removals.
-            near: From `near`.
-            count: n.
-            pool: Whether only the pool is looked at.
+        Near are those from `near`; `count` is n, and `pool` says whether only the pool is looked at.
         """
         device = self._number.device
         rows = self._pool if pool else torch.arange(len(self._number), device=device)
