@@ -141,20 +141,18 @@ class RowCorrector:
 
     def _put(self, found: Corrected, which: Tensor, part: State, sums: Sums, count: int) -> Doubt:
         """Put values and certificates into `found`; return what they may be off."""
-        first = part.first
-        lasting: Tensor | float
-        hidden: Tensor | float
+        first, zero = part.first, torch.zeros_like(part.mean)
         if sums.shift is None:
             mean, covariance = part.mean + sums.priced, part.covariance
             # Its norm is at most that of the other rows' changes.
             off, alone = NOISE * 0.25 * sums.turned.clamp_min(0), part.covariance
-            lasting, swing, hidden = 2.0 * (alone * off).sqrt() + off, torch.zeros_like(off), 0.0
+            lasting, swing, hidden = 2.0 * (alone * off).sqrt() + off, zero, zero
         else:
             own = Removal(first.index, first.x, first.curvature, first.delta, sums.shift)
             shifted = self.posterior.divergence(own)
             off, alone, swing = self._noise(sums.products)
             # What the noise of the sample adds on average is taken out.
-            mean, covariance, lasting = shifted.mean, (shifted.covariance - off).clamp_min(0), 0.0
+            mean, covariance, lasting = shifted.mean, (shifted.covariance - off).clamp_min(0), zero
             hidden = 2.0 * alone / count  # a row in n stands for 1/n of the shift
             if not self.posterior.prices_covariance:
                 alone = torch.maximum(alone, part.covariance)
