@@ -51,7 +51,7 @@ def test_nothing_is_overwritten(files, capsys):
     out.write_text("mine")
     assert run(files, "-o", str(out)) == 2
     assert out.read_text() == "mine"
-    assert "is already there" in capsys.readouterr().err
+    assert "already there" in capsys.readouterr().err
 
 
 def test_scaling_the_queries_by_themselves_is_refused(files, capsys):
@@ -63,3 +63,18 @@ def test_queries_with_other_columns_are_refused(files, capsys):
     np.savez(files / "test.npz", X=np.ones((2, 9)), y=[0, 1])
     assert run(files) == 2
     assert "has 9 columns" in capsys.readouterr().err
+
+
+def test_queries_are_prepared_as_the_dataset_was(tmp_path):
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.standard_normal((40, 2)), columns=["a", "b"]).assign(plan=list("xxyz") * 10)
+    frame["kind"] = np.where(frame["a"] + random.standard_normal(40) > 0, "up", "down")
+    frame.to_csv(tmp_path / "old.csv", index=False)
+    frame.tail(2).assign(a=5.0).to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "explained.csv"
+    words = ["--dataset", f"{tmp_path}/old.csv", "--queries", f"{tmp_path}/new.csv", "--label-column", "kind"]
+    assert main(["explain", *words, "-k", "1", "-o", str(out)]) == 0
+    old = lsi.load_samples(tmp_path / "old.csv", label_column="kind")
+    features = old.preparation.transform(pd.read_csv(tmp_path / "new.csv"))
+    expected = lsi.fit(old.features, old.labels).explain(features, frame["kind"].tail(2).to_numpy(), k=1)
+    np.testing.assert_allclose(pd.read_csv(out)["loss_change"], expected["loss_change"], rtol=1e-6)

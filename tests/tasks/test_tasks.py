@@ -9,7 +9,6 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 
 import lsi
-from lsi.analysis.targets import wrong_target_probability
 from lsi.cli import main
 from lsi.data.corruption.labels import corrupt_targets
 
@@ -98,20 +97,6 @@ def test_wrong_targets_come_first():
     # What is suggested lies nearer to the truth than what is given.
     truth = NUMBER[listed["sample_id"][:6]]
     assert np.all((listed["suggested_label"][:6] - truth).abs() < (listed["label"][:6] - truth).abs())
-
-
-@pytest.mark.parametrize("n_targets", [1, 4])
-def test_good_targets_are_not_called_wrong(n_targets):
-    z = np.sqrt(np.square(np.random.default_rng(1).normal(size=(4000, n_targets))).mean(axis=1))
-    assert wrong_target_probability(z, n_targets).mean() < 0.02
-
-
-def test_the_share_of_wrong_targets_is_estimated():
-    rng = np.random.default_rng(2)
-    wrong = rng.random(4000) < 0.1
-    probability = wrong_target_probability(rng.normal(size=4000) * np.where(wrong, 6.0, 1.0))
-    assert abs(probability.mean() - wrong.mean()) < 0.02
-    assert abs(probability[probability > 0.5].mean() - wrong[probability > 0.5].mean()) < 0.05
 
 
 @pytest.mark.parametrize("task", ["regression", "multilabel"])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lsi.cli.job import Job
     from lsi.data import Samples
+    from lsi.data.preparation.plan import TablePreparation
 
 _PROBE, _METHOD, _MACHINE, _ENCODER = ProbeOptions(), MethodOptions(), MachineOptions(), EncoderOptions()
 
@@ -55,10 +56,10 @@ def explain(
     Raises:
         InputError: If options do not fit each other or the data.
     """
-    if data.standardise:
+    if data.standardise or data.pca is not None:
         raise InputError(
-            "--standardise would scale the queries by themselves. Scale the dataset and the queries alike "
-            "before, for example with sklearn.preprocessing.StandardScaler."
+            "--standardise and --pca would change the queries by themselves. Change the dataset and the "
+            "queries alike before, for example with sklearn.preprocessing.StandardScaler."
         )
     if output is not None:
         check_list_file(output)
@@ -68,7 +69,7 @@ def explain(
 
     quiet = json
     job = prepare(data, encoder, CorruptionOptions(), probe, method, machine, quiet=quiet)
-    asked = _encoded(data, queries, encoder, machine, quiet)
+    asked = _encoded(data, queries, encoder, machine, quiet, job.samples.preparation)
     frame = _explained(job, asked, k, predicted, quiet)
     if output is not None:
         write_table(frame, output, Mark(EXPLANATION, dataset_fingerprint=job.read))
@@ -81,9 +82,14 @@ def explain(
 
 
 def _encoded(
-    data: DataOptions, queries: Path, encoder: EncoderOptions, machine: MachineOptions, quiet: bool
+    data: DataOptions,
+    queries: Path,
+    encoder: EncoderOptions,
+    machine: MachineOptions,
+    quiet: bool,
+    preparation: TablePreparation | None,
 ) -> Samples:
-    """Return the queries with the features of the dataset's encoder."""
+    """Return the queries with the features of the dataset's encoder, or prepared as its table was."""
     from lsi.cli.console import speaker
     from lsi.cli.inputs.settings import encoder_settings, source_options
     from lsi.cli.progress import progress_bar
@@ -92,7 +98,8 @@ def _encoded(
 
     named = replace(data, dataset=str(queries))
     with progress_bar(quiet) as progress:
-        samples = load_samples(named.dataset, source_options(named, encoder, progress))
+        options = source_options(named, encoder, progress)
+        samples = load_samples(named.dataset, options, preparation=preparation)
         settings = encoder_settings(encoder, named, machine)
         return encode(samples, **settings, progress=progress, say=speaker(quiet)).samples
 

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from lsi.fitted.asked import Asked
-from lsi.fitted.groups import check_groups
 from lsi.loo.attribution.queries import TINY
 from lsi.loo.attribution.values import Valuer, Values
 from lsi.loo.attribution.walks import PRECISION, light
@@ -20,6 +19,7 @@ from lsi.loo.edits.refit import certified
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.newton.secants import dot
 from lsi.system.progress import Progress
+from lsi.tasks.groups import check_groups
 
 
 def value_samples(

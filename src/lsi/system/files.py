@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -28,6 +29,8 @@ from lsi.system.drafts import flush, replace, tidy, workplace
 
 PathLike = str | os.PathLike[str]
 Recognise = Callable[[Path], bool]
+Content = bytes | Callable[[BinaryIO], None]
+"""What a file holds, or what writes it: what is large need not lie in memory twice."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -192,7 +195,7 @@ def replace_file(path: Path, content: bytes, what: str = "the file", cure: str |
         os.replace(draft, path)
 
 
-def replace_folder(target: Path, files: Mapping[str, bytes], what: str, is_ours: Recognise) -> None:
+def replace_folder(target: Path, files: Mapping[str, Content], what: str, is_ours: Recognise) -> None:
     """Write a folder of these files, in place of a missing, empty or older one (`check_folder`)."""
     with _draft(target, what) as draft:
         draft.mkdir()
@@ -219,9 +222,12 @@ def _draft(path: Path, what: str, cure: str | None = None) -> Iterator[Path]:
             )
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: Content) -> None:
     with open(path, "xb") as file:
-        file.write(content)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
         file.flush()
         os.fsync(file.fileno())
 

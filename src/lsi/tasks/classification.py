@@ -14,8 +14,10 @@ from lsi.loo.audit import default_count
 from lsi.loo.networks.trainer import check_batches
 from lsi.loo.newton.block_engine import BlockEngine
 from lsi.loo.newton.cost import working_dtype
+from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.refit import Refit, is_small
+from lsi.loo.retrain.cost import AUDITED
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
 from lsi.planning.plan import choose_solver, grade, refuse_oversize
@@ -26,7 +28,8 @@ from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import Machine
 from lsi.tasks.base import Task
-from lsi.tasks.copies import AUDITED, retrain
+from lsi.tasks.copies import retrain
+from lsi.tasks.decay import class_curve, is_zero, refuse_auto
 from lsi.tasks.fitting import fit_blocks_once, fit_once, solver_once
 from lsi.validation.problem import Problem
 
@@ -35,7 +38,9 @@ OFFSET = 10.0  # standard deviations from zero, from which a full posterior is a
 
 def check(probe: Any, posterior: str, method: Method) -> None:
     """Refuse settings for which a leave-one-out optimum need not exist."""
-    if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
+    if not isinstance(method, Newton):
+        refuse_auto(probe)
+    elif is_zero(probe, method):
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
             "Use a small positive weight_decay such as 1e-6, or method='retrain'."
@@ -54,7 +59,7 @@ def run(run: Run, method: Method) -> Outcome:
     return _newton(run, method) if isinstance(method, Newton) else _retrain(run, method)
 
 
-def _untrained(run: Run, design: Design) -> SoftmaxModel:
+def untrained(run: Run, design: Design) -> SoftmaxModel:
     """Return the model before training."""
     problem, probe = run.problem, run.probe
     target = torch.from_numpy(problem.target).to(design.device)
@@ -96,17 +101,29 @@ def fit(run: Run, settings: Method) -> NewtonFit:
         basis = None if chosen == "blocks" and run.posterior == "diag" else kind.coordinates(design)
         # Rows of a file are rotated each time they are read. The fit reads them often and needs no rotation.
         late = basis if chosen == "blocks" and not design.resident else None
-        untrained = _untrained(run, design if basis is None or late is not None else design.rotated(basis))
-        untrained.weight_decay += settings.added_weight_decay
+        start = untrained(run, design if basis is None or late is not None else design.rotated(basis))
+        start.weight_decay += settings.added_weight_decay
         model, curvature, report = (
-            fit_once(untrained, run.work) if chosen == "dense" else fit_blocks_once(untrained, run.work, late)
+            fit_once(start, run.work) if chosen == "dense" else fit_blocks_once(start, run.work, late)
         )
-    with clock("posterior"):
-        posterior = kind(model, run.prior_precision, basis)
-    with clock("factor"):
-        engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
     told = {"dtype": str(dtype).removeprefix("torch."), "solver": chosen, "grade": grade(chosen, settings)}
-    return NewtonFit(model, posterior, engine, {**asdict(report), **told})
+    return assembled(run, settings, model, curvature, basis, {**asdict(report), **told})
+
+
+def assembled(
+    run: Run,
+    settings: Newton,
+    model: SoftmaxModel,
+    curvature: Curvature | Inverse | BlockCurvature,
+    basis: Tensor | None,
+    told: dict[str, Any],
+) -> NewtonFit:
+    """Return a trained probe with its posterior and its engine. Shapes: basis `(D₀, D)`."""
+    with run.clock("posterior"):
+        posterior = POSTERIORS[run.posterior](model, run.prior_precision, basis)
+    with run.clock("factor"):
+        engine = make_engine(model, curvature, posterior, settings, run.machine.memory)
+    return NewtonFit(model, posterior, engine, told)
 
 
 def _newton(run: Run, settings: Newton) -> Outcome:
@@ -151,7 +168,7 @@ def _retrain(run: Run, settings: Retrain) -> Outcome:
             trained = replace(trained, design=trained.design.rotated(basis), theta=trained.theta @ basis)
         return kind(trained, run.prior_precision, basis), basis
 
-    model = _untrained(run, run.design(torch.float32))
+    model = untrained(run, run.design(torch.float32))
     engine = RetrainEngine(model, build, settings, run.probe.fit_intercept)
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
@@ -173,7 +190,7 @@ def far_from_zero(design: Design) -> bool:
 
 def make_engine(
     model: SoftmaxModel,
-    curvature: Curvature | BlockCurvature,
+    curvature: Curvature | Inverse | BlockCurvature,
     posterior: Posterior,
     settings: Newton,
     memory: int | None = None,
@@ -184,4 +201,4 @@ def make_engine(
     return NewtonEngine(model, curvature, posterior, settings, memory)
 
 
-TASK = Task("classification", check, run, plan=plan, fit=fit)
+TASK = Task("classification", check, run, plan=plan, decay_curve=class_curve, fit=fit)

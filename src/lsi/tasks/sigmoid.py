@@ -17,6 +17,7 @@ from lsi.features.design import Design
 from lsi.loo.audit import default_count
 from lsi.loo.engine import Engine
 from lsi.loo.newton.cost import working_dtype
+from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.result import LooResult
 from lsi.methods import Method, Newton
@@ -31,6 +32,7 @@ from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 from lsi.tasks.base import Task
 from lsi.tasks.columns import MultiLabelResult, columns, manifest
+from lsi.tasks.decay import heads_curve, is_zero, with_search
 from lsi.tasks.fitting import fit_once
 from lsi.validation.problem import Problem, check_problem
 from lsi.validation.targets import is_multilabel
@@ -43,7 +45,7 @@ def check(probe: Any, posterior: str, method: Method) -> None:
             "SigmoidProbe is scored at its optimum. Leave method at 'newton'; stopped training acts like "
             "Newton.from_early_stopping(...)."
         )
-    if probe.weight_decay + method.added_weight_decay == 0:
+    if is_zero(probe, method):
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where a label can be separated. Use a "
             "small positive weight_decay such as 1e-6."
@@ -71,10 +73,12 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
     refuse_oversize(replace(problem.shape(), n_classes=2), posterior, method, machine)
 
 
-def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Return the predicted time and memory as text: one binary problem for each head."""
-    one = estimate(replace(problem.shape(), n_classes=2), posterior, method, memory)
-    return Estimate(one.seconds * max(1, len(problem.outputs)), one.bytes).text
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> Estimate:
+    """Return the predicted time and memory: one binary problem for each head."""
+    shape, heads = replace(problem.shape(), n_classes=2), max(1, len(problem.outputs))
+    one = estimate(shape, posterior, method, memory, label_noise=heads == 1)
+    worst = None if one.separable is None else one.separable * heads
+    return with_search(Estimate(one.seconds * heads, one.bytes, worst), probe, problem)
 
 
 def fit(run: Run, method: Method) -> HeadsEngine:
@@ -106,38 +110,45 @@ class HeadsEngine(Engine):
         target: `(N,)` zeros and ones for two classes, `(N, L)` for several labels.
         weight_decay: λ of every head.
         build: Makes the posterior of a trained head.
+        basis: Of the design's coordinates in the original features; None: it is in these.
         settings: The engine's settings.
         memory: Bytes that the run may use; None: no limit.
         clock: Told how long each stage takes.
         weights: The heads that are trained.
         reports: Their fits.
+        start: Weights that training begins with, one for each head; empty: zeros.
     """
 
     design: Design
     target: Tensor
     weight_decay: float
     build: Callable[[SigmoidModel], Posterior]
+    basis: Tensor | None
     settings: Newton
     memory: int | None
     clock: Clock
     weights: list[Tensor] = field(default_factory=list)
     reports: list[FitReport] = field(default_factory=list)
+    start: list[Tensor] = field(default_factory=list)
     _last: tuple[int, NewtonEngine] | None = None
 
     audit_block = 8
 
     @classmethod
-    def of(cls, run: Run, method: Newton) -> HeadsEngine:
-        """Return the engine of a run."""
+    def of(
+        cls, run: Run, method: Newton, coordinates: Callable[[Design], Tensor | None] | None = None
+    ) -> HeadsEngine:
+        """Return the engine of a run; `coordinates` gives the basis, None: the posterior does."""
         problem, kind = run.problem, POSTERIORS[run.posterior]
         dtype = working_dtype(replace(problem.shape(run.probe.fit_intercept), n_classes=2))
         design = run.design(dtype)
-        basis = kind.coordinates(design)
+        basis = (coordinates or kind.coordinates)(design)
         return cls(
             design if basis is None else design.rotated(basis),
             torch.from_numpy(problem.target).to(run.device),
             run.probe.weight_decay + method.added_weight_decay,
             partial(kind, prior_precision=run.prior_precision, basis=basis),
+            basis,
             method,
             run.machine.memory,
             run.clock,
@@ -164,12 +175,18 @@ class HeadsEngine(Engine):
                 model.theta = self.weights[label]
                 curvature = Curvature.of(model)
             else:
+                model.theta = self.start[label] if self.start else model.theta
                 model, curvature, report = fit_once(model, work or Work())
                 self.weights.append(model.theta)
                 self.reports.append(report)
         with self.clock("factor"):
             self._last = label, self._engine(model, curvature)
         return self._last[1]
+
+    def restore(self, inverse_of: Callable[[SoftmaxModel], Inverse]) -> None:
+        """Make the engine of a single head, whose weights are there, from the inverse of its curvature."""
+        model = replace(self._untrained(0), theta=self.weights[0])
+        self._last = 0, self._engine(model, inverse_of(model))
 
     @property
     def n_heads(self) -> int:
@@ -203,7 +220,7 @@ class HeadsEngine(Engine):
         """The targets of the heads, `(L, N)`."""
         return self.target[None] if self.target.ndim == 1 else self.target.T
 
-    def _engine(self, model: Any, curvature: Curvature) -> NewtonEngine:
+    def _engine(self, model: Any, curvature: Curvature | Inverse) -> NewtonEngine:
         """Return the engine of a trained head."""
         return NewtonEngine(model, curvature, self.build(model), self.settings, self.memory)
 
@@ -236,5 +253,6 @@ TASK = Task(
     cost=cost,
     columns=columns,
     manifest=manifest,
+    decay_curve=heads_curve,
     fit=fit,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +72,19 @@ class Problem:
         """Number of classes C."""
         return len(self.classes)
 
+    @property
+    def labels(self) -> Any:
+        """Labels or targets as `check_problem` takes them."""
+        return labels_of(self.target, self.classes, self.outputs)
+
     def shape(self, intercept: bool = True) -> Shape:
         """Return the size of the problem with or without an intercept."""
         return Shape(self.n_samples, self.n_features + int(intercept), self.n_classes, len(self.subset))
+
+
+def labels_of(target: np.ndarray, classes: np.ndarray, outputs: Sequence[str]) -> Any:
+    """Return labels or targets as `check_problem` takes them. Shapes: as in `Problem`."""
+    return pd.DataFrame(target, columns=pd.Index(outputs)) if len(outputs) else classes[target]
 
 
 def check_problem(
@@ -101,7 +112,7 @@ def check_problem(
     )
     positions = check_subset(subset, len(matrix))
     features = to_float(matrix)
-    check_finite(features)
+    check_finite(features, names=list(X.columns) if isinstance(X, pd.DataFrame) else None)
     return Problem(features, target, classes, ids, positions, outputs)
 
 
@@ -158,11 +169,12 @@ def _check_sample_id(sample_id: Any, rows: int) -> np.ndarray:
     missing = np.flatnonzero(pd.isna(ids))
     if missing.size:
         raise InputError(f"sample_id is missing in rows {name_some(missing)}. Give every sample an id.")
-    _check_unique_ids(ids)
+    check_unique_ids(ids)
     return ids
 
 
-def _check_unique_ids(ids: np.ndarray) -> None:
+def check_unique_ids(ids: np.ndarray) -> None:
+    """Refuse ids that are given twice, or cannot be told apart. Shapes: ids `(N,)`."""
     if ids.dtype == object:
         check_hashable(ids, "sample_id")
     repeated = pd.unique(ids[pd.Series(ids).duplicated()])

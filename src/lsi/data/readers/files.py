@@ -36,7 +36,7 @@ def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
     path, options = Path(path), options or SourceOptions()
     require_file(path)
     keys = _Keys.of(options)
-    arrays = _read_arrays(path, required=keys.required, optional=(keys.ids,))
+    arrays = _read_arrays(path, required=keys.required, optional=keys.optional)
     return _from_arrays(path, arrays, keys, options)
 
 
@@ -46,15 +46,17 @@ def read_safetensors(path: Path, options: SourceOptions) -> Samples:
     with open_safetensors(path) as file:
         present = list(file.keys())
         _require_keys(path, keys.required, present)
-        wanted = [key for key in (*keys.required, keys.ids) if key in present]
+        wanted = [key for key in (*keys.required, *keys.optional) if key in present]
         arrays = {key: tensor_to_numpy(file.get_tensor(key)) for key in wanted}
     return _from_arrays(path, arrays, keys, options)
 
 
 def read_npy(path: Path, options: SourceOptions) -> Samples:
     """Read features `(N, D)` from a ``.npy`` file, memory-mapped, and labels from a file next to it."""
-    labels = find_labels(path, options)
     features = load_npy(path)
+    if options.unlabelled:
+        return _from_arrays(path, {"X": features}, _Keys("X", "y", "ids", None), options)
+    labels = find_labels(path, options)
     if labels.suffix.lower() == ".npy":
         target = load_npy(labels)
     else:
@@ -91,21 +93,33 @@ class _Keys:
     labels: str
     ids: str
     clean: str | None
+    unlabelled: bool = False
 
     @staticmethod
     def of(options: SourceOptions) -> _Keys:
         features = options.feature_columns[0] if options.feature_columns else "X"
         return _Keys(
-            features, options.label_column or "y", options.id_column or "ids", options.clean_label_column
+            features,
+            options.label_column or "y",
+            options.id_column or "ids",
+            options.clean_label_column,
+            options.unlabelled,
         )
 
     @property
     def required(self) -> tuple[str, ...]:
-        return tuple(key for key in (self.features, self.labels, self.clean) if key is not None)
+        labels = () if self.unlabelled else (self.labels,)
+        return tuple(key for key in (self.features, *labels, self.clean) if key is not None)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        return (self.ids, self.labels) if self.unlabelled else (self.ids,)
 
 
 def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options: SourceOptions) -> Samples:
-    labels, targets = arrays[keys.labels], None
+    labels, targets = arrays.get(keys.labels), None
+    if labels is None:
+        labels = np.full(len(arrays[keys.features]), None)
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
         targets, labels = labels, row_texts(labels)
     ids = arrays.get(keys.ids)

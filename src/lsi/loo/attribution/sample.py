@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lsi.loo.attribution.drawn import Drawn, Nearest, draw
 from lsi.loo.newton.dense import FirstOrder
-from lsi.loo.newton.neighbours import Neighbours
-from lsi.loo.newton.rows import Drawn, centred, draw, probe_logits
+from lsi.loo.newton.rows import centred, probe_logits
 from lsi.probes.softmax.math import probability_shift
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
@@ -72,7 +72,7 @@ class RowSample:
         if self._drawn.spacing > 0:
             self._chance = (bound / self._drawn.spacing).clamp(1e-30, 1.0)
             self._chance[rows[: self._drawn.n_certain]] = 1.0
-            self._neighbours = Neighbours(model)
+            self._neighbours = Nearest(model)
 
     def beyond(self, first: FirstOrder, pull: Tensor) -> Beyond:
         """Return what the sample says. Shapes: pull `u_i`, `(B, C', D)`."""
@@ -127,8 +127,8 @@ class RowSample:
         Shapes: x `(n, D)`, changes of the logits along δ and along u `(n, C, B)`, own `(n, B)`.
         """
         p = self.model.probabilities(x)
-        z, v = centred(z, p), centred(v, p)
-        lowest = centred(self._logits(x, self.adjoint[None].to(x.dtype)), p)
+        z, v = centred(z, p[:, :, None]), centred(v, p[:, :, None])
+        lowest = centred(self._logits(x, self.adjoint[None].to(x.dtype)), p[:, :, None])
         rho = probability_shift(p, z) - p[:, :, None] * z
         known = 0.5 * torch.bmm((p[:, :, None] * lowest).mT, z.square())[:, 0]
         each = (v * rho).sum(1) - known
@@ -148,11 +148,11 @@ def _bounds(model: SoftmaxModel, probes: Tensor, adjoint: Tensor) -> tuple[Tenso
     step = adjoint[None].to(model.design.dtype)
     for rows, x in model.design.blocks(ROWS):
         p = model.probabilities(x)
-        square = centred(probe_logits(model, x, probes), p).square().mean(2)
+        square = centred(probe_logits(model, x, probes), p[:, :, None]).square().mean(2)
         weight = model.weight[rows]
         leverage = (p * square).sum(1).to(torch.float64) * weight
         length = square.amax(1).to(torch.float64)  # Q_j
-        v = centred(probe_logits(model, x, step), p)[:, :, 0]
+        v = centred(probe_logits(model, x, step), p[:, :, None])[:, :, 0]
         slope = ((p * v.square()).sum(1).to(torch.float64) * weight).sqrt()  # |v|_S
         hold.append(slope * leverage.sqrt() * length)
         own.append(leverage * length)

@@ -147,5 +147,5 @@ class Valuer:
         p = self.model.probabilities(x)
         z = (first.delta.to(torch.float64) @ x[:, :, None])[:, :, 0] @ contrasts.T
         v = x @ (contrasts @ self.adjoint.to(torch.float64)).T
-        z, v = (centred(each[:, :, None], p)[:, :, 0] for each in (z, v))
+        z, v = (centred(each[:, :, None], p[:, :, None])[:, :, 0] for each in (z, v))
         return 0.5 * self.model.weight[first.index] * (p * v * z.square()).sum(1)

@@ -38,10 +38,6 @@ class EditRefiner(Refiner):
         super().__init__(model, solver, posterior, tol, PASSES)
         self.joined = joined
 
-    def found(self, edits: Edits) -> Refined:
-        """Return weights, divergences and certificates; infinite where the walk did not end."""
-        return self.refine(self.solver.prepare(edits))  # type: ignore[attr-defined]
-
     def _seen(self, removal: Any) -> tuple[Tensor, ...]:
         """Return nothing: a change carries its own rows."""
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,17 +10,27 @@ import torch
 from lsi.features.design import Design
 from lsi.loo.edits.edits import Edits
 from lsi.loo.edits.refine import EditRefiner
-from lsi.loo.edits.solver import EditSolver
+from lsi.loo.edits.solver import EditSolver, Prepared
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.newton.refine import Refined
 from lsi.probes.softmax.fit import fit
 from lsi.probes.softmax.model import SoftmaxModel
 
 
-def certified(engine: NewtonEngine, edits: Edits, tol: float, joined: bool = False) -> Refined:
-    """Return weights, divergences and certificates of changes, each walked to, else trained again."""
-    refiner = EditRefiner(engine.model, EditSolver(engine.solver), engine.posterior, tol, joined)
-    found = refiner.found(edits)
+def certified(
+    engine: NewtonEngine,
+    edits: Edits,
+    tol: float,
+    joined: bool = False,
+    prepare: Callable[[EditSolver, Edits], Prepared] = EditSolver.prepare,
+) -> Refined:
+    """Return weights, divergences and certificates of changes, each walked to, else trained again.
+
+    `prepare` gives the steps that the walks start from.
+    """
+    solver = EditSolver(engine.solver)
+    refiner = EditRefiner(engine.model, solver, engine.posterior, tol, joined)
+    found = refiner.refine(prepare(solver, edits))  # type: ignore[arg-type]
     for b in (~(found.certificate <= tol)).nonzero()[:, 0].tolist():
         one = edits.select(torch.tensor([b], device=edits.x.device))
         delta = (_trained(one).theta - engine.model.theta)[None]

@@ -67,11 +67,51 @@ class FirstOrder:
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
 
-def _probes(curvature: Curvature, k: int, d: int) -> Tensor:
-    """Return draws of N(0, H̄⁻¹), `(PROBES, C', D)`: `L⁻ᵀ v` with standard normal v."""
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """`H̄⁻¹` with what a solver takes from it: all that is left of a curvature, and all that is stored.
+
+    Attributes:
+        matrix: `H̄⁻¹`, `(K', K')` in the design's type.
+        probes: Draws of N(0, H̄⁻¹), `(PROBES, C', D)`, with which `Q_j` can be measured for any row.
+        decay_step: `t = H̄⁻¹ wd θ`, `(C', D)`.
+        drift: Estimated relative error of the curvature.
+    """
+
+    matrix: Tensor
+    probes: Tensor
+    decay_step: Tensor
+    drift: float
+
+    @classmethod
+    def of(cls, model: SoftmaxModel, curvature: Curvature) -> Inverse:
+        """Return the inverse of a curvature, whose memory it takes: the curvature is unusable afterwards."""
+        dtype, normal = model.design.dtype, _normal(model).to(curvature.factor)
+        # L⁻ᵀ v with standard normal v
+        probes = torch.linalg.solve_triangular(curvature.factor.mT, normal, upper=True).T
+        return cls._with(model, curvature.into_inverse(), probes.to(dtype), curvature.drift)
+
+    @classmethod
+    def updated(cls, model: SoftmaxModel, matrix: Tensor, root: Tensor, drift: float) -> Inverse:
+        """Return the inverse `matrix` of a curvature that was never factorised itself.
+
+        Shapes: matrix `(K', K')`, and its lower Cholesky factor root `(K', K')`.
+        """
+        probes = (root @ _normal(model).to(root)).T  # R v with R Rᵀ = H̄⁻¹
+        return cls._with(model, matrix, probes.to(model.design.dtype), drift)
+
+    @classmethod
+    def _with(cls, model: SoftmaxModel, matrix: Tensor, probes: Tensor, drift: float) -> Inverse:
+        dtype, shape = model.design.dtype, model.theta.shape
+        decay = model.weight_decay * model.theta
+        step = (matrix @ decay.reshape(-1).to(matrix)).view(shape).to(dtype)
+        return cls(matrix.to(dtype), probes.reshape(PROBES, *shape), step, drift)
+
+
+def _normal(model: SoftmaxModel) -> Tensor:
+    """Return standard normal vectors, `(K', PROBES)`; every time the same."""
     generator = torch.Generator().manual_seed(0)
-    normal = torch.randn((k * d, PROBES), generator=generator, dtype=torch.float64).to(curvature.factor)
-    return torch.linalg.solve_triangular(curvature.factor.mT, normal, upper=True).T.reshape(PROBES, k, d)
+    return torch.randn((model.theta.numel(), PROBES), generator=generator, dtype=torch.float64)
 
 
 def inverses(matrices: Tensor) -> Tensor:
@@ -99,25 +139,22 @@ class DenseSolver:
 
     Args:
         model: The trained probe.
-        curvature: Its factorised curvature; unusable afterwards, since its memory becomes the inverse.
+        inverse: The inverse of its curvature.
         block_bytes: Bytes of the largest tensor of a block.
 
     Attributes:
+        inverse: As given.
         block_size: How many samples a block holds.
         probes: Draws of N(0, H̄⁻¹), `(PROBES, C', D)`, with which `Q_j` can be measured for any row.
     """
 
-    def __init__(self, model: SoftmaxModel, curvature: Curvature, block_bytes: int = BLOCK_BYTES) -> None:
-        self.model = model
+    def __init__(self, model: SoftmaxModel, inverse: Inverse, block_bytes: int = BLOCK_BYTES) -> None:
+        self.model, self.inverse = model, inverse
         k, d = model.theta.shape
         dtype = model.design.dtype
         self.block_size, self._holds_reach = block_of(k, d, dtype, block_bytes)
-        self.probes = _probes(curvature, k, d).to(dtype)
-        inverse = curvature.into_inverse()
-        decay = model.weight_decay * model.theta
-        self._decay_step = (inverse @ decay.reshape(-1).to(inverse)).view(k, d).to(dtype)
-        self._inverse = inverse.to(dtype)
-        self._reach = torch.empty(0, dtype=dtype, device=inverse.device)
+        self.probes, self._decay_step, self._inverse = inverse.probes, inverse.decay_step, inverse.matrix
+        self._reach = torch.empty(0, dtype=dtype, device=inverse.matrix.device)
         self._block = 0  # number of the last block
         self._held = -1  # number of the block whose reach the buffer holds
 
@@ -174,7 +211,7 @@ class DenseSolver:
             slab = room[: b * (k - c) * d].view(b, -1)
             torch.mm(x, self._inverse[c * d : (c + 1) * d, c * d :], out=slab)
             gram[:, c, c:] = torch.bmm(slab.view(b, k - c, d), x[:, :, None])[:, :, 0]
-            gram[:, c:, c] = gram[:, c, c:]
+            gram[:, c:, c] = gram[:, c, c:].clone()  # the two share an entry
         return gram
 
     def _reach_of(self, x: Tensor) -> Tensor:
@@ -206,6 +243,15 @@ class DenseSolver:
     def plain(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v_b` for `right` of shape `(B, C', D)`, in its type."""
         return (right.flatten(1).to(self._inverse) @ self._inverse).view(right.shape).to(right.dtype)
+
+    @property
+    def decay_step(self) -> Tensor:
+        """`t = H̄⁻¹ wd θ`, `(C', D)`."""
+        return self._decay_step
+
+    def own_grams(self, x: Tensor) -> Tensor:
+        """Return `Q = Eᵀ H̄⁻¹ E` of each row, `(B, C', C')`. Shapes: x `(B, D)`."""
+        return torch.cat([self._gram_of(part) for part in x.to(self._inverse).split(MOST)])
 
     def grams(self, x: Tensor) -> Tensor:
         """Return `E_aᵀ H̄⁻¹ E_b` of all pairs of rows, `(R, C', R, C')`. Shapes: x `(R, D)`."""

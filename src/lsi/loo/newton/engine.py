@@ -16,7 +16,7 @@ from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Tick, Work
 from lsi.loo.audit import REBUILD_LIMIT
 from lsi.loo.engine import Engine
-from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder
+from lsi.loo.newton.dense import BLOCK_BYTES, DenseSolver, FirstOrder, Inverse
 from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
 from lsi.loo.newton.refine import Refined, Refiner
 from lsi.loo.newton.sampled import LEVELS, RowCorrector
@@ -46,7 +46,7 @@ class NewtonEngine(Engine):
 
     Args:
         model: The trained probe.
-        curvature: Its factorised curvature.
+        curvature: Its factorised curvature, unusable afterwards, or the inverse of it.
         posterior: The posterior whose divergence is the score.
         settings: Tolerance and limits.
         memory: Bytes that the run may use; None: no limit.
@@ -57,7 +57,7 @@ class NewtonEngine(Engine):
     def __init__(
         self,
         model: SoftmaxModel,
-        curvature: Curvature,
+        curvature: Curvature | Inverse,
         posterior: Posterior,
         settings: Newton,
         memory: int | None = None,
@@ -65,7 +65,8 @@ class NewtonEngine(Engine):
         self.model, self.posterior, self.settings = model, posterior, settings
         self._floor = FLOOR + 2.0 * curvature.drift + posterior.rounding
         block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, memory // 16)
-        self.solver = DenseSolver(model, curvature, block_bytes)
+        inverse = curvature if isinstance(curvature, Inverse) else Inverse.of(model, curvature)
+        self.solver = DenseSolver(model, inverse, block_bytes)
         # A full posterior is rebuilt and factorised for every refined sample.
         self._affordable = not posterior.shift_is_current or model.theta.numel() <= REBUILD_LIMIT
         self._refiner: Refiner | None = None
@@ -118,7 +119,7 @@ class NewtonEngine(Engine):
         each = 2.0 * k**2
         if self._refiner is not None:
             share = SWEPT if self._corrector else 1.0
-            each += share * 2 * 4.0 * n * k + 6.0 * LEVELS[0] * k
+            each += share * 2 * 4.0 * n * k + 12.0 * LEVELS[0][0] * k
         size = max(REFINE_BLOCK, min(n_scored // TASKS, int(TASK_WORK / each)))
         block = self.block_size()
         size = size - size % block if size > block else size

@@ -1,0 +1,222 @@
+"""A changed fitted object is the one that training on the changed data gives."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+import lsi
+from lsi.errors import InputError
+from lsi.loo.edits import update
+from lsi.probes.softmax import fit as fitting
+from lsi.probes.softmax.fit import Curvature
+
+RNG = np.random.default_rng(11)
+X = RNG.standard_normal((60, 4)).round(2)
+X[:, 0] = np.exp(X[:, 0])
+CLASS = (X @ RNG.standard_normal((4, 3)) + RNG.gumbel(size=(60, 3))).argmax(1)
+NAMES = np.array(["cat", "dog", "eel"], dtype=object)[CLASS]
+SEVERAL = np.stack([CLASS == 1, X[:, 1] > 0], 1).astype(int)
+IDS = np.arange(100, 160)
+WIDE = RNG.standard_normal((20, 30))
+PROBES = {
+    "classes": (X, NAMES, lsi.LinearProbe(1e-2)),
+    "wide": (WIDE, NAMES[:20], lsi.LinearProbe(1e-2)),
+    "class weights": (X, NAMES, lsi.LinearProbe(1e-2, class_weight={"cat": 1.0, "dog": 2.5, "eel": 0.5})),
+    "balanced": (X, NAMES, lsi.LinearProbe(1e-2, class_weight="balanced")),
+    "two classes": (X, CLASS > 0, lsi.SigmoidProbe(1e-2)),
+    "several labels": (X, SEVERAL, lsi.SigmoidProbe(1e-2)),
+    "numbers": (X, X @ np.array([1.0, 0, 2, 1]), lsi.RidgeProbe(1e-2)),
+}
+GONE, NEW = [3, 7, 8], slice(0, 5)
+
+
+def changed(X, y, how):
+    """Return what the change is, and the data after it."""
+    ids = IDS[: len(X)]
+    y = np.asarray(y)
+    if how == "without":
+        keep = np.delete(np.arange(len(X)), GONE)
+        return (lambda fitted: fitted.without(ids[GONE])), X[keep], y[keep], ids[keep]
+    if how == "with_rows":
+        more, labels = X[NEW] * 1.5 + 0.1, y[NEW][::-1]
+        joined = np.concatenate([y, labels])
+        new_ids = np.r_[ids, ids[-1] + 1 + np.arange(5)]
+        return (lambda fitted: fitted.with_rows(more, labels)), np.vstack([X, more]), joined, new_ids
+    other = y.copy()
+    other[GONE] = y[[1, 2, 4]] if y.dtype != bool else ~y[GONE]
+    given = dict(zip(ids[GONE].tolist(), other[GONE].tolist(), strict=True))
+    return (lambda fitted: fitted.relabel(given)), X, other, ids
+
+
+@pytest.mark.parametrize("how", ["without", "with_rows", "relabel"])
+@pytest.mark.parametrize(
+    ("case", "posterior"),
+    [*((case, "diag") for case in PROBES), ("classes", "kron"), ("classes", "full"), ("wide", "kron")],
+)
+def test_it_equals_training_again(case, posterior, how):
+    X, y, probe = PROBES[case]
+    change, *data, ids = changed(X, y, how)
+    before = lsi.fit(X, y, probe=probe, posterior=posterior, sample_id=IDS[: len(X)])
+    after, fresh = change(before), lsi.fit(*data, probe=probe, posterior=posterior, sample_id=ids)
+    assert_array_equal(after.sample_id, fresh.sample_id)
+    one, other = (each.scores(range(0, 15, 2), audit=False) for each in (after, fresh))
+    assert_allclose(one.lsi, other.lsi, rtol=1e-5)
+    assert one.manifest["data"] == other.manifest["data"]
+    if case != "numbers":
+        # By 1e-8 of the objective each, twice.
+        assert_allclose(one.manifest["fit"]["mean_loss"], other.manifest["fit"]["mean_loss"], rtol=1e-8)
+        assert one.manifest["fit"]["decrement"] < 1e-18
+    assert before.run.problem.n_samples == len(X)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Treat every problem as a large one, whose curvature is expensive: count how often it is factorised."""
+    counted = []
+    of = Curvature.of.__func__
+
+    def count(cls, *given):
+        counted.append(1)
+        return of(cls, *given)
+
+    monkeypatch.setattr(fitting, "DENSE_START", 0)
+    monkeypatch.setattr(Curvature, "of", classmethod(count))
+    return counted
+
+
+def draw(n, d=4, c=3):
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((n, d))
+    return X, (X @ rng.standard_normal((d, c)) + rng.gumbel(size=(n, c))).argmax(1)
+
+
+@pytest.mark.parametrize("posterior", ["diag", "kron"])
+@pytest.mark.parametrize("how", ["without", "with_rows", "relabel"])
+def test_a_small_change_of_large_data_takes_no_new_factor(large, monkeypatch, how, posterior):
+    monkeypatch.setattr(update, "SINGLE_DRIFT", 5e-2)  # 3 of 3,000 rows are more than 20 of 50,000
+    X, y = draw(3000)
+    probe, ids = lsi.LinearProbe(1e-2), np.arange(3000)
+    fitted = lsi.fit(X, y, probe=probe, posterior=posterior)
+    before = len(large)
+    if how == "without":
+        keep = np.delete(ids, GONE)
+        after, data = fitted.without(GONE), (X[keep], y[keep])
+    elif how == "with_rows":
+        after, data = fitted.with_rows(X[:3] + 1, y[:3]), (np.vstack([X, X[:3] + 1]), np.r_[y, y[:3]])
+    else:
+        other = y.copy()
+        other[GONE] = (y[GONE] + 1) % 3
+        after, data = fitted.relabel(dict(zip(GONE, other[GONE].tolist(), strict=True))), (X, other)
+    assert len(large) == before
+    (engine,), fresh = after.engines(), lsi.fit(*data, probe=probe, posterior=posterior)
+    (exact,) = fresh.engines()
+    assert 0 < engine.solver.inverse.drift < 5e-2
+    # In the metric of the curvature, so that no direction is too small to count.
+    apart = torch.linalg.solve(exact.solver.inverse.matrix, engine.solver.inverse.matrix)
+    turned = engine.posterior.basis is not None
+    if not turned:
+        assert (torch.linalg.eigvals(apart).real - 1).abs().max() < 5e-2
+    assert_allclose(
+        after.scores(range(9), audit=False).lsi, fresh.scores(range(9), audit=False).lsi, rtol=1e-2
+    )
+
+
+def test_a_row_that_alone_holds_a_feature_takes_a_new_factor(large):
+    # Without it, only the penalty is left of a curvature of thousands: the update would keep its rounding.
+    X, y = draw(500)
+    X = np.hstack([X, np.zeros((500, 1))])
+    X[5, 4] = 3e3
+    fitted = lsi.fit(X.astype(np.float32), y, probe=lsi.LinearProbe(1e-4))
+    before = len(large)
+    after = fitted.without([5])
+    assert len(large) > before
+    (engine,) = after.engines()
+    assert engine.solver.inverse.drift < 1e-3
+
+
+def test_many_rows_are_cheaper_to_factorise():
+    X, y = draw(100)
+    (engine,) = lsi.fit(X, y, probe=lsi.LinearProbe(1e-2)).engines()
+    assert update._pays(engine.model, 2)
+    assert not update._pays(engine.model, 60)
+
+
+def test_an_inverse_that_is_off_is_measured(large):
+    X, y = draw(400)
+    (engine,) = lsi.fit(X, y, probe=lsi.LinearProbe(1e-2)).engines()
+    matrix, model = engine.solver.inverse.matrix, engine.model
+    for off in (0.0, 0.03):
+        wrong = matrix * (1 + off)
+        held = update.Updated(wrong, tuple(model.theta.shape), model.theta, 0.0, torch.linalg.cholesky(wrong))
+        assert held.measured_drift(model) == pytest.approx(off, abs=1e-5, rel=0.05)
+
+
+def test_what_a_change_moves_most_is_found():
+    X, y = draw(300)
+    probe = lsi.LinearProbe(1e-2)
+    before = lsi.fit(X, y, probe=probe)
+    after = before.relabel({k: int((y[k] + 1) % 3) for k in (4, 9)})
+    found = after.affected(before, k=40)
+    change = np.abs(after.scores(audit=False).lsi - before.scores(audit=False).lsi)
+    most = np.argsort(-change)[:40]
+    assert len(np.intersect1d(found, most)) >= 30  # 5 by chance
+    joined = before.with_rows(X[:2], y[:2])
+    assert joined.affected(before, k=2).tolist() == [300, 301]
+    with pytest.raises(InputError, match="k must be at least 1"):
+        joined.affected(before, k=0)
+
+
+def test_ids_of_new_rows():
+    fitted = lsi.fit(X, NAMES, probe=lsi.LinearProbe(1e-2), sample_id=[f"r{k}" for k in range(60)])
+    with pytest.raises(InputError, match="Name the new ones: ids="):
+        fitted.with_rows(X[:1], ["cat"])
+    with pytest.raises(InputError, match="sample_id is not unique; repeated: 'r3'"):
+        fitted.with_rows(X[:1], ["cat"], ids=["r3"])
+    assert fitted.with_rows(pd.DataFrame(X[:1], index=["new"]), ["cat"]).sample_id[-1] == "new"
+    assert fitted.with_rows(X[:1], ["cat"], ids=[7]).sample_id[-2:].tolist() == ["r59", 7]
+
+
+FITTED = lsi.fit(X, NAMES, probe=lsi.LinearProbe(1e-2), sample_id=IDS)
+CATS = IDS[NAMES == "cat"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.without([1, 100]), "ids that no row has: 1. Pass entries of fitted.sample_id"),
+        (lambda f: f.without(["100"]), "ids that no row has: '100'"),
+        (lambda f: f.without([100, 100]), "ids given twice: 100"),
+        (lambda f: f.without([]), "ids is empty"),
+        (lambda f: f.without(CATS), "no row of class 'cat' would be left.*fit again without the class"),
+        (lambda f: f.without(IDS[2:]), "2 rows would be left"),
+        (lambda f: f.relabel({100: "fox"}), "labels that the probe was never trained on: 'fox'"),
+        (lambda f: f.relabel({5: "cat"}), "ids that no row has: 5"),
+        (lambda f: f.relabel({}), "Pass the new label of each row by its id"),
+        (lambda f: f.relabel([100, "cat"]), "Pass the new label of each row by its id"),
+        (lambda f: f.relabel(dict.fromkeys(CATS.tolist(), "dog")), "no row of class 'cat' would be left"),
+        (lambda f: f.with_rows(X[:1, :3], ["cat"]), "X has 3 columns, but the probe was trained on 4"),
+        (lambda f: f.with_rows(X[:1], ["fox"]), "never trained on: 'fox'"),
+        (lambda f: f.with_rows(X[:1], ["cat", "dog"]), "X has 1 rows but y has 2 labels"),
+        (lambda f: f.with_rows(X[:1] * np.inf, ["cat"]), "NaN or infinite"),
+        (lambda f: f.with_rows(X[:1], ["cat"], ids=[100]), "repeated: 100"),
+        (lambda f: f.with_rows(X[:1], ["cat"], ids=[1, 2]), "ids has 2 entries but X has 1 rows"),
+    ],
+)
+def test_changes_that_cannot_be_made_are_refused(change, said):
+    with pytest.raises(InputError, match=said):
+        change(FITTED)
+
+
+def test_values_beyond_the_type_of_the_data_are_refused():
+    fitted = lsi.fit(X.astype(np.float32), NAMES, probe=lsi.LinearProbe(1e-2))
+    with pytest.raises(InputError, match="beyond float32, the type of the data"):
+        fitted.with_rows(X[:1] * 1e60, ["cat"])
+
+
+def test_a_changed_object_is_saved_and_loaded(tmp_path):
+    after = FITTED.without([100]).relabel({101: "eel"})
+    loaded = lsi.load_fitted(after.save(tmp_path / "model"))
+    assert_array_equal(loaded.scores(audit=False).lsi, after.scores(audit=False).lsi)
+    assert_array_equal(loaded.sample_id, after.sample_id)
