@@ -189,7 +189,7 @@ def test_the_order_of_samples_and_annotators_does_not_matter():
         ([[0, 2], [1, 0]], np.full((2, 2), 0.5), "classes="),
         ([[0, 1], [1, 0]], np.full((2, 2), 0.7), "sum to one"),
         (np.full((3, 2), np.nan), None, "every entry is a gap"),
-        ([[0.5, 1], [1, 0]], None, "no class labels"),
+        ([[0.5, 1], [1, 0]], None, "looks like regression"),
         (np.zeros(4), None, "table of shape"),
         (pd.DataFrame([[0, 1]], columns=["a", "a"]), None, "several annotators called 'a'"),
         (scipy.sparse.csr_array(np.array([[0, 1], [1, 2]])), None, "stored explicitly"),

@@ -170,7 +170,8 @@ def result(capsys, arguments):
     ],
 )
 def test_the_command_scores_what_the_library_scores(table, tmp_path, columns, y, probe):
-    assert main([*table, *columns, "--no-audit", "-q", "--output", str(tmp_path / "s")]) == 0
+    words = [*table, *columns, "--no-prepare", "--no-audit", "-q"]
+    assert main([*words, "--output", str(tmp_path / "s")]) == 0
     direct = lsi.score(X, y, probe=probe, audit=False)
     saved = lsi.load(tmp_path / "s")
     np.testing.assert_allclose(saved.lsi, direct.lsi, rtol=1e-9)

@@ -15,7 +15,7 @@ from lsi.features.design import Design
 from lsi.fitted.answer import Answer
 from lsi.loo.audit import REBUILD_LIMIT
 from lsi.loo.edits.edits import Edits
-from lsi.loo.edits.joining import outside_of, prepare_joining, with_room
+from lsi.loo.edits.joining import facing, outside_of, prepare_joining, with_room
 from lsi.loo.edits.refit import certified
 from lsi.loo.edits.solver import EditSolver
 from lsi.loo.newton.engine import NewtonEngine
@@ -115,7 +115,7 @@ def _seen(engine: NewtonEngine, rows: Design) -> Iterator[tuple[slice, NewtonEng
     """Yield blocks of rows in the coordinates of an engine that holds all of each row."""
     basis, named = engine.posterior.basis, engine.posterior.name
     deficient = basis is not None and basis.shape[1] < basis.shape[0]
-    roomy = with_room(engine) if deficient and named != "diag" else engine
+    roomy = with_room(engine) if deficient else engine
     for part, x in rows.blocks(ROWS):
         inside = engine.posterior.project(x)
         if not deficient:
@@ -128,7 +128,7 @@ def _seen(engine: NewtonEngine, rows: Design) -> Iterator[tuple[slice, NewtonEng
             continue
         for k in range(len(x)):  # each has a direction of its own, which a diagonal takes part in
             one = slice(part.start + k, part.start + k + 1)
-            yield one, with_room(engine, direction[k]), whole[k : k + 1]
+            yield one, facing(roomy, direction[k]), whole[k : k + 1]
 
 
 def _weights(engine: NewtonEngine, target: Tensor) -> Tensor:

@@ -78,13 +78,13 @@ def own_pull(model: SoftmaxModel, logits: Tensor, target: Tensor, weight: Tensor
     return m
 
 
-def with_room(engine: NewtonEngine, direction: Tensor | None = None) -> NewtonEngine:
+def with_room(engine: NewtonEngine) -> NewtonEngine:
     """Return an engine with one more coordinate, in which every row of the data is zero.
 
     The data span fewer directions than there are features (N < D), and a new row has a part outside of their
-    span. Of that, `diag` alone needs to know the `direction` `(D₀,)`; the other structures are isotropic.
+    span. Which direction that is only matters to `diag` (`facing`).
     """
-    model, posterior, held = engine.model, engine.posterior, engine.solver.inverse
+    model, held = engine.model, engine.solver.inverse
     (k, d), dtype, device = model.theta.shape, model.design.dtype, model.design.device
     rows = torch.cat([x for _, x in model.design.blocks(ROWS)])
     design = Design(torch.nn.functional.pad(rows, (0, 1)), dtype=dtype, device=device)
@@ -95,11 +95,21 @@ def with_room(engine: NewtonEngine, direction: Tensor | None = None) -> NewtonEn
     matrix[:, d, :, d] = torch.eye(k, dtype=dtype, device=device) / model.loo_ridge
     matrix = matrix.view(k * (d + 1), -1)
     inverse = Inverse.updated(wider, matrix, torch.linalg.cholesky(matrix), held.drift)
-    assert posterior.basis is not None
-    outside = torch.zeros_like(posterior.basis[:, 0]) if direction is None else direction
-    basis = torch.cat([posterior.basis, outside[:, None]], 1)
-    wide = type(posterior)(wider, posterior.prior_precision, basis)
-    return NewtonEngine(wider, inverse, wide, engine.settings)
+    assert engine.posterior.basis is not None
+    return _with_basis(engine, wider, inverse, torch.nn.functional.pad(engine.posterior.basis, (0, 1)))
+
+
+def facing(roomy: NewtonEngine, direction: Tensor) -> NewtonEngine:
+    """Return an engine `with_room` whose last coordinate is a direction of the features, `(D₀,)`."""
+    basis = roomy.posterior.basis
+    assert basis is not None
+    whole = torch.cat([basis[:, :-1], direction[:, None]], 1)
+    return _with_basis(roomy, roomy.model, roomy.solver.inverse, whole)
+
+
+def _with_basis(engine: NewtonEngine, model: SoftmaxModel, inverse: Inverse, basis: Tensor) -> NewtonEngine:
+    posterior = type(engine.posterior)(model, engine.posterior.prior_precision, basis)
+    return NewtonEngine(model, inverse, posterior, engine.settings)
 
 
 def outside_of(engine: NewtonEngine, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,9 @@ AUDIT_PASSES = 15  # of a sample to 1e-7
 # that a matrix product would have done in that time.
 ELEMENT = {"kron": 2500.0}  # one probability of one row in a sweep, with its exponential; else:
 PLAIN_ELEMENT = 1200.0
-SWEEPS = 2.5  # of a sample: 1.3 to 3 where classes overlap
+SWEEPS = 2.0  # of a sample: 1.3 to 3 where classes overlap
 # More where they are separable, the more features a sample has: 3 at D/N = 0.04, 5 to 11 above 0.25.
-MORE_SWEEPS, FEW_SAMPLES = 5.0, 0.25
+MORE_SWEEPS, FEW_SAMPLES = 5.5, 0.25
 RANDOM_SEPARABLE = 2.0  # samples for each feature, up to which random labels are likely separable
 SMALL_FIT = 30.0  # Hessians of a fit, each at a fifth of the speed of a product
 FACTOR = 2.0  # of a large matrix with its inverse, at half the speed
