@@ -166,7 +166,11 @@ class Peers:
 
         task = Classification()
         analyzer = Analyzer(
-            "probe", prepare_model(self.model, task), task, cpu=True, output_dir=str(self.folder)
+            "probe",
+            prepare_model(torch.nn.Sequential(self.model), task),
+            task,
+            cpu=True,
+            output_dir=str(self.folder),
         )
         analyzer.fit_all_factors(
             "factors", self.train, per_device_batch_size=len(self.train), factor_args=FactorArguments("ekfac")
