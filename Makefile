@@ -32,6 +32,7 @@ test-all: $(INSTALLED)test  ## the same with the tests marked slow, as every nig
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '' $(PYTEST_ARGS)
 
 test-ci: $(INSTALLED)ci  ## run the test suite with every extra, where only listed tests may be skipped
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm
 	$(BIN)/python -m pytest -n auto --dist worksteal --no-skips $(PYTEST_ARGS)
 
 advisories: $(CREATED)  ## look up known vulnerabilities of the versions in constraints.txt (needs the network)

@@ -1,4 +1,4 @@
-"""Finding wrong labels: this library, simple baselines and cleanlab on the same features, in one run."""
+"""Finding wrong labels, numbers and annotators: this library, baselines and cleanlab, in one run."""
 
 import time
 
@@ -210,7 +210,13 @@ def main():
         if truth.any():
             rows += [row(name, method, score, truth, spent) for method, score, spent in baselines(X, y)]
         rows += from_probabilities(f"{name}, network", out_of_fold(X, y), y, truth)
-    write("Wrong labels", rows, COLUMNS, facts, given.output)
+    from benchmarks.annotators import ANNOTATOR_COLUMNS, annotator_rows
+    from benchmarks.other_targets import indicator_rows, number_rows
+
+    people = annotator_rows(given.data)
+    rows += [*number_rows(), *indicator_rows()]
+    write("Several annotators", people, ANNOTATOR_COLUMNS, {}, None)
+    write("Wrong labels", [*rows, *people], COLUMNS, facts, given.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])
-DOTTED = re.compile(r"\blsi(?:\.[A-Za-z_]\w*)+")
+DOTTED = re.compile(r"\blsi(?!\.toml\b)(?:\.[A-Za-z_]\w*)+")  # lsi.toml is a file
 TEST = re.compile(r"\btests/[\w/]+\.py::\w+")
 
 

@@ -107,7 +107,7 @@ def _command_functions(app):
         command = app[name]
         if callable(command.default_command):
             yield command.default_command
-        if name not in ("--help", "-h", "--version"):
+        if not name.startswith("-"):
             yield from _command_functions(command)
 
 

@@ -38,3 +38,10 @@ def test_what_needs_no_numbers_loads_no_heavy_package(ask):
     code = f"import sys, lsi; {ask}; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_package_is_there_without_an_import_of_its_own(monkeypatch):
+    for name in ("data", "errors"):
+        monkeypatch.delattr(lsi, name, raising=False)  # as after `import lsi` alone
+    assert lsi.data.load_samples is lsi.load_samples
+    assert lsi.errors.InputError is lsi.InputError

@@ -180,3 +180,12 @@ def test_what_cannot_be_scored_says_why():
         lsi.score_model(model, [dataset[:][0]])
     with pytest.raises(InputError, match="no batches"):
         lsi.score_model(model, [])
+
+
+def test_labels_may_be_texts():
+    model, dataset, *_ = tabular()
+    inputs, codes = dataset[:]
+    names = np.array(["a", "b", "c"])[codes.numpy()]
+    told = lsi.score_model(model, [(inputs, names.tolist())], audit=False)
+    np.testing.assert_array_equal(told.lsi, lsi.score_model(model, [(inputs, codes)], audit=False).lsi)
+    assert set(told.to_frame()["label"]) == {"a", "b", "c"}

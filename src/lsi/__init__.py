@@ -8,6 +8,7 @@ dictionary, and imports under TYPE_CHECKING do not exist at run time.
 
 import ast
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ __all__ = sorted(name for name in _HOME if not name.startswith("_"))
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'lsi' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_") and find_spec(f"lsi.{name}"):  # `lsi.data` without `import lsi.data`
+        return import_module(f"lsi.{name}")
+    raise AttributeError(f"module 'lsi' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

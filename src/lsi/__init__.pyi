@@ -6,6 +6,7 @@ from lsi.analysis.label_noise import LabelNoise as LabelNoise
 from lsi.analysis.label_noise import label_noise as label_noise
 from lsi.analysis.redundancy import redundancy as redundancy
 from lsi.data import load_samples as load_samples
+from lsi.data import prepare_table as prepare_table
 from lsi.errors import ConvergenceError as ConvergenceError
 from lsi.errors import InputError as InputError
 from lsi.errors import LsiError as LsiError
@@ -13,6 +14,8 @@ from lsi.errors import OutputError as OutputError
 from lsi.estimator import LaplaceSampleInformation as LaplaceSampleInformation
 from lsi.features.encoding import encode as encode
 from lsi.features.modules import extract_features as extract_features
+from lsi.features.reduction import ReducedFeatures as ReducedFeatures
+from lsi.features.reduction import reduce_features as reduce_features
 from lsi.fitted.fitted import Fitted as Fitted
 from lsi.fitted.fitted import fit as fit
 from lsi.fitted.fitted import load_fitted as load_fitted
@@ -25,6 +28,9 @@ from lsi.methods.algorithms import SGD as SGD
 from lsi.methods.algorithms import Adam as Adam
 from lsi.methods.algorithms import Schedule as Schedule
 from lsi.network import score_model as score_model
+from lsi.noisy_labels.consensus import Consensus as Consensus
+from lsi.noisy_labels.consensus import consensus as consensus
+from lsi.noisy_labels.direct import find_label_errors as find_label_errors
 from lsi.pipeline import score as score
 from lsi.pipeline import score_pairs as score_pairs
 from lsi.planning.plan import make_plan as make_plan

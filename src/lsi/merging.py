@@ -15,6 +15,7 @@ from lsi.execution.work import MOST_SHARDS
 from lsi.results.audit import Audit, spearman
 from lsi.scores import Scores, load
 from lsi.system.files import PathLike
+from lsi.tasks.feature_check import of_hits
 
 SHOWN = 5  # most missing parts that a message names
 
@@ -199,11 +200,21 @@ def _manifest(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:
             "longest": {stage: max(each.get(stage) or 0.0 for each in timings) for stage in stages},
         },
     }
+    if "feature_check" in merged:
+        merged["feature_check"] = _feature_check(parts)
     if "training" in merged:
         merged["training"] = _training(parts, table)
     if "whole_network" in merged:
         merged["whole_network"] = _whole_network(parts)
     return merged
+
+
+def _feature_check(parts: list[_Part]) -> dict[str, Any]:
+    """Return the verdict on the features from the hits of all parts."""
+    found = [part.scores.manifest["feature_check"] for part in parts]
+    near = {name: found[0][name] for name in found[0] if "neighbour" in name or "nearest" in name}
+    n, hits = sum(each["n"] for each in found), sum(each["hits"] for each in found)
+    return of_hits(n, hits, found[0]["majority"], near)
 
 
 def _training(parts: list[_Part], table: pd.DataFrame) -> dict[str, Any]:

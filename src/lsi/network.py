@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lsi.errors import InputError, nearest
-from lsi.features.modules import join_labels, refuse_shuffling, run_batches
+from lsi.features.modules import check_loader, join_labels, run_batches
 from lsi.pipeline import score
 from lsi.probes.linear import LinearProbe
 from lsi.scores import Scores
@@ -63,7 +63,7 @@ def score_model(
         >>> len(scores), scores.manifest["network"]["layer"]
         (30, '2')
     """
-    refuse_shuffling(loader)
+    check_loader(model, loader)
     batches = iter(loader)
     first = next(batches, None)
     if first is None:
@@ -132,7 +132,7 @@ def capture(
 ) -> Captured:
     """Run a network over a loader and keep the inputs of one layer."""
     rows: list[Tensor] = []
-    labels: list[Tensor] = []
+    labels: list[np.ndarray] = []
     predicted: list[Tensor] = []
     with _inputs_of(head) as seen:
         for output, target, _ in run_batches(model, loader, precision=precision, progress=progress):

@@ -24,10 +24,14 @@ from lsi.run.manifest import build_manifest, build_table, describe_run, fingerpr
 from lsi.run.shards import check_shard, describe_shard
 from lsi.scores import Scores
 from lsi.system.device import exact_products
+from lsi.system.digests import digest_values
 from lsi.system.machine import Machine, memory_explained
 from lsi.system.progress import Progress
 from lsi.system.text import parse_size
 from lsi.tasks import Task, task_of
+from lsi.tasks.decay import with_weight_decay
+from lsi.tasks.feature_check import check_features
+from lsi.tasks.groups import describe_groups, groups_of
 from lsi.validation.problem import Problem
 from lsi.validation.settings import check_choice, check_positive, check_seed
 
@@ -44,6 +48,7 @@ def score(
     prior_precision: float = 1.0,
     subset: Any = None,
     sample_id: Any = None,
+    groups: Any = None,
     audit: bool | int = True,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -73,6 +78,9 @@ def score(
         prior_precision: τ > 0, precision of the Gaussian prior in the posterior.
         subset: Positions to score, or a boolean mask; None: all.
         sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
+        groups: `(N,)` the group of each row, such as a patient, source or annotator, as in scikit-learn; None
+            or NaN: no group. `Scores.groups` then holds the LSI of leaving out each whole group, as
+            `Fitted.groups` of `lsi.fit` returns it.
         audit: Whether a few samples are left out again by brute force, or how many.
         seed: Seed for choosing the audited samples.
         device: Torch device; None: a GPU if there is one, else the processor.
@@ -121,6 +129,7 @@ def score(
         seed=seed,
         device=device,
         memory=memory,
+        groups=groups,
         label_noise=label_noise,
         checkpoint=checkpoint,
         cluster=cluster,
@@ -282,6 +291,7 @@ def score_run(
     run: Run,
     settings: Method,
     *,
+    groups: Any = None,
     label_noise: bool | None = False,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     cluster: str | None = None,
@@ -290,20 +300,32 @@ def score_run(
 ) -> Scores:
     """Run the task of the probe, and put table and manifest together."""
     task, part, problem = task_of(run.probe), None if shard is None else Shard.parse(shard), run.problem
+    members = None if groups is None else groups_of(groups, run, settings, part)
     if label_noise and problem.n_classes:
         check_label_noise_room(problem.shape(), run.machine.memory)
     described = describe_run(task.name, run, settings, task.data(problem))
     key = {**run_key(described, run), "label_noise": label_noise}
+    if members is not None:
+        key["groups"] = digest_values(members)
     with open_work(key, checkpoint, cluster, part, run.machine.device, progress) as work:
         run = replace(run, work=work)
         with exact_products():
+            run = with_weight_decay(run, settings, task.decay_curve)
+            described["config"]["probe"] = run.probe.describe()
+            if members is not None and task.fit is not None:
+                run = replace(run, fitted=run.fitted or task.fit(run, settings))
             result, measured, report = task.run(run, settings)
+            if members is not None:
+                run.notes["groups"] = describe_groups(run, settings, members)
             if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
                 add_label_noise(run, result, label_noise)
     if part is not None:
         run.notes["shard"] = describe_shard(part, digest_of(key), result.done)
         problem, result = replace(problem, subset=problem.subset[result.done]), result.select(result.done)
         described["data"]["n_scored"] = len(problem.subset)
+    checked_features = check_features(run, problem, result)
+    if checked_features is not None:
+        run.notes["feature_check"] = checked_features
     table = build_table(task.columns(problem, result), problem, result)
     manifest = build_manifest(run, described, task.manifest(run.problem), report)
     return Scores(table, manifest, measured)

@@ -11,6 +11,7 @@ from lsi.analysis import classwise, difficulty, mislabeled, redundancy, selectio
 from lsi.analysis.difficulty import Difficulty
 from lsi.analysis.label_noise import LabelNoise
 from lsi.analysis.selection import Order
+from lsi.errors import InputError
 from lsi.report.notebook import notebook_html
 from lsi.report.plots import plot
 from lsi.results.table import ScoreTable
@@ -169,7 +170,8 @@ class Scores(ScoreTable):
         Runs that estimated label noise (`label_noise` of `lsi.score`) have calibrated probabilities. For
         others `wrong_probability` is one minus the probability of the given label under the model that
         never saw the sample, and `suggested_label` that model's most likely label.
-        For a regression see `lsi.analysis.targets.wrong_targets`.
+        For a regression see `lsi.analysis.targets`, for several labels a sample
+        `lsi.analysis.several_labels`: columns `most_doubtful` and `wrong_probability_<name>` tell which.
 
         Args:
             fdr: Return the longest list of which at most this expected share is right after all; None: all.
@@ -197,6 +199,18 @@ class Scores(ScoreTable):
             InputError: The run did not estimate label noise.
         """
         return mislabeled.label_noise_of(self)
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """The LSI of leaving out each group of rows that the run was given, as `Fitted.groups` returns it.
+
+        Raises:
+            InputError: The run was given no groups.
+        """
+        found = self.manifest.get("groups")
+        if not found:
+            raise InputError("These scores have no groups. Score them again with lsi.score(..., groups=...).")
+        return pd.DataFrame(found)
 
     def plot(self, kind: str = "distribution", ax: Axes | None = None) -> Axes:
         """Draw the scores with matplotlib (extra `plot`).

@@ -19,7 +19,7 @@ NEW = RNG.standard_normal((8, 3))
 def places(tmp_path):
     frame = pd.DataFrame(X, columns=["a", "b", "c"]).assign(kind=Y, name=[f"r{k}" for k in range(40)])
     frame.to_parquet(tmp_path / "old.parquet")
-    words = ["--label-column", "kind", "--id-column", "name", "--weight-decay", "0.01", "-q"]
+    words = ["--label-column", "kind", "--id-column", "name", "--weight-decay", "0.01", "-q", "--no-prepare"]
     model = tmp_path / "model"
     assert main(["fit", "-d", str(tmp_path / "old.parquet"), "-o", str(model), *words]) == DONE
     new = pd.DataFrame(NEW[:, ::-1], columns=["c", "b", "a"]).assign(name=list("stuvwxyz"), other=1.5)
@@ -82,3 +82,41 @@ def test_what_does_not_fit_is_refused(places, monkeypatch, capsys, words, said):
     half.to_csv("half.csv", index=False)
     assert main(["candidates", *words]) == MISUSED
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Return a probe of a table with categories and gaps, and a table of other rows."""
+    frame = pd.DataFrame(X, columns=["a", "b", "c"]).assign(kind=Y, plan=list("xxyz") * 10)
+    frame.loc[:3, "a"] = np.nan
+    frame.to_csv(tmp_path / "old.csv", index=False)
+    words = ["--label-column", "kind", "-o", str(tmp_path / "model"), "-q"]
+    assert main(["fit", "-d", str(tmp_path / "old.csv"), *words]) == DONE
+    # Alone these rows would be scaled by themselves, and have other categories.
+    new = pd.DataFrame(10 * NEW, columns=["a", "b", "c"]).assign(plan=list("zzzzzzzw"))
+    new.to_csv(tmp_path / "new.csv", index=False)
+    return tmp_path
+
+
+def test_rows_are_prepared_as_the_table_of_the_probe_was(prepared):
+    out = prepared / "found.parquet"
+    assert main(["candidates", str(prepared / "model"), str(prepared / "new.csv"), "-o", str(out)]) == DONE
+    old = lsi.load_samples(prepared / "old.csv", label_column="kind")
+    features = old.preparation.transform(pd.read_csv(prepared / "new.csv"))
+    expected = lsi.load_fitted(prepared / "model").candidates(features).top(8)
+    np.testing.assert_allclose(pd.read_parquet(out)["lsi"], expected["lsi"], rtol=1e-6)
+
+
+def test_rows_that_cannot_be_prepared_alike_are_refused(prepared, capsys):
+    np.save(prepared / "new.npy", np.zeros((3, 6)))
+    said = {"new.npy": "is none. Give a table", "lacks.csv": "has no column 'plan'"}
+    pd.read_csv(prepared / "new.csv").drop(columns="plan").to_csv(prepared / "lacks.csv", index=False)
+    for name, message in said.items():
+        assert main(["candidates", str(prepared / "model"), str(prepared / name)]) == MISUSED
+        assert message in capsys.readouterr().err
+    pd.read_csv(prepared / "old.csv").iloc[:-1].to_csv(prepared / "old.csv", index=False)
+    assert main(["candidates", str(prepared / "model"), str(prepared / "new.csv")]) == MISUSED
+    assert "has changed since" in capsys.readouterr().err
+    (prepared / "old.csv").unlink()
+    assert main(["candidates", str(prepared / "model"), str(prepared / "new.csv")]) == MISUSED
+    assert "--no-prepare" in capsys.readouterr().err

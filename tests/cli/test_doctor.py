@@ -8,6 +8,7 @@ from tests.score_cases import AUDIT, make
 
 import lsi
 from lsi.cli import doctor, main
+from lsi.system.versions import install_hint
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_missing_extras_and_old_packages_come_with_a_cure(monkeypatch):
     monkeypatch.setitem(doctor.EXTRAS, "plot", {"matplotlib": "no_such_module"})
     monkeypatch.setattr(doctor, "_lower_bounds", lambda: {"numpy": "999.1"})
     health = doctor.examine()
-    assert health.extras["plot"]["install"] == "pip install 'laplace-sample-information[plot]'"
+    assert health.extras["plot"]["install"] == install_hint("plot")
     assert any("older than 999.1" in problem for problem in health.problems)
 
 

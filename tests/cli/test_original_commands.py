@@ -35,7 +35,7 @@ def place(tmp_path_factory):
 def run(place, tmp_path, monkeypatch):
     monkeypatch.setenv("LSI_CACHE", str(place / "cache"))
     monkeypatch.setitem(
-        __import__("lsi.features.encoders.loading", fromlist=["DEFAULTS"]).DEFAULTS,
+        __import__("lsi.features.encoders.opening", fromlist=["DEFAULTS"]).DEFAULTS,
         "image", str(place / "encoder"),
     )  # fmt: skip
 

@@ -316,3 +316,13 @@ def test_a_full_disk_is_told_with_what_is_kept(tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "disk is full" in err
     assert "1 of 3 blocks of leave-one-out are kept" in err
+
+
+def test_what_a_run_left_that_kept_nothing_blocks_no_other(tmp_path, monkeypatch):
+    command = [*WINE, "-q", "--output", str(tmp_path / "scores"), "--overwrite"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*command, "--weight-decay", "1e-2"]) == 130
+    assert names(tmp_path / "scores.unfinished") == ["run.json"]
+    assert main(command) == 0
+    assert names(tmp_path) == ["scores"]

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.makers import encoded_image, pictures
 
 from lsi.cli import main
 from lsi.data import load_samples
@@ -84,3 +85,54 @@ def test_scores_that_are_not_there(command, tmp_path, capsys, monkeypatch):
 def test_rows_must_be_positive(saved, capsys):
     assert main(["show", str(saved), "--rows", "0"]) == 2
     assert "--rows" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own_features(tmp_path):
+    """Scores of features that somebody made of pictures, and a table of these pictures in another order."""
+    import pandas as pd
+
+    pixels, codes = pictures(30)
+    ids = [f"p{k}" for k in range(30)]
+    np.savez(tmp_path / "own.npz", X=pixels.mean(axis=(1, 2)), y=codes % 2, ids=ids)
+    assert (
+        main(["compute", "-d", str(tmp_path / "own.npz"), "-o", str(tmp_path / "s"), "-q", "--no-audit"]) == 0
+    )
+    frame = pd.DataFrame(
+        {"name": ids, "picture": [encoded_image(each) for each in pixels], "kind": codes % 2}
+    )
+    frame.iloc[::-1].to_parquet(tmp_path / "pictures.parquet")
+    return tmp_path
+
+
+COLUMNS = ["--id-column", "name", "--image-column", "picture", "--label-column", "kind"]
+
+
+def test_pictures_of_own_features_are_found_by_id(own_features, capsys):
+    page = own_features / "page.html"
+    words = ["report", str(own_features / "s"), str(own_features / "pictures.parquet"), *COLUMNS]
+    assert main([*words, "-o", str(page)]) == 2  # what was scored were the features
+    assert "--ids-only" in capsys.readouterr().err
+    assert main([*words, "--ids-only", "-o", str(page)]) == 0
+    assert "data:image/" in page.read_text(encoding="utf-8")
+    told = capsys.readouterr().out
+    assert f"pictures.parquet {' '.join(COLUMNS[:2])}" in told  # the next command takes the same options
+    assert "--ids-only -o pictures-cleaned.parquet" in told
+
+
+def test_report_and_apply_take_the_same_options_for_the_same_data(own_features, capsys):
+    changes = own_features / "changes.csv"
+    changes.write_text("sample_id,decision\np3,remove\n")
+    words = ["apply", str(changes), str(own_features / "pictures.parquet"), *COLUMNS, "--ids-only"]
+    assert main([*words, "--as", "decisions", "-o", str(own_features / "clean.parquet")]) == 0
+    assert "1 removed" in capsys.readouterr().out
+
+
+def test_pictures_that_lack_an_id_are_refused(own_features, capsys):
+    import pandas as pd
+
+    path = own_features / "pictures.parquet"
+    pd.read_parquet(path).iloc[1:].to_parquet(path)
+    words = ["report", str(own_features / "s"), "--dataset", str(path), *COLUMNS, "--ids-only"]
+    assert main([*words, "-o", str(own_features / "page.html")]) == 2
+    assert "'p29'" in capsys.readouterr().err

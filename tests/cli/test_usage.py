@@ -1,13 +1,19 @@
 """Exit codes and how errors are told. Nothing here needs an engine."""
 
+import dataclasses
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from lsi.cli import app, main
+from lsi.cli.inputs.options_file import arguments_of
 from lsi.errors import ConvergenceError, InputError, OutputError
 
 
@@ -17,7 +23,7 @@ def tell(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("lsi.cli.app.app", fail)
+    monkeypatch.setattr("lsi.cli.app.App.__call__", fail)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +37,7 @@ def test_help_is_no_error(argv, capsys):
 
 
 def test_help_names_every_option_of_compute(capsys):
-    main(["compute", "--help"])
+    main(["compute", "--help-all"])
     out = capsys.readouterr().out
     for flag in (
         "--dataset --corrupt-label --corrupt-seed --seed --posterior --method --tol --epochs --lr --momentum "
@@ -39,6 +45,66 @@ def test_help_names_every_option_of_compute(capsys):
         "--quiet --threads --device --output --report"
     ).split():
         assert flag in out
+
+
+def common():
+    """Return the options of `lsi compute` that are marked as those that most people need."""
+    from lsi.cli.inputs import options
+
+    groups = [each for each in vars(options).values() if dataclasses.is_dataclass(each)]
+    hints = [get_type_hints(group, include_extras=True) for group in groups]
+    return {
+        f"--{name.replace('_', '-')}"
+        for hint in hints
+        for name, kind in hint.items()
+        if options.COMMON in get_args(kind)
+    }
+
+
+def test_the_short_help_shows_a_dozen_options_and_the_long_one_all(capsys):
+    main(["compute", "--help"])
+    short = set(re.findall(r"(?<=│) +(?:\* +)?(--[\w-]+)", capsys.readouterr().out))
+    assert short == common()
+    assert 10 <= len(short) <= 16
+    main(["compute", "--help-all"])
+    every = set(re.findall(r"(?<=│) +(?:\* +)?(--[\w-]+)", capsys.readouterr().out))
+    assert short < every
+    assert {f"--{name}" for name in arguments_of(app.app["compute"])} <= every
+
+
+def test_an_option_of_the_short_help_has_an_example_that_is_understood():
+    arguments = {f"--{name}": each for name, each in arguments_of(app.app["compute"]).items()}
+    assert common() <= set(arguments)
+    for name in common():
+        if arguments[name].hint is bool:
+            continue
+        example = re.search(r"Example:\s+`([^`]+)`", arguments[name].parameter.help)
+        words = shlex.split(example[1])
+        assert words[0] == name
+        needed = [] if name == "--dataset" else ["--dataset", "wine"]
+        app.app.parse_args(["compute", *words, *needed], exit_on_error=False, print_error=False)
+
+
+BASH = """
+COMP_WORDS=(%s) COMP_CWORD=%d COMP_LINE="${COMP_WORDS[*]}" COMP_POINT=${#COMP_LINE}
+_lsi
+printf '%%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [(["lsi", "comp"], "compute"), (["lsi", "compute", "--weight"], "--weight-decay")],
+)
+def test_bash_completes_commands_and_options(typed, offered):
+    script = app.app.generate_completion(prog_name="lsi", shell="bash") + BASH % (
+        " ".join(typed),
+        len(typed) - 1,
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert offered in done.stdout.split()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +198,7 @@ def test_warnings_are_one_line(monkeypatch, capsys):
             warnings.simplefilter("always")
             warnings.warn("slow\ndevice", RuntimeWarning, stacklevel=1)
 
-    monkeypatch.setattr("lsi.cli.app.app", warn)
+    monkeypatch.setattr("lsi.cli.app.App.__call__", warn)
     assert main(["show", "x"]) == 0
     assert capsys.readouterr().err == "warning: slow device\n"
 

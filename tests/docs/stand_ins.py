@@ -1,6 +1,10 @@
 """Small data for what pages speak of as the reader's own: files by their names, and names in Python."""
 
 import json
+import runpy
+import sys
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -19,17 +23,30 @@ def features(n=60, d=5, n_classes=3, seed=0):
     return rng.normal(size=(n, d)) + np.eye(n_classes, d)[y], y
 
 
+OWN_ENCODER = """
+import numpy as np
+
+
+def build():
+    return lambda items: np.stack([np.asarray(item).ravel()[:5] / 255 for item in items])
+"""
+
+
 def make_files(folder):
     """Write every file and folder that a page's commands read."""
     X, y = features()
     ids = np.arange(len(y))
-    for name in ("features.npz", "mine.npz", "data.npz"):
+    for name in ("features.npz", "mine.npz", "data.npz", "train.npz", "test.npz"):
         np.savez(folder / name, X=X, y=y, ids=ids)
     np.savez(folder / "pairs.npz", left=X, right=X[:, ::-1] + 0.1 * X)
     frame = pd.DataFrame(X[:, :3], columns=["f1", "f2", "f3"])
     frame.assign(label=y, id=ids).to_parquet(folder / "data.parquet")
+    frame.assign(label=y, id=ids).to_csv(folder / "data.csv", index=False)
     frame[:30].to_parquet(folder / "new.parquet")
     frame.assign(**{"class": y}).to_csv(folder / "measurements.csv", index=False)
+    made_customers().to_csv(folder / "customers.csv", index=False)
+    answers = {name: np.where(ids % 7 == k, (y + 1) % 3, y) for k, name in enumerate(("ann", "bob", "cat"))}
+    frame.assign(**answers).to_csv(folder / "crowd.csv", index=False)
     tags = [[name for name, hit in zip(("red", "big"), row, strict=True) if hit] for row in X[:, :2] > 0]
     hits = {"red": (X[:, 0] > 0).astype(int), "big": (X[:, 1] > 0).astype(int)}
     frame.assign(tags=tags, **hits).to_parquet(folder / "photos.parquet")
@@ -39,6 +56,7 @@ def make_files(folder):
             pixels = np.random.default_rng(label * 10 + k).integers(0, 256, (4, 4, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "photos" / str(label) / f"{k}.png")
     tiny_resnet(folder / "path" / "to" / "model")
+    (folder / "mymodule.py").write_text(OWN_ENCODER)
     _make_scores(folder)
     _make_decisions(folder, y)
 
@@ -99,10 +117,24 @@ def digits_test():
     return {"X_test": X[-100:] / 16, "y_test": y[-100:], "predictions": y[-100:]}
 
 
+def made_customers():
+    """Return a few rows of the table that the example of customers makes."""
+    path = Path(__file__).parents[2] / "examples" / "customers.py"
+    with patch.object(sys, "path", [str(path.parent), *sys.path]):  # as for a script
+        return runpy.run_path(str(path))["make_customers"](60)[0]
+
+
+def customers():
+    """Return a table without its label, the label, and other rows of it."""
+    frame = made_customers()
+    churn = frame.pop("churn")
+    return {"frame": frame, "churn": churn, "other_rows": frame.head(5)}
+
+
 # What a page means by a name, where it is not the same on all pages.
-OWN_NAMES = {"networks.md": wine, "decisions.md": digits_test}
+OWN_NAMES = {"data.md": customers, "networks.md": wine, "decisions.md": digits_test}
 # How many digits there are on a page; decisions.md keeps 500 of them, what-if.md draws 500.
-N_DIGITS = {"decisions.md": 600, "what-if.md": 500}
+N_DIGITS = {"decisions.md": 600, "what-if.md": 500, "explain.md": 450}
 
 
 def fewer_digits(monkeypatch, count):

@@ -23,8 +23,10 @@ NOT_RUN = {
     "--dataset cifar": "needs archives of 160 MB; tests/cli/test_original_commands.py has small ones",
     "--text-column|--encoder A": "needs a pretrained network; test_any_data.py has tiny ones",
     "--dataset photos/$|--image-column": "needs the default encoder; test_any_data.py has tiny ones",
+    "resnet18.tv_in1k:": "needs weights of 45 MB; tests/features/test_timm.py makes some",
     "--checkpoint /fast/disk": "a folder of the reader's machine; tests/cli/test_resume.py runs --checkpoint",
     "--shard 3/16": "needs data of sixteen blocks; tests/test_merging.py scores shards",
+    "--install-completion": "changes the reader's shell; tests/cli/test_usage.py runs what it installs",
     "cache rm": "the keys are an example; tests/cli/test_any_data.py runs it",
 }
 # Blocks of Python that are compiled but not run, likewise.
@@ -50,7 +52,10 @@ def reason(text, table):
 
 
 def check_lsi(words):
-    """Fail unless the command line takes these arguments."""
+    """Fail unless the command line takes these arguments; the dataset may come from a file of options."""
+    words = ["--help" if word == "--help-all" else word for word in words]
+    if words[:1] == ["compute"] and not {"--dataset", "-d", "--help"} & set(words):
+        words = [*words, "--dataset", "features.npz"]
     try:
         app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -67,6 +72,7 @@ def options(words):
     arguments = command.assemble_argument_collection(parse_docstring=False) if command.default_command else []
     return {name for argument in arguments for name in argument.names} | {
         "--help",
+        "--help-all",
         "-h",
         "--debug",
         "--version",
@@ -101,6 +107,9 @@ def check_command(words):
         assert arguments[0] in TARGETS
     elif program == "pip":
         wanted = re.findall(r"\[([\w,]+)\]", " ".join(arguments))
+        if "--no-deps" in arguments:  # of one package, which constraints.txt pins
+            assert f"\n{arguments[-1]}==" in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+            return
         assert set(",".join(wanted).split(",")) <= EXTRAS
     elif program == "pytest":
         assert all((REPOSITORY / word).exists() for word in arguments)
@@ -164,7 +173,13 @@ def run_page(page, namespace):
                 run_lsi([*words[1:], *(["--threads", "1"] if "--threads" in options(words[1:2]) else [])])
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if on(page)], ids=name_of)
+# tests/examples runs the scripts that these pages go through.
+IN_EXAMPLES = {page for page in PAGES if (REPOSITORY / "examples" / f"{page.stem}.py").exists()}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if on(page) and page not in IN_EXAMPLES], ids=name_of
+)
 def test_a_page_runs(page, files, tmp_path, monkeypatch):
     stand_ins.fewer_digits(monkeypatch, stand_ins.N_DIGITS.get(page.name, 120))
     monkeypatch.setenv("LSI_CACHE", str(tmp_path / "cache"))

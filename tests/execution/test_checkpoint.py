@@ -381,6 +381,7 @@ def test_what_a_killed_run_was_writing_goes(tmp_path):
 def test_two_runs_exclude_each_other(tmp_path):
     store = Checkpoint(tmp_path / "kept")
     store.open({"a": 1})
+    store.put("fit", {"x": np.zeros(2)})
     with pytest.raises(OutputError, match="another run is at work in .* Wait for it"):
         score(checkpoint=tmp_path / "kept")
     store.close()
@@ -411,3 +412,24 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
     assert not list((tmp_path / "kept").glob(".lsi-*"))
     resumed = score(checkpoint=tmp_path / "kept")
     assert content(resumed, tmp_path / "a") == content(score(), tmp_path / "b")
+
+
+@pytest.mark.parametrize("left", [(), ("run.lock",), ("run.json",), ("run.json", "run.lock")])
+def test_a_folder_without_blocks_is_in_nobodys_way(left, tmp_path):
+    """A run that ended before its first block leaves nothing to lose, whatever its settings were."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text(
+            json.dumps({"format": "lsi-checkpoint", "version": 1, "key": {"seed": 1}})
+            if "json" in name
+            else ""
+        )
+    store = Checkpoint(folder)
+    store.open({"seed": 2})
+    store.put("fit", {"x": np.zeros(2)})
+    store.close()
+    again = Checkpoint(folder)
+    with pytest.raises(InputError, match="another run, which differs in seed"):
+        again.open({"seed": 1})
+    again.close()

@@ -120,6 +120,35 @@ def test_the_key_follows_everything_that_matters(tmp_path):
     assert build_encoder("image", str(makers.tiny_vit(tmp_path / "b"))).key() != key
 
 
+def test_a_pooler_that_was_not_saved_changes_no_key_and_is_not_used(tmp_path):
+    folder = str(makers.tiny_vit(tmp_path))  # as most transformers for images are published
+    assert build_encoder("image", folder).key() == build_encoder("image", folder).key()
+    with pytest.raises(InputError, match="saved without its pooler"):
+        features(build_encoder("image", folder, pooling="pooler"), images(1))
+
+
+def test_an_encoder_of_other_items(tmp_path):
+    kinds = {"image": makers.tiny_vit, "text": makers.tiny_bert, "audio": makers.tiny_wav2vec}
+    called = {"image": "images", "text": "texts", "audio": "recordings"}
+    for kind, make in kinds.items():
+        folder = str(make(tmp_path / kind))
+        for other in set(kinds) - {kind}:
+            message = f"encodes {called[kind]}, but these items are {called[other]}. Name an encoder of"
+            with pytest.raises(InputError, match=message):
+                build_encoder(other, folder)
+
+
+def test_a_torchvision_that_does_not_fit_is_named(tmp_path, monkeypatch):
+    folder = str(makers.tiny_resnet(tmp_path / "net"))
+    (tmp_path / "broken" / "torchvision").mkdir(parents=True)
+    (tmp_path / "broken" / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    with pytest.raises(InputError, match="nms does not exist.*pip uninstall torchvision"):
+        build_encoder("image", folder)
+
+
 def test_settings_that_are_unknown(tmp_path):
     for settings, message in (
         ({"pooling": "men"}, "Did you mean 'mean'"),
@@ -133,7 +162,7 @@ def test_settings_that_are_unknown(tmp_path):
 def test_an_encoder_that_cannot_be_had_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"ResNet-18 trained on ImageNet.*--encoder path/to/folder"):
+    with pytest.raises(InputError, match=r"default for image items.*--encoder path/to/folder"):
         build_encoder("image")
     with pytest.raises(InputError, match="there is no folder"):
         build_encoder("image", str(tmp_path / "gone"))
@@ -143,7 +172,7 @@ def test_an_encoder_that_cannot_be_had_says_how_to_go_on(tmp_path, monkeypatch):
 
 def test_without_transformers_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(InputError, match=r"laplace-sample-information\[encoders\]"):
+    with pytest.raises(InputError, match=r"pip install -c constraints.txt '\.\[encoders\]'"):
         build_encoder("image")
 
 

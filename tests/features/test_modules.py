@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -79,3 +80,28 @@ def test_empty_loaders_and_unknown_settings_are_refused():
         lsi.extract_features(nn.Identity(), loader(), precision="int8")
     with pytest.raises(InputError, match="one class for each sample"):
         lsi.extract_features(nn.Identity(), [(X, torch.eye(23))])
+
+
+def test_labels_may_be_texts():
+    names = [str(code) for code in Y.tolist()]
+    whole = lsi.extract_features(nn.Identity(), [(X, names)]).labels
+    parts = lsi.extract_features(nn.Identity(), [(X[:9], names[:9]), (X[9:], tuple(names[9:]))]).labels
+    assert whole.tolist() == parts.tolist() == names
+    mapping = [{"input": X, "label": names}]
+    assert lsi.extract_features(nn.Identity(), mapping).labels.tolist() == names
+
+
+@pytest.mark.parametrize(
+    ("module", "batches", "message"),
+    [
+        (nn.Identity(), [(X, Y, torch.arange(23))], r"\[\(x, y\) for x, y, \*_ in loader\]"),
+        (LogisticRegression(), X, r"LogisticRegression is no torch module.*lsi\.score\(X, y\)"),
+        (nn.Identity(), X, "TensorDataset"),
+        (nn.Identity(), X.numpy(), "TensorDataset"),
+        (nn.Identity(), [(X, [{}] * 23)], "neither numbers nor texts"),
+    ],
+)
+@pytest.mark.parametrize("call", [lsi.extract_features, lsi.score_model])
+def test_what_is_no_module_or_no_batch_is_told_what_to_do(call, module, batches, message):
+    with pytest.raises(InputError, match=message):
+        call(module, batches)

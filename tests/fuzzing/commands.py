@@ -55,7 +55,9 @@ _WORDS = {
     "--image-column": ("image", "x"),
     "--augment": ("crop", "flip", "grey"),
     "--device": ("cpu", "cuda", "meta", "mps", "x", ""),
-    "--encoder": ("raw", "raw", "/nowhere", ".", "net", "pipe"),
+    "--encoder": (
+        "raw", "raw", "/nowhere", ".", "net", "pipe", "good.npz", "gone.onnx", "resnet18:pipe.pt", "a:b", ":",
+    ),
     "--labels": ("pipe", "good_labels.npy", "x.txt"),
     "--report": ("report.html", "out.html", "good.npz", "scores", "linked.npz", "pipe"),
     "--activation": ("relu", "tanh", "x"),

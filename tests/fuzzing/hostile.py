@@ -30,8 +30,10 @@ import lsi
 from lsi.data import SourceOptions, load_samples, read_transition
 from lsi.data.pairs import holds_pairs, load_pairs
 from lsi.decisions.files import read_decisions
+from lsi.errors import InputError
 from lsi.execution.checkpoint import Checkpoint, is_checkpoint
 from lsi.features.cache import FeatureCache
+from lsi.features.chunks import ChunkEncoder
 from lsi.report.html import write_report
 
 _SUFFIXES = (*".npz .npy .safetensors .parquet .arrow .feather .csv .jsonl .json .txt".split(), "")
@@ -39,7 +41,8 @@ _THINGS = """
     pipe socket zero random full tty mem kmsg loop dangling out folder sparse locked empty plain
 """.split()
 _PLACES = """
-    file labels pictures class tables archive idx scores decisions transition pairs cache blocks encoder
+    file labels pictures class tables archive idx scores decisions transition pairs cache blocks encoder onnx
+    weights
 """.split()
 _LETTERS = (
     b"a",
@@ -65,6 +68,9 @@ def hostile_targets(folder):
     yield bomb_target(folder / "bombs")
     yield from _own(folder / "own")
     yield from _encoders(folder / "encoders")
+    yield from _weights(folder / "weights")
+    yield from _onnx(folder / "onnx")
+    yield from _timm(folder / "timm")
 
 
 def _number(random, content, others):
@@ -133,6 +139,8 @@ def _no_file(folder, content):
         "pairs": "p.npz",
         "cache": f"features/{'ab' * 20}/manifest.json",
         "blocks": "run.json",
+        "onnx": "net.onnx",
+        "weights": "w.safetensors" if len(suffix) % 2 else "w.pt",
         "encoder": "config.json" if len(suffix) % 2 else "model.safetensors",
     }
     path = folder / place_of[place]
@@ -172,6 +180,14 @@ def _used(folder, path, place):
         from lsi.features import build_encoder
 
         build_encoder("image", str(folder))
+    elif place == "onnx":
+        from lsi.features import build_encoder
+
+        build_encoder("image", str(path))
+    elif place == "weights":
+        from lsi.features.encoders.weights import read_weights
+
+        read_weights(path)
     else:
         use_samples(load_samples(str(path)))
 
@@ -319,3 +335,78 @@ def _encoders(folder):
                 yield Target(
                     f"encoder, {kind}, {name}", [content], lambda c, k=kind, n=name: use(k, n, c), **changed
                 )
+
+
+def _image(encoder):
+    """Encode two pictures: what is wrong with an encoder may show only then."""
+    from PIL import Image
+
+    for order, inputs in encoder.prepare([Image.new("RGB", (40, 30))] * 2):
+        ChunkEncoder("image", encoder).features(len(order), inputs)
+
+
+def _weights(folder):
+    import torch
+    from safetensors.torch import save
+
+    folder.mkdir()
+    state = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2), "n": torch.tensor(3)}
+    seeds = {"pt": [], "safetensors": [save(state)]}
+    for kept, zipped in ((state, True), (state, False), ({"epoch": 1, "state_dict": state}, True)):
+        buffer = io.BytesIO()
+        torch.save(kept, buffer, _use_new_zipfile_serialization=zipped)
+        seeds["pt"].append(buffer.getvalue())
+
+    def use(suffix, content):
+        from lsi.features.encoders.weights import put, read_weights
+
+        (folder / f"w.{suffix}").write_bytes(content)
+        module = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2)})
+        put(read_weights(folder / f"w.{suffix}"), module, "net", folder, ("n",))
+
+    for suffix, contents in seeds.items():
+        yield Target(f"encoder, weights, {suffix}", contents, lambda c, s=suffix: use(s, c))
+
+
+def _onnx(folder):
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return
+    from tests import onnx_maker
+
+    folder.mkdir()
+    (folder / "w.bin").write_bytes(bytes(48))
+
+    def use(content):
+        from lsi.features import build_encoder
+
+        (folder / "net.onnx").write_bytes(content)
+        _image(build_encoder("image", str(folder / "net.onnx")))
+
+    seeds = [onnx_maker.image_encoder(), onnx_maker.image_encoder(elsewhere="w.bin")]
+    seeds += [onnx_maker.image_encoder(("batch", 8, 8, 3), kind=onnx_maker.UINT8)]
+    yield Target("encoder, onnx", seeds, use)
+
+
+def _timm(folder):
+    from lsi.features.encoders.timm_models import _timm
+
+    try:
+        timm = _timm("the fuzzer")
+    except InputError:
+        return
+    timm.models.save_for_hf(
+        timm.create_model("mobilenetv3_small_050", pretrained=False), folder, safe_serialization=True
+    )
+
+    def use(content):
+        from lsi.features import build_encoder
+
+        (folder / "config.json").write_bytes(content)
+        _image(build_encoder("image", str(folder)))
+
+    from tests.fuzzing.mutate import mutate_json
+
+    content = (folder / "config.json").read_bytes()
+    yield Target("encoder, timm, config.json", [content], use, mutate=mutate_json)

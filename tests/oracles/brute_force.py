@@ -28,12 +28,17 @@ class LeaveOneOut:
     weight: np.ndarray
     heads: dict = field(default_factory=dict)
 
+    def kept(self, left_out):
+        """Return the mask of the samples that are left without one, several (a tuple), or None."""
+        gone = [] if left_out is None else np.ravel(left_out)
+        return ~np.isin(np.arange(len(self.x)), gone)
+
     def head(self, left_out=None):
-        """Return the weights `(C, D)` trained without a sample, or on all of them."""
+        """Return the weights `(C, D)` trained without a sample or several, or on all of them."""
         if left_out not in self.heads:
             # Everything lives in the span of the samples; where it is small this is much cheaper.
             x, basis = softmax_probe.row_space(self.x)
-            keep = np.arange(len(x)) != left_out
+            keep = self.kept(left_out)
             start = None if left_out is None else self.head() @ basis
             theta = softmax_probe.fit(
                 x[keep], self.y[keep], self.n_classes, self.weight_decay, self.weight[keep], start
@@ -51,7 +56,7 @@ class LeaveOneOut:
             prior_precision: τ.
             left_out: Position that is left out, or None.
         """
-        keep = np.arange(len(self.x)) != left_out
+        keep = self.kept(left_out)
         x, weight, theta = self.x[keep], self.weight[keep], self.head(left_out)
         p = softmax_probe.probabilities(theta, x)
         if structure == "diag":
@@ -79,7 +84,7 @@ class LeaveOneOut:
         return self.heads["coordinates"]
 
     def terms(self, structure, prior_precision, left_out):
-        """Return mean and covariance term of one sample's LSI, in nats."""
+        """Return mean and covariance term of the LSI of a sample, or of several together, in nats."""
         key = (structure, prior_precision)
         if key not in self.heads:
             self.heads[key] = self.precision(structure, prior_precision)

@@ -23,8 +23,8 @@ def precision(x, noise, prior_precision, structure):
 
 
 def terms(x, y, weight_decay, noise, prior_precision, structure, left_out):
-    """Return mean and covariance term of one sample's LSI, in nats, in float64."""
-    keep = np.arange(len(x)) != left_out
+    """Return mean and covariance term of the LSI of one sample or several, in nats, in float64."""
+    keep = ~np.isin(np.arange(len(x)), left_out)
     delta = fit(x[keep], y[keep], weight_decay) - fit(x, y, weight_decay)
     first = precision(x, noise, prior_precision, structure)
     second = precision(x[keep], noise, prior_precision, structure)

@@ -124,8 +124,9 @@ def test_sensitivity_is_the_slope_of_the_divergence(kind, name):
     )
     kept = Removal(own, x, curvature, delta)
     p, z = model.probabilities(model.design.rows(8, 9)), torch.zeros((1, model.n_classes, 2), dtype=x.dtype)
-    sensitivity = posterior.sensitivity(kept)
-    price = posterior.row_price(posterior.price(sensitivity), model.design.rows(8, 9), p, z)
+    sensitivity, both = posterior.sensitivity(kept), model.design.rows(8, 9).expand(2, 1, -1)
+    own = p.expand(2, -1)[:, :, None]
+    price = posterior.row_price(sensitivity, both, own, z.permute(2, 1, 0)).permute(2, 1, 0)
     change = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     change -= change.mean(1, keepdim=True)
     found = []
@@ -142,3 +143,51 @@ def test_sensitivity_is_the_slope_of_the_divergence(kind, name):
     assert_allclose(
         (moved[0] - moved[1]) / 2e-6, (sensitivity.gradient * delta.flip(0)).sum((1, 2)), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["diag", "kron"])
+@pytest.mark.parametrize("name", ["binary", "multiclass", "class weights"])
+def test_rows_of_each_removals_own_shift_the_curvature_as_common_ones_do(kind, name):
+    posterior = posterior_at(CASES[name], kind, head_of(CASES[name]))
+    model, rows = posterior.model, slice(3, 9)
+    x, weight = model.design.rows(3, 9), model.weight[rows]
+    p, generator = model.probabilities(x), torch.Generator().manual_seed(1)
+    change = 0.1 * torch.randn((6, model.n_classes, 2), generator=generator, dtype=x.dtype)
+    change -= change.mean(1, keepdim=True)
+    common = posterior.new_shift(2)
+    posterior.add_shift(common, x, weight, p, change)
+    own = posterior.own_shift(
+        x.expand(2, -1, -1), weight.expand(2, -1), p.T.expand(2, -1, -1), change.permute(2, 1, 0)
+    )
+    assert_allclose(own, common, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["diag", "kron"])
+@pytest.mark.parametrize("name", ["binary", "multiclass"])
+def test_products_of_shifts_are_their_covariance_term_to_lowest_order(kind, name):
+    posterior = posterior_at(CASES[name], kind, head_of(CASES[name]))
+    model, generator = posterior.model, torch.Generator().manual_seed(2)
+    empty = posterior.new_shift(1)
+    shifts = [1e-5 * torch.randn(empty.shape, generator=generator, dtype=empty.dtype) for _ in range(2)]
+    if kind == "kron":
+        shifts = [shift + shift.mT for shift in shifts]
+    products = posterior.shift_products(shifts)[0]
+    if kind == "diag":
+        ratio = [shift[0] / posterior.precision for shift in shifts]
+        exact = [[0.25 * float((a * b).sum()) for b in ratio] for a in ratio]
+    else:
+        k, d = model.theta.shape
+        inverse = torch.linalg.inv(
+            torch.kron(
+                (posterior.class_basis * posterior.precision.class_values) @ posterior.class_basis.T,
+                torch.diag(posterior.precision.feature_values),
+            )
+            + posterior.prior_precision * torch.eye(k * d, dtype=torch.float64)
+        )
+        whole = [
+            inverse
+            @ torch.kron(shift[0] / (model.n_samples - 1), torch.diag(posterior.precision.feature_values))
+            for shift in shifts
+        ]
+        exact = [[0.25 * float((a @ b).trace()) for b in whole] for a in whole]
+    assert_allclose(products, exact, rtol=1e-9)

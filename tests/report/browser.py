@@ -11,7 +11,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 def why_not():
     """Return why no browser can be driven here; an empty string where one can."""
     if find_spec("playwright") is None:
-        return "playwright is not installed: pip install 'laplace-sample-information[browser]'"
+        return "playwright is not installed: python -m pip install -c constraints.txt '.[browser]'"
     if program() is None:
         return "there is no Chromium on this machine; on Debian: apt install chromium"
     return ""

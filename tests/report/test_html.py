@@ -128,7 +128,7 @@ def test_what_was_run_and_found_is_said(make_scores):
         "linear (weight decay 0.0001, fit intercept yes)",
         "diag, prior precision 1.0",
         "newton (tol 0.01)",
-        "The values and their order can be trusted.",
+        "The values and their order are computed right.",
         "8 samples were left out again by brute force: half of them drawn at random",
         "6 labels were changed on purpose",
         "AUROC",
@@ -211,5 +211,5 @@ def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
 
 def test_missing_packages_name_the_cure(make_scores, monkeypatch):
     monkeypatch.setattr(html, "find_spec", lambda name: None if name == "jinja2" else object())
-    with pytest.raises(InputError, match=r"needs jinja2.*laplace-sample-information\[report\]"):
+    with pytest.raises(InputError, match=r"needs jinja2.*pip install -c constraints\.txt '\.\[report\]'"):
         write_report("report.html", make_scores())

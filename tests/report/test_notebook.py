@@ -36,3 +36,12 @@ def test_without_positive_values_there_is_no_histogram(make_scores, values):
 def test_no_scores_at_all(make_scores):
     scores = make_scores(audited=0)
     assert "Scores of 0 samples" in Scores(scores.to_frame().head(0), scores.manifest)._repr_html_()
+
+
+def test_integer_ids_and_labels_are_shown_as_integers(make_scores):
+    scores = make_scores(40)
+    frame = scores.to_frame().assign(sample_id=np.arange(4110, 4150), label=1, loo_prediction=2)
+    page = Scores(frame, scores.manifest, scores.audit)._repr_html_()
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)
+    assert cells[1:3] == ["1", "2"]
+    assert {int(cell) for cell in cells[::5]} <= set(range(4110, 4150))

@@ -64,5 +64,5 @@ def test_what_cannot_be_drawn_is_refused(make_scores, monkeypatch):
     with pytest.raises(InputError, match="nothing to draw"):
         Scores(scores.to_frame().assign(lsi=0.0), {}).plot()
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'laplace-sample-information\[plot\]'"):
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt '\.\[plot\]'"):
         scores.plot()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsi.system.text import plain_text
+from lsi.system.text import counted, plain_text
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=300), st.integers(2, 90))
@@ -30,3 +30,7 @@ def test_result_is_one_short_printable_line(text, limit):
 )
 def test_known_cases(given_text, shown):
     assert plain_text(given_text) == shown
+
+
+def test_one_has_no_plural():
+    assert [counted(n, "row") for n in (0, 1, 2, 1234)] == ["0 rows", "1 row", "2 rows", "1,234 rows"]

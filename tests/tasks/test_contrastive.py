@@ -175,7 +175,7 @@ def test_the_cost_of_pairs_is_told(data):
     task = task_of(PROBE)
     problem = task.problem(*data)
     for method in (lsi.Newton(), SGD):
-        assert task.cost(PROBE, problem, "full", method, None).startswith("about ")
+        assert task.cost(PROBE, problem, "full", method, None).text.startswith("about ")
 
 
 def test_both_heads_add_up_unless_the_posterior_couples_them(data):

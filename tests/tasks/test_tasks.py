@@ -9,7 +9,6 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 
 import lsi
-from lsi.analysis.targets import wrong_target_probability
 from lsi.cli import main
 from lsi.data.corruption.labels import corrupt_targets
 
@@ -100,20 +99,6 @@ def test_wrong_targets_come_first():
     assert np.all((listed["suggested_label"][:6] - truth).abs() < (listed["label"][:6] - truth).abs())
 
 
-@pytest.mark.parametrize("n_targets", [1, 4])
-def test_good_targets_are_not_called_wrong(n_targets):
-    z = np.sqrt(np.square(np.random.default_rng(1).normal(size=(4000, n_targets))).mean(axis=1))
-    assert wrong_target_probability(z, n_targets).mean() < 0.02
-
-
-def test_the_share_of_wrong_targets_is_estimated():
-    rng = np.random.default_rng(2)
-    wrong = rng.random(4000) < 0.1
-    probability = wrong_target_probability(rng.normal(size=4000) * np.where(wrong, 6.0, 1.0))
-    assert abs(probability.mean() - wrong.mean()) < 0.02
-    assert abs(probability[probability > 0.5].mean() - wrong[probability > 0.5].mean()) < 0.05
-
-
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
 def test_targets_are_changed_as_it_says(task):
     targets = TWO if task == "regression" else SEVERAL.to_numpy().astype(int)
@@ -185,7 +170,8 @@ def result(capsys, arguments):
     ],
 )
 def test_the_command_scores_what_the_library_scores(table, tmp_path, columns, y, probe):
-    assert main([*table, *columns, "--no-audit", "-q", "--output", str(tmp_path / "s")]) == 0
+    words = [*table, *columns, "--no-prepare", "--no-audit", "-q"]
+    assert main([*words, "--output", str(tmp_path / "s")]) == 0
     direct = lsi.score(X, y, probe=probe, audit=False)
     saved = lsi.load(tmp_path / "s")
     np.testing.assert_allclose(saved.lsi, direct.lsi, rtol=1e-9)

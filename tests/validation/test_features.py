@@ -144,7 +144,7 @@ MIXED = pd.DataFrame({"good": [1, 2, 3], "city": ["a", "b", "c"], "kind": pd.Cat
         (X.astype(object), r"object array.*astype\(np.float32\)"),
         (np.array([[1, "a", 2, None]] * 3, dtype=object), r"not numbers.*columns 1, 3"),
         (np.array([["a", "b"]] * 3), r"not numbers.*columns 0, 1"),
-        (MIXED, r"not numbers: 'city', 'kind'.*get_dummies"),
+        (MIXED, r"not numbers: 'city', 'kind'.*prepare_table"),
         (pd.DataFrame({"when": pd.date_range("2024-01-01", periods=3)}), r"'when'"),
         ([[1, 2], [3]], "same length"),
         (scipy.sparse.csr_matrix(X), r"sparse.*toarray\(\)"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,14 @@ class LabelNoise:
         interval: Lower and upper end for that number. The lower end is for noise that never follows
             ambiguity, and zero where the data do not show noise; the upper end is for features that
             determine the class.
-        noise_matrix: Probability of each given label (columns) for each true class (rows).
+        noise_matrix: Probability of each given label (columns) for each true class (rows); empty
+            where there are no classes.
         wrong_probability: `(N,)`, probability that each label is wrong.
         suggested: `(N,)`, likeliest true labels, which may be the given ones.
         at_least: `(N,)`, the lower end of `wrong_probability`.
         at_most: `(N,)`, the upper end.
+        each: Where a sample has several labels, the same for each of them, present (1) or absent (0), by
+            its name; `wrong_probability` is then that any of them is wrong.
     """
 
     n_wrong: float
@@ -41,6 +44,7 @@ class LabelNoise:
     suggested: np.ndarray
     at_least: np.ndarray
     at_most: np.ndarray
+    each: dict[str, LabelNoise] = field(default_factory=dict)
 
     def suspects(self, *, fdr: float | None = None, top: int | None = None) -> np.ndarray:
         """Return positions of labels, the most doubtful first.
@@ -140,10 +144,9 @@ def label_noise(pred_probs: Any, y: Any, *, classes: Any = None) -> LabelNoise:
         >>> 270 < found.n_wrong < 330, bool(found.suggested[0] == z[0])
         (True, True)
     """
-    p = _probabilities(pred_probs)
-    codes, names = _codes(y, p.shape, classes)
-    for _, part in _blocks(p):
-        _check_rows(part)
+    p = as_probabilities(pred_probs)
+    codes, names = codes_and_names(y, p.shape, classes)
+    check_probabilities(p)
     model = fit_model(p, codes) if p.shape[1] > 1 else None
     if model is None:
         n = len(codes)
@@ -209,7 +212,8 @@ def check_limits(fdr: Any, top: Any) -> None:
         raise InputError(f"top must be a positive integer, got {top!r}. Pass how many samples to return.")
 
 
-def _probabilities(pred_probs: Any) -> np.ndarray:
+def as_probabilities(pred_probs: Any) -> np.ndarray:
+    """Return probabilities as an array of numbers `(N, C)`; their values are not looked at."""
     p = to_array(pred_probs, "pred_probs", "Pass one row of probabilities for each sample.")
     if p.ndim != 2 or p.dtype.kind not in "fiub" or not p.size:
         raise InputError(
@@ -218,7 +222,7 @@ def _probabilities(pred_probs: Any) -> np.ndarray:
     return p
 
 
-def _codes(y: Any, shape: tuple[int, ...], classes: Any) -> tuple[np.ndarray, np.ndarray]:
+def codes_and_names(y: Any, shape: tuple[int, ...], classes: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return class codes `(N,)` and the names of the columns `(C,)`."""
     n, c = shape
     codes, found = check_labels(y)
@@ -248,6 +252,12 @@ def _blocks(p: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(p), size):
         rows = slice(start, start + size)
         yield rows, np.asarray(p[rows], dtype=np.float64)
+
+
+def check_probabilities(p: np.ndarray) -> None:
+    """Refuse rows that are no probabilities. Shapes: p `(N, C)`."""
+    for _, part in _blocks(p):
+        _check_rows(part)
 
 
 def _check_rows(p: np.ndarray) -> None:

@@ -15,7 +15,8 @@ from lsi.analysis.label_noise import (
     label_noise,
     noise_frame,
 )
-from lsi.analysis.targets import wrong_targets
+from lsi.analysis.several_labels import noise_of_labels, wrong_labels
+from lsi.analysis.targets import noise_of_targets, wrong_targets
 from lsi.analysis.view import need_classes, suggested_labels, wrong_probability
 from lsi.errors import InputError
 from lsi.results.table import ScoreTable
@@ -33,7 +34,10 @@ def mislabeled(
         scores = with_probabilities(scores, pred_probs)
     table = scores.to_frame()
     if scores.task == "regression":
-        frame = wrong_targets(table, len(scores.manifest["outputs"]))
+        frame = wrong_targets(table, scores.manifest["outputs"], fdr)
+        return frame if top is None else frame.head(top)
+    if scores.task == "multilabel":
+        frame = wrong_labels(table, scores.manifest["outputs"], fdr)
         return frame if top is None else frame.head(top)
     wrong = wrong_probability(table)[0]
     frame = pd.DataFrame(
@@ -103,6 +107,10 @@ def noise_entry(found: LabelNoise) -> dict[str, Any]:
 def label_noise_of(scores: ScoreTable) -> LabelNoise:
     """Return what a run estimated about its labels."""
     entry, table = scores.manifest.get("label_noise"), scores.to_frame()
+    if scores.task == "regression":
+        return noise_of_targets(table, scores.manifest["outputs"])
+    if scores.task == "multilabel":
+        return noise_of_labels(table, scores.manifest["outputs"])
     if not entry or "wrong_probability" not in table:
         raise InputError(
             "these scores hold no estimate of label noise. Score again with lsi.score(..., "

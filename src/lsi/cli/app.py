@@ -11,31 +11,38 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from lsi.cli.apply import apply
 from lsi.cli.cache import cache
 from lsi.cli.candidates import candidates
 from lsi.cli.compare import compare, difficulty
 from lsi.cli.compute import compute
+from lsi.cli.consensus import consensus
 from lsi.cli.console import PipeConsole
 from lsi.cli.doctor import doctor
+from lsi.cli.explain import explain
 from lsi.cli.fit import fit
+from lsi.cli.init import init
+from lsi.cli.inputs.options_file import with_file
 from lsi.cli.merge import merge
 from lsi.cli.mislabeled import mislabeled
 from lsi.cli.plan import plan
 from lsi.cli.saved import report, show
 from lsi.cli.select import select
 from lsi.cli.sensitivity import sensitivity
+from lsi.cli.spelling import as_options, options_of
 from lsi.errors import InputError, LsiError, OutputError
 from lsi.system.machine import out_of_memory, ran_out
 from lsi.system.text import plain_text
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_MESSAGE = 2000
+_HELP, _ALL = {"--help", "-h"}, "--help-all"
 
 
 def _version() -> str:
@@ -59,6 +66,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(compute)
+app.command(init)
 app.command(fit)
 app.command(candidates)
 app.command(merge)
@@ -66,13 +74,16 @@ app.command(plan)
 app.command(show)
 app.command(report)
 app.command(mislabeled)
+app.command(consensus)
 app.command(select)
 app.command(apply)
 app.command(compare)
 app.command(difficulty)
 app.command(sensitivity)
+app.command(explain)
 app.command(cache)
 app.command(doctor)
+app.register_install_completion_command(help="Let the shell complete commands and options.")
 
 
 def main(argv: Iterable[str] | None = None) -> int:
@@ -92,21 +103,45 @@ def main(argv: Iterable[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             _refuse_nul(tokens)
-            app(
-                tokens,
-                console=PipeConsole(),
-                exit_on_error=False,
-                print_error=False,
-                result_action="return_none",
-            )
+            with _helping(tokens):
+                app(
+                    _complete(tokens),
+                    console=PipeConsole(),
+                    exit_on_error=False,
+                    print_error=False,
+                    result_action="return_none",
+                )
             sys.stdout.flush()
         except BrokenPipeError:
             return _reader_left()
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exception(error)
-            return _tell(_named(error), debug)
+            return _tell(_named(error), debug, tokens)
     return DONE
+
+
+@contextmanager
+def _helping(tokens: list[str]) -> Iterator[None]:
+    """Let `--help` show the options that are marked `COMMON`, and `--help-all` all of them."""
+    command = app["compute"]
+    if not set(tokens) & _HELP or _ALL in tokens:
+        yield
+        return
+    command.default_parameter = Parameter(show=False)
+    command.help_epilogue = "Most people need no more than these. All options: `lsi compute --help-all`"
+    try:
+        yield
+    finally:
+        command.default_parameter = command.help_epilogue = None
+
+
+def _complete(tokens: list[str]) -> list[str]:
+    """Return the words with `--help-all` as cyclopts knows it, and with the options of a file."""
+    tokens = ["--help" if token == _ALL else token for token in tokens]
+    if tokens[:1] != ["compute"] or set(tokens) & _HELP:
+        return tokens
+    return ["compute", *with_file(tokens[1:], app["compute"])]
 
 
 def _refuse_nul(tokens: list[str]) -> None:
@@ -128,7 +163,7 @@ def _named(error: BaseException) -> BaseException:
     return InputError(f"{str(error.filename)!r} cannot be used: {error.strerror}. Choose another path.")
 
 
-def _tell(error: BaseException, debug: bool) -> int:
+def _tell(error: BaseException, debug: bool, tokens: list[str]) -> int:
     """Print an error as one line and return its exit code."""
     if isinstance(error, KeyboardInterrupt):
         _say(f"interrupted: {error}" if error.args else "interrupted")
@@ -138,7 +173,7 @@ def _tell(error: BaseException, debug: bool) -> int:
         _say(f"error: {error} See: lsi --help")
         return MISUSED
     if isinstance(error, (InputError, OutputError)):
-        _say(f"error: {error}")
+        _say(f"error: {as_options(str(error), options_of(app, tokens))}")
         return MISUSED
     if isinstance(error, LsiError):
         _say(f"error: {error}{hint}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from lsi.cli.inputs.options import OTHER_FORM, AgainOptions
 from lsi.errors import InputError
 from lsi.system.text import plain_text
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 Flag = Annotated[bool, Parameter(negative="")]
 _ASKED = 0.1
 """Share of the rows above which removing them is asked about."""
-_OTHER_FORM = (
-    "If the same samples were scored in another form, add --ids-only: then only ids and labels are checked."
-)
+_AGAIN = AgainOptions()
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,10 @@ def apply(
     dry_run: Flag = False,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False,
     undo: Path | None = None,
-    ids_only: Flag = False,
     new_classes: Flag = False,
     receipt: bool = True,
-    id_column: str | None = None,
-    label_column: str | None = None,
-    labels: Path | None = None,
     link: Flag = False,
+    again: AgainOptions = _AGAIN,
 ) -> None:
     """Write a cleaned dataset in the format that it came in: `lsi apply CHANGES DATASET -o OUT`.
 
@@ -75,14 +71,10 @@ def apply(
         dry_run: Show the plan, and write nothing.
         yes: Do not ask, even if more than a tenth of the rows goes.
         undo: Receipt of a cleaned dataset: write the dataset as it was before.
-        ids_only: Apply changes that speak of other features of the same samples; ids and labels must still
-            fit.
         new_classes: Allow new labels that no sample of the dataset has.
         receipt: Write a receipt, which holds the rows that were removed or relabelled.
-        id_column: Column of ids. Default: as when the data were scored.
-        label_column: Column of the labels. Default: as when the data were scored.
-        labels: File with the labels of a .npy of features.
         link: Make hard links to the files of an image folder instead of copies.
+        again: How the dataset is read.
 
     Raises:
         InputError: If changes and dataset do not fit together, or nobody agreed to the plan.
@@ -100,18 +92,22 @@ def apply(
         raise InputError("name the changes and the dataset: lsi apply kept.json data.npz -o cleaned.npz")
     if as_ is not None and len(paths) == 1:
         raise InputError("--as says what CHANGES are, and only --decisions are given. Leave it out.")
-    _check_places(paths, decisions, labels, output, receipt)
+    _check_places(paths, decisions, again.labels, output, receipt)
     given = [_read(paths[0], as_, keep, drop_mislabeled)] if len(paths) == 2 else []
     if decisions is not None:
         given.append(_read(decisions, "decisions", None, None))
     columns = dict(given[0].mark.columns) if given[0].mark else {}
-    columns |= {k: v for k, v in (("id_column", id_column), ("label_column", label_column)) if v is not None}
-    options = SourceOptions(**columns, labels=labels)
+    options = SourceOptions(**(columns | again.columns()), labels=again.labels)
     samples = load_samples(paths[-1], options)
-    checked = [_checked(each, samples, paths[-1], ids_only) for each in given]
+    checked = [_checked(each, samples, paths[-1], again.ids_only) for each in given]
     together = functools.reduce(lambda first, second: first.and_then(second), checked)
     _write(
-        together, given[0].mark, samples, options, output, _Wanted(dry_run, yes, new_classes, receipt, link)
+        together,
+        given[0].mark,
+        samples,
+        options,
+        output,
+        _Wanted(dry_run, yes, new_classes, receipt, link, again.ids_only),
     )
 
 
@@ -124,6 +120,7 @@ class _Wanted:
     new_classes: bool
     receipt: bool
     link: bool
+    ids_only: bool
 
 
 def _write(
@@ -173,7 +170,10 @@ def _write(
                 f"Receipt: {receipt_of(output)} (undo: lsi apply --undo {receipt_of(output)} -o OUT)", 800
             )
         )
-    tell_compute(output, mark, options.describe())
+    if wanted.ids_only:
+        print("Next: make the features of the cleaned dataset, as those that were scored, and score them.")
+    else:
+        tell_compute(output, mark, options.describe())
 
 
 def _check_places(
@@ -235,7 +235,7 @@ def _checked(changes: _Changes, samples: Samples, dataset: Path, ids_only: bool)
         told = f"warning: {changes.name} is matched to the dataset by ids and labels alone."
         print(plain_text(told, 800), file=sys.stderr)
         return changes.decisions
-    check_belongs(changes.name, changes.mark, samples, repr(str(dataset)), _OTHER_FORM)
+    check_belongs(changes.name, changes.mark, samples, repr(str(dataset)), OTHER_FORM)
     if changes.mark.kind == SELECTION:  # of the same data; the run may have changed labels on purpose
         return dataclasses.replace(changes.decisions, given={})
     return changes.decisions

@@ -49,7 +49,7 @@ def candidates(
         InputError: If there is no trained probe, or the rows do not fit it.
     """
     from lsi.cli.inputs.places import path_of
-    from lsi.cli.mislabeled import check_list_file, records, write_list
+    from lsi.cli.mislabeled import check_list_file, records, write_table
     from lsi.results.marks import CANDIDATES, Mark, read_mark
     from lsi.system.places import check_apart
 
@@ -64,7 +64,7 @@ def candidates(
     silent = quiet or json
     frame = _table(fitted, read_rows(fitted, rows, encoder, silent), budget, silent)
     if output is not None:
-        write_list(frame, output, Mark(CANDIDATES, fingerprint=trained.fingerprint), decides=False)
+        write_table(frame, output, Mark(CANDIDATES, fingerprint=trained.fingerprint))
     if json:
         shown = frame if budget is not None or output is None else frame.head(SHOWN)
         print(to_json.dumps({"n_rows": len(frame), "rows": records(shown)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,14 +46,19 @@ def compare(
         GateError: If the rank correlation is too low.
     """
     from lsi.analysis.compare import compare as compare_scores
-    from lsi.scores import load
+    from lsi.decisions.former import former_ids
+    from lsi.scores import Scores, load
 
     if rows < 1:
         raise InputError(f"--rows must be at least 1, got {rows}.")
     if min_rank_correlation is not None and not -1 <= min_rank_correlation <= 1:
         raise InputError(f"--min-rank-correlation must lie between -1 and 1, got {min_rank_correlation}.")
     first, second = load(old), load(new)
-    check_comparable(str(old), first, str(new), second, by_row)
+    former = former_ids(first, second)
+    if former is not None:
+        print("Samples are matched by the receipt of the cleaned dataset.", file=sys.stderr)
+        second = Scores(second.to_frame().assign(sample_id=former), second.manifest, second.audit)
+    check_comparable(str(old), first, str(new), second, by_row or former is not None)
     found = compare_scores(first, second)
     passed = min_rank_correlation is None or found.holds(min_rank_correlation)
     if json:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsi.cli.inputs.options import (
     CorruptionOptions,
     DataOptions,
     EncoderOptions,
+    FileOptions,
     LongRunOptions,
     MachineOptions,
     MethodOptions,
@@ -17,6 +19,7 @@ from lsi.cli.inputs.options import (
     ProbeOptions,
 )
 from lsi.cli.inputs.places import check_results
+from lsi.cli.inputs.recall import asked
 from lsi.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _PROBE, _METHOD, _OUTPUT, _MACHINE = ProbeOptions(), MethodOptions(), OutputOptions(), MachineOptions()
 _ENCODER, _CORRUPTION, _PAIRS, _LONG = EncoderOptions(), CorruptionOptions(), PairOptions(), LongRunOptions()
+_FILE = FileOptions()
 
 
 def compute(
@@ -39,6 +43,7 @@ def compute(
     output: OutputOptions = _OUTPUT,
     long: LongRunOptions = _LONG,
     machine: MachineOptions = _MACHINE,
+    file: FileOptions = _FILE,
 ) -> None:
     """Score every sample of a dataset, and show the most and the least informative.
 
@@ -52,6 +57,7 @@ def compute(
         output: Where results go.
         long: How the run survives an interruption, and how it is divided.
         machine: What the computation runs on.
+        file: Where options are read from.
 
     Raises:
         InputError: If options do not fit each other or the data.
@@ -64,7 +70,9 @@ def compute(
 
     in_pairs, quiet = wants_pairs(data, pairs), output.quiet
     check_together(output, long, in_pairs)
-    check_results(output, long, data, encoder, corruption, pairs)
+    check_results(output, long, data, encoder, corruption, pairs, file)
+    if file.config is not None and not quiet:
+        say(f"options from {str(file.config)!r}; those of the command line go before them")
     check_places(output, again=True)
     with keeping(output, long, speaker(quiet)) as kept:
         check_places(output, again=kept.replaces)  # now that no other run can write there
@@ -73,6 +81,12 @@ def compute(
         else:
             job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet)
         samples = job.samples
+        if "pca" in job.extra and not quiet:
+            say(components_text(job.extra["pca"]))
+        job.extra["command"] = {
+            **asked(data, encoder, corruption, probe, pairs, method, machine),
+            **({"redundancy": True} if output.redundancy else {}),
+        }
         if output.redundancy and not job.problem.n_classes:
             raise InputError("--redundancy is for classes, and the target of these samples is none. Drop it.")
         if not quiet:
@@ -82,13 +96,19 @@ def compute(
             say(f"part {long.shard} of it; `lsi merge` puts all parts together")
         scores = run(job, quiet=quiet, checkpoint=kept.checkpoint, shard=long.shard)
         if output.redundancy:
-            scores = scores.with_redundancy(samples.features, job.target)
+            scores = scores.with_redundancy(job.problem.features, job.target)
         written = write(scores, samples, output, again=kept.replaces)
         kept.finish()
     if output.json or not quiet:
         show_result(scores, as_json=output.json, written=written)
     if output.output is not None and not (output.json or quiet):
         tell_after(scores, output.output, long)
+
+
+def components_text(reduced: Mapping[str, Any]) -> str:
+    """Say what `--pca` kept."""
+    share = f"{reduced['explained_variance']:.1%}"
+    return f"scored in {reduced['n_components']:,} of {reduced['of']:,} components: {share} of the variance"
 
 
 def tell_after(scores: Scores, place: Path, long: LongRunOptions) -> None:

@@ -15,7 +15,9 @@ from lsi.cli.console import ALARM, out_console, plain_table, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
 from lsi.report.wording import detection as detection_sentence
-from lsi.system.text import plain_text
+from lsi.report.wording import features as features_sentence
+from lsi.report.wording import weight_decay as decay_sentence
+from lsi.system.text import counted, plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 ROWS = 8
 """Samples shown at each end."""
+LEVELS = {"good": "", "fair": "yellow", "poor": ALARM}
+"""Styles of the verdict on the features."""
 CLASS_ROWS = 12
 """Most classes that are shown."""
 _HEADINGS = {
@@ -50,11 +54,11 @@ def announce(
     which = f"all {n_scored:,}" if n_scored == n else f"{n_scored:,} of {n:,}"
     if n_right is None:
         lines = [
-            f"{name}: {n:,} samples, {d:,} features, {_target(problem, chosen['probe'])}",
+            f"{name}: {n:,} samples, {counted(d, 'feature')}, {_target(problem, chosen['probe'])}",
             f"scoring {which}: posterior {chosen['posterior']}, {_method(problem, chosen)}",
         ]
     else:
-        lines = [f"{name}: {n:,} pairs, {d:,} and {n_right:,} features, no labels"]
+        lines = [f"{name}: {n:,} pairs, {d:,} and {counted(n_right, 'feature')}, no labels"]
     lines.append(f"expected cost: {_cost(problem, chosen)}")
     if truth is not None:
         lines.insert(1, _changed(truth))
@@ -64,12 +68,13 @@ def announce(
         say(line)
 
 
-def _cost(problem: Problem, chosen: dict[str, Any]) -> Any:
+def _cost(problem: Problem, chosen: dict[str, Any]) -> str:
     from lsi.system.text import parse_size
     from lsi.tasks import task_of
 
     task, memory = task_of(chosen["probe"]), parse_size(chosen["memory"])
-    return task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
+    found = task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
+    return "that of the network, which is not predicted" if found is None else found.text
 
 
 def _cluster(address: str, device: str | None) -> str:
@@ -112,12 +117,12 @@ def _method(problem: Problem, chosen: dict[str, Any]) -> str:
 def _changed(truth: Corruption) -> str:
     count, share = truth.n_corrupted, percent(truth.n_corrupted / len(truth.mask))
     if truth.kind == "given clean labels":
-        return f"{count:,} labels differ from the clean ones ({share})"
+        return f"{counted(count, 'label')} differing from the clean ones ({share})"
     if truth.kind in ("symmetric", "pairwise", "transition"):
-        return f"{count:,} labels changed on purpose ({share})"
+        return f"{counted(count, 'label')} changed on purpose ({share})"
     if truth.kind == "mismatched pairs":
-        return f"{count:,} pairs mismatched on purpose ({share})"
-    return f"{count:,} samples changed on purpose ({truth.kind}, {share})"
+        return f"{counted(count, 'pair')} mismatched on purpose ({share})"
+    return f"{counted(count, 'sample')} changed on purpose ({truth.kind}, {share})"
 
 
 def show_result(
@@ -152,6 +157,8 @@ def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[st
         "classes": summary["classes"],
         "detection": found and {key: value for key, value in found.items() if key != "curve"},
         "audit": audit and {key: value for key, value in audit.items() if key != "pairs"},
+        "feature_check": summary["feature_check"],
+        "weight_decay": summary["weight_decay"],
         "corruption": scores.manifest.get("corruption"),
         "output": places.get("output"),
         "report": places.get("report"),
@@ -225,6 +232,11 @@ def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str,
     audit = scores.audit
     alarm = ALARM if audit and audit.broken else ""
     lines.append(Text(f"Audit: {audit.summary()}" if audit else "Audit: not run.", style=alarm))
+    said, level = features_sentence(summary["feature_check"])
+    if said:
+        lines.append(Text(said, style=LEVELS[level]))
+    if summary["weight_decay"]:
+        lines.append(Text(decay_sentence(summary["weight_decay"])))
     names = {"output": "Scores", "report": "Report"}
     lines += [Text(plain_text(f"{names[key]}: {path}", 400)) for key, path in places.items()]
     return lines

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from lsi.errors import LsiError
 from lsi.system.machine import available_memory
 from lsi.system.text import plain_text
+from lsi.system.versions import install_hint
 
 
 class UnwellError(LsiError):
@@ -85,6 +86,7 @@ EXTRAS = {
         "safetensors": "safetensors",
         "soundfile": "soundfile",
     },
+    "onnx": {"onnxruntime": "onnxruntime"},
     "plot": {"matplotlib": "matplotlib"},
     "datasets": {"datasets": "datasets"},
     "ray": {"ray": "ray"},
@@ -136,7 +138,7 @@ def _packages(health: Health) -> None:
     for name in CORE:
         found = health.versions[name]
         if found is None:
-            health.problems.append(f"{name} is missing. Install again: pip install --upgrade {PACKAGE}")
+            health.problems.append(f"{name} is missing. Install again: {install_hint()}.")
         elif name in lowest and _numbers(found) < _numbers(lowest[name]):
             health.problems.append(
                 f"{name} {found} is older than {lowest[name]}. Upgrade: pip install --upgrade {name}"
@@ -173,7 +175,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _extras(health: Health) -> None:
     for extra, packages in EXTRAS.items():
         missing = [name for name, module in packages.items() if importlib.util.find_spec(module) is None]
-        hint = f"pip install '{PACKAGE}[{extra}]'" if missing else None
+        hint = install_hint(extra) if missing else None
         found = {name: _version(name) for name in packages}
         health.extras[extra] = {"packages": found, "complete": not missing, "install": hint}
 

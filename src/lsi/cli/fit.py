@@ -86,10 +86,10 @@ def _refuse_idle(data: DataOptions, method: MethodOptions, machine: MachineOptio
     for flags, values in given.items():
         if any(value is not None for value in values):
             raise InputError(f"{flags}: for scoring, and `lsi fit` scores nothing. Leave it out.")
-    if data.standardise:
+    if data.standardise or data.pca is not None:
         raise InputError(
-            "--standardise: new rows would need the same scale, which a trained probe does not keep. Scale "
-            "the features in the file itself."
+            "--standardise, --pca: new rows would need the same scale and components, which a trained probe "
+            "does not keep. Change the features in the file itself."
         )
 
 

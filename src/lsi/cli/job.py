@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,11 @@ from lsi.data import Corruption, Samples, corrupt, load_samples, parse_subset
 from lsi.data.samples import row_texts, standardised
 from lsi.data.subsets import chosen_positions, drop_unlabelled
 from lsi.data.targets import CLASSES, choose_task, named, target_of, with_targets
+from lsi.errors import InputError
 from lsi.execution.checkpoint import Checkpoint
 from lsi.features import EncodedSamples, encode
+from lsi.features.reduction import check_components, reduce_features
+from lsi.noisy_labels.consensus import consensus
 from lsi.pipeline import check_settings, score_problem
 from lsi.scores import Scores
 from lsi.tasks import task_of
@@ -79,6 +82,8 @@ def prepare(
 ) -> Job:
     """Check the settings, then load, corrupt, choose and encode the samples."""
     settings = score_settings(probe, method, machine)
+    if data.pca is not None:
+        check_components(data.pca)
     check_settings(*(settings[name] for name in CHECKED))  # before hours of loading and encoding
     use_machine(machine)
     changes = corruption_settings(corruption, data, settings["seed"])
@@ -94,19 +99,49 @@ def prepare(
             check_settings(*(settings[name] for name in CHECKED))
         samples = with_targets(samples, task)
         samples, truth = corrupt(samples, task, **changes)
+        if samples.answers is not None:
+            _check_annotators(task, truth, data)
         samples, truth = _choose(samples, truth, data)
         _check_labels(samples, truth, task)
         encoded = encode(
             samples, **encoder_settings(encoder, data, machine), progress=progress, say=speaker(quiet)
         )
     samples, truth = encoded.samples, truth and truth.select(encoded.kept)
+    extra = _extra(encoded, loaded)
+    if samples.answers is not None:
+        samples, extra["annotators"] = _with_consensus(samples)
     labels = _labels(samples, truth)
     settings["subset"] = _subset(data, labels if labels.ndim == 1 else samples.labels, task, settings["seed"])
     target = named(labels, samples.target_names)
+    features, names = samples.features, samples.feature_names
+    if data.pca is not None:
+        reduced = reduce_features(features, data.pca)
+        features, names, extra["pca"] = reduced.features, None, reduced.describe()
     problem = task_of(settings["probe"]).problem(
-        samples.features, target, subset=settings["subset"], sample_id=samples.ids
+        named(features, names),
+        target,
+        subset=settings["subset"],
+        sample_id=samples.ids,
     )
-    return Job(samples, target, settings, problem, truth, _extra(encoded, loaded), read)
+    return Job(samples, target, settings, problem, truth, extra, read)
+
+
+def _check_annotators(task: str, truth: Corruption | None, data: DataOptions) -> None:
+    """Refuse what needs one label a sample before there is a consensus."""
+    if task not in CLASSES:
+        raise InputError(f"--annotators gives each sample a class, which is no target of {task}. Drop one.")
+    if truth is not None or data.active_classes:
+        raise InputError(
+            "with --annotators the label is not known before features are made. Drop the options that change "
+            "labels, compare them or choose by them; `lsi consensus` takes --clean-label-column."
+        )
+
+
+def _with_consensus(samples: Samples) -> tuple[Samples, dict[str, Any]]:
+    """Return samples with the consensus of their annotators as labels, and the manifest's entry."""
+    found = consensus(samples.answers, features=samples.features)
+    record = {"n": len(found.annotators), "expected_right": found.n_right / len(samples)}
+    return replace(samples, labels=found.label, notes=(*samples.notes, str(found))), record
 
 
 def _choose(
@@ -143,6 +178,8 @@ def _subset(data: DataOptions, strata: np.ndarray, task: str, seed: int) -> np.n
 def _extra(encoded: EncodedSamples, loaded: int) -> dict[str, Any]:
     """Return what the manifest says about encoder and choice."""
     extra: dict[str, Any] = {"encoder": encoded.record} if encoded.record else {}
+    if encoded.samples.preparation is not None:
+        extra["preparation"] = encoded.samples.preparation.describe()
     if encoded.left_out:
         extra["left_out"] = {"n": len(encoded.left_out), "items": list(encoded.left_out[:_NAMED])}
     if len(encoded.samples) < loaded:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from zipfile import BadZipFile
 
 from cyclopts import Parameter
 
-from lsi.cli.next_step import tell_apply
+from lsi.cli.inputs.options import (
+    CorruptionOptions,
+    EncoderOptions,
+    ListedData,
+    MachineOptions,
+)
+from lsi.cli.inputs.places import inputs_of
+from lsi.cli.inputs.recall import asked, words_of
+from lsi.cli.next_step import tell_apply, tell_next
+from lsi.cli.unscored import Found, is_dataset, of_dataset, read_probabilities
 from lsi.errors import InputError
 from lsi.results.marks import SUSPECTS, Mark, marked_table
 from lsi.system.places import check_apart
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from lsi.scores import Scores
@@ -25,19 +33,30 @@ FORMATS = (".csv", ".json", ".parquet")
 SHOWN = 20
 
 
+_DATA, _ENCODER, _CORRUPTION, _MACHINE = ListedData(), EncoderOptions(), CorruptionOptions(), MachineOptions()
+
+
 def mislabeled(
-    scores: Path,
+    place: Path,
+    /,
     *,
     fdr: float | None = None,
     top: Annotated[int | None, Parameter(name=["--top", "-n"])] = None,
     pred_probs: Path | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    data: ListedData = _DATA,
+    encoder: EncoderOptions = _ENCODER,
+    corruption: CorruptionOptions = _CORRUPTION,
+    machine: MachineOptions = _MACHINE,
 ) -> None:
     """List the labels that are most likely wrong, with the label that is likely right.
 
+    Of scores, or of a dataset that was never scored: `lsi mislabeled digits`, `lsi mislabeled photos/`. That
+    takes seconds, once images and texts are encoded.
+
     Args:
-        scores: Folder that `lsi compute --output` wrote.
+        place: Folder that `lsi compute --output` wrote, or a dataset as `lsi compute --dataset` takes it.
         fdr: Shorten the list so that the expected share of right labels in it stays below this, as `0.1`.
             It is empty where the data do not show that any label is wrong.
         top: Show only this many. Default: all in a file, 20 on the screen.
@@ -45,53 +64,64 @@ def mislabeled(
             .npz, one row a sample, one column a class in sorted order.
         output: File to write: .csv, .json or .parquet. Never overwritten.
         json: Print one JSON object on stdout and nothing else there.
+        data: How a dataset is read.
+        encoder: How its images, texts and recordings become features.
+        corruption: What is changed on purpose.
+        machine: What the computation runs on.
 
     Raises:
-        InputError: If the scores are not those of a classification, or a limit is out of range.
+        InputError: If the scores are those of pairs, a dataset is no classification, or a limit is out of
+            range.
     """
+    from lsi.analysis.label_noise import check_limits
+
     if output is not None:
         check_list_file(output)
-        check_apart({"--output": output}, {"the scores": scores})
-    from lsi.analysis.label_noise import check_limits
+    check_limits(fdr, top)
+    options = (data, encoder, corruption, machine)
+    if is_dataset(place):
+        check_apart({"--output": output}, inputs_of(replace(data, dataset=str(place)), encoder, corruption))
+        found = of_dataset(str(place), *options, pred_probs=pred_probs, fdr=fdr, top=top, quiet=json)
+    else:
+        check_apart({"--output": output}, {"the scores": place})
+        if options[:3] != (_DATA, _ENCODER, _CORRUPTION):
+            raise InputError(
+                f"{str(place)!r} is no dataset, and scores say themselves how their data were read. Drop the "
+                "options for data, encoder and corruption, or name a dataset."
+            )
+        found = of_scores(place, pred_probs, fdr, top)
+    if output is not None:
+        write_list(found.frame, output, found.mark)
+    if json:
+        shown = found.frame if top is not None or fdr is not None else found.frame.head(SHOWN)
+        print(json_module.dumps({**found.summary, "rows": records(shown)}))
+        return
+    _show(found.frame, found.summary, fdr)
+    if output is not None:
+        print(plain_text(f"Written: {output} ({len(found.frame):,} rows)", 400))
+        print("Review: write accept, reject or remove into the column decision; empty rows stay as they are.")
+        tell_apply(output, found.manifest)
+    if found.dataset is not None:
+        words = [found.dataset, *words_of(asked(data, encoder, corruption))]
+        if output is None:
+            tell_next("mislabeled", *words, "-o", "suspects.csv")
+        told = {"then": "For the report"} if output is not None else {"then": "Or"}
+        tell_next("compute", "--dataset", *words, "--output", "scores", "--report", "report.html", **told)
+
+
+def of_scores(place: Path, pred_probs: Path | None, fdr: float | None, top: int | None) -> Found:
+    """Return the list of a run."""
     from lsi.analysis.mislabeled import with_probabilities
     from lsi.scores import load
 
-    check_limits(fdr, top)
-    loaded = load(scores)
-    if loaded.task != "classification":
-        raise InputError(f"lsi mislabeled is for classification, and these are scores of {loaded.task}.")
+    loaded = load(place)
+    if loaded.task == "contrastive":
+        raise InputError("lsi mislabeled is for labels and targets, and these are scores of pairs.")
     if pred_probs is not None:
         loaded = with_probabilities(loaded, read_probabilities(pred_probs))
     frame = loaded.mislabeled(fdr=fdr, top=top)
-    if output is not None:
-        write_list(frame, output, Mark.of(loaded.manifest, SUSPECTS, str(scores)))
-    summary = summarise(loaded, frame)
-    if json:
-        shown = frame if top is not None or fdr is not None else frame.head(SHOWN)
-        print(json_module.dumps({**summary, "rows": records(shown)}))
-        return
-    _show(frame, summary, fdr)
-    if output is not None:
-        print(plain_text(f"Written: {output} ({len(frame):,} rows)", 400))
-        print("Review: write accept, reject or remove into the column decision; empty rows stay as they are.")
-        tell_apply(output, loaded.manifest)
-
-
-def read_probabilities(path: Path) -> np.ndarray:
-    """Return the only array, or the one called pred_probs, of a .npy or .npz file."""
-    import numpy as np
-
-    try:
-        found = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            name = "pred_probs" if "pred_probs" in found.files or len(found.files) != 1 else found.files[0]
-            return np.asarray(found[name])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(
-            f"--pred-probs {path.name!r} cannot be read ({error}). Write it with numpy.save."
-        ) from error
+    mark = Mark.of(loaded.manifest, SUSPECTS, str(place))
+    return Found(frame, summarise(loaded, frame), loaded.manifest, mark)
 
 
 def check_list_file(path: Path) -> None:
@@ -103,18 +133,20 @@ def check_list_file(path: Path) -> None:
     check_new(path)
 
 
-def write_list(frame: pd.DataFrame, path: Path, mark: Mark, decides: bool = True) -> None:
-    """Write the list in the format that the suffix names, completely or not at all.
+def write_list(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
+    """Write the list with a column for the decision of whoever looks at it, for `lsi apply`."""
+    write_table(frame.assign(decision=""), path, mark)
 
-    Where it `decides`, it has a column for the decision of whoever looks at it, for `lsi apply`.
-    """
+
+def write_table(frame: pd.DataFrame, path: Path, mark: Mark) -> None:
+    """Write a table in the format that the suffix names, completely or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from lsi.decisions.guarded import write_guarded_csv
     from lsi.system.files import new_file
 
-    kind, frame = path.suffix.lower(), frame.assign(decision="") if decides else frame
+    kind = path.suffix.lower()
     with new_file(path) as staging:
         if kind == ".csv":
             write_guarded_csv(frame, staging, mark)
@@ -133,12 +165,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
     """Return what is known about the list, as JSON values."""
-    estimated = bool(scores.manifest.get("label_noise"))
+    estimated = scores.task != "classification" or bool(scores.manifest.get("label_noise"))
     known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
     if estimated:
-        known["n_wrong"] = scores.manifest["label_noise"]["n_wrong"]
+        found = scores.label_noise
+        known["n_wrong"] = found.n_wrong
         known["wrong_in_list"] = float(frame["wrong_probability"].sum())
-        known["interval"] = list(scores.label_noise.interval)
+        known["interval"] = list(found.interval)
     return known
 
 
@@ -150,13 +183,16 @@ def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> No
     table = plain_table("Labels, the most doubtful first")
     for name in ("sample", "label", "suggested"):
         table.add_column(name)
-    for name in ("P(wrong)", "LSI (nats)"):
+    scored = "lsi" in frame
+    for name in ("P(wrong)", *(["LSI (nats)"] if scored else [])):
         table.add_column(name, justify="right")
     shown = frame.head(SHOWN) if fdr is not None or summary["n_listed"] == summary["n_scored"] else frame
     for row in shown.itertuples():
         suggested = "" if row.suggested_label is None else plain_text(str(row.suggested_label), 40)
         cells = [plain_text(str(row.sample_id), 40), plain_text(str(row.label), 40), suggested]
-        table.add_row(*map(Text, cells), f"{row.wrong_probability:.1%}", f"{row.lsi:.3g}")
+        table.add_row(
+            *map(Text, cells), f"{row.wrong_probability:.1%}", *([f"{row.lsi:.3g}"] if scored else [])
+        )
     out_console().print(table)
     if summary["estimated"]:
         from lsi.analysis.label_noise import identified

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lsi.cli.inputs.recall import again
+from lsi.errors import LsiError
 from lsi.results.marks import Mark
 from lsi.system.text import plain_text
 
@@ -26,7 +28,7 @@ def column_words(columns: Mapping[str, Any]) -> list[str]:
         value = columns.get(name)
         if value:
             words += [f"--{name.replace('_', '-')}", *([value] if isinstance(value, str) else value)]
-    return words
+    return words + (["--no-prepare"] if columns.get("prepare") else [])
 
 
 def dataset_of(manifest: Mapping[str, Any]) -> Path | None:
@@ -34,6 +36,17 @@ def dataset_of(manifest: Mapping[str, Any]) -> Path | None:
     source = manifest.get("source") or {}
     path = source.get("path")
     return Path(path) if source.get("kind") == "file" and isinstance(path, str) else None
+
+
+def command_of(folder: Path) -> dict[str, Any] | None:
+    """Return the options that scores were made with, where they are at hand and say so."""
+    from lsi.scores import load
+
+    try:
+        command = load(folder).manifest.get("command")
+    except (LsiError, OSError):
+        return None
+    return dict(command) if isinstance(command, Mapping) and command else None
 
 
 def shown(path: Path) -> str:
@@ -44,17 +57,21 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def tell_apply(listed: Path, manifest: Mapping[str, Any]) -> None:
-    """Say how a list is applied to the dataset that the scores were made from."""
-    dataset = dataset_of(manifest)
+def tell_apply(
+    listed: Path, manifest: Mapping[str, Any], dataset: Path | None = None, words: Sequence[str] = ()
+) -> None:
+    """Say how a list is applied to a dataset, read by these options; None: that of the scores, as then."""
+    dataset = dataset or dataset_of(manifest)
     if dataset is not None:
         cleaned = f"{dataset.stem}-cleaned{dataset.suffix if not dataset.is_dir() else ''}"
-        tell_next("apply", listed, shown(dataset), "-o", cleaned)
+        tell_next("apply", listed, shown(dataset), *words, "-o", cleaned)
 
 
 def tell_compute(cleaned: Path, mark: Mark | None, columns: Mapping[str, Any]) -> None:
     """Say how a cleaned dataset is scored, and its scores compared with the old ones."""
     old = (mark.scores if mark else None) or "OLD-SCORES"
     new = f"{str(old).rstrip('/')}-cleaned" if mark and mark.scores else "scores-cleaned"
-    tell_next("compute", "--dataset", cleaned, *column_words(columns), "--output", new)
+    asked = command_of(Path(mark.scores)) if mark and mark.scores else None
+    plain = ["--dataset", cleaned, *column_words(columns)]
+    tell_next("compute", *(again(asked, cleaned) if asked else plain), "--output", new)
     tell_next("compare", old, new, then="Then")

@@ -60,6 +60,8 @@ def prepare_pairs(
     quiet: bool = False,
 ) -> Job:
     """Check the settings, then load, encode and corrupt pairs."""
+    if data.pca is not None:
+        raise InputError("--pca is for samples with labels, not for pairs. Drop it.")
     settings = _settings(corruption, probe, pairs, method, machine)
     check_settings(*(settings[name] for name in CHECKED))  # before hours of loading and encoding
     use_machine(machine)

@@ -15,6 +15,7 @@ from lsi.errors import InputError
 from lsi.system.text import duration_text, parse_size, size_text
 
 if TYPE_CHECKING:
+    from lsi.methods import Newton, Retrain
     from lsi.planning.plan import Plan, Way
 
 _METHOD, _MACHINE = MethodOptions(), MachineOptions()
@@ -58,7 +59,7 @@ def plan(
     use_machine(machine)
     workers = workers_of(machine)
     given = (n_samples, n_features, n_classes)
-    shape = _shape_of(dataset) if dataset is not None else given
+    shape, separable = _measured(dataset, settings) if dataset is not None else (given, None)
     if None in shape or (dataset is not None and given != (None, None, None)):
         raise InputError(
             "Give either a dataset with features, or all of --n-samples, --n-features and --n-classes."
@@ -70,6 +71,7 @@ def plan(
         n_scored=n_scored,
         memory=parse_size(machine.memory),
         workers=workers,
+        separable=separable,
     )
     if json:
         print(to_json.dumps({**found.to_dict(), "workers": workers}))
@@ -79,11 +81,13 @@ def plan(
             print(f"{workers} worker{'s' if workers > 1 else ''} on the cluster.")
 
 
-def _shape_of(dataset: str) -> tuple[int, ...]:
-    """Return N, D and C of a dataset that has features already."""
-    import numpy as np
-
+def _measured(dataset: str, method: Newton | Retrain) -> tuple[tuple[int, ...], bool | None]:
+    """Return N, D and C of a dataset that has features already, and whether a probe separates its classes."""
     from lsi.data import load_samples
+    from lsi.methods import Newton
+    from lsi.probes.linear import LinearProbe
+    from lsi.tasks.separable import separates
+    from lsi.validation.problem import check_problem
 
     samples = load_samples(dataset)
     if samples.features is None or samples.labels is None:
@@ -91,10 +95,14 @@ def _shape_of(dataset: str) -> tuple[int, ...]:
             f"{dataset} has no features yet, and the cost depends on how many its encoder makes. "
             "Give --n-samples, --n-features and --n-classes."
         )
-    return len(samples), samples.features.shape[1], len(np.unique(np.asarray(samples.labels, dtype=str)))
+    problem = check_problem(samples.features, samples.labels, sample_id=samples.ids)
+    known = separates(problem, LinearProbe()) if isinstance(method, Newton) else False
+    return (problem.n_samples, problem.n_features, problem.n_classes), known
 
 
 def _show(found: Plan) -> None:
+    from lsi.planning.cost import NOTABLY
+
     table = Table(box=None, pad_edge=False)
     for heading in ("", "way", "time", "memory", ""):
         table.add_column(heading, justify="right" if heading in ("time", "memory") else "left")
@@ -104,6 +112,8 @@ def _show(found: Plan) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 100)
     console.print(table)
+    if found.chosen.separable is not None and found.chosen.separable >= NOTABLY * found.chosen.seconds:
+        console.print(f"{duration_text(found.chosen.separable)} if the probe separates the classes.")
     if found.memory is not None:
         console.print(f"{size_text(found.memory)} of memory may be used.")
 

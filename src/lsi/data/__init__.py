@@ -7,6 +7,8 @@ from lsi.data.corruption.labels import Corruption, corrupt_labels, known_truth, 
 from lsi.data.corruption.steps import corrupt
 from lsi.data.items import Items
 from lsi.data.options import SourceOptions
+from lsi.data.preparation.plan import TablePreparation
+from lsi.data.preparation.table import prepare_table
 from lsi.data.readers.files import read_npz
 from lsi.data.samples import Samples
 from lsi.data.sources import load_samples
@@ -19,6 +21,7 @@ __all__ = [
     "Items",
     "Samples",
     "SourceOptions",
+    "TablePreparation",
     "corrupt",
     "corrupt_data",
     "corrupt_labels",
@@ -27,6 +30,7 @@ __all__ = [
     "load_named",
     "load_samples",
     "parse_subset",
+    "prepare_table",
     "read_npz",
     "read_transition",
     "stratified_subset",

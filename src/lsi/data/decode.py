@@ -17,6 +17,7 @@ import numpy as np
 from lsi.data.items import Items, Payload, read_file
 from lsi.errors import InputError
 from lsi.system.door import LIMITS, Refused, charge
+from lsi.system.versions import install_hint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -217,7 +218,7 @@ def _brief(error: BaseException) -> str:
 
 
 def _missing(what: str, package: str) -> str:
-    return f"reading {what} needs {package}. Install it: pip install 'laplace-sample-information[encoders]'"
+    return f"reading {what} needs {package}. Install it: {install_hint('encoders')}."
 
 
 class ItemImages:

@@ -13,8 +13,9 @@ from lsi.data.corruption.labels import Corruption
 from lsi.data.decode import BrokenItem, ItemImages, decode
 from lsi.data.items import Items, Payload
 from lsi.data.options import SourceOptions
+from lsi.data.readers.table import Table, TableItems
 from lsi.data.readers.table_files import FORMATS, open_table_file
-from lsi.data.readers.tables import Table, TableItems, to_numpy
+from lsi.data.readers.tables import to_numpy
 from lsi.data.samples import Samples
 from lsi.data.sources import load_samples
 from lsi.errors import InputError, nearest

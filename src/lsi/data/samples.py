@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from lsi.data.decode import ItemImages
 from lsi.data.items import Items
+from lsi.data.preparation.plan import TablePreparation
 from lsi.errors import InputError
 from lsi.system.digests import add_matrix, digest_values
 from lsi.validation.features import as_matrix
@@ -54,7 +56,13 @@ class Samples:
         targets: ``(N, T)`` numbers where each sample has several targets or labels; `labels` then holds
             them as text (None where one is missing).
         target_names: The T names of the targets.
+        answers: `(N, A)` labels by several annotators, None where one gave none; `labels` then holds the
+            first of each sample until there is a consensus.
         task: ``regression`` or ``multilabel`` where the source knows; None elsewhere.
+        label_doubt: Why the labels can be no classes, for whoever takes them for classes; or None.
+        preparation: What was done to the columns of a table, where that is how its features were made.
+        content: Digest of what the features were made of, by which the dataset is known again where features
+            are not what it holds; None where they are, and for a selection.
 
     Raises:
         InputError: If ids or labels are not one-dimensional, or the parts differ in length.
@@ -74,7 +82,11 @@ class Samples:
     source: Mapping[str, Any] = field(default_factory=dict)
     targets: np.ndarray | None = None
     target_names: tuple[str, ...] = ()
+    answers: pd.DataFrame | None = None
     task: str | None = None
+    label_doubt: str | None = None
+    preparation: TablePreparation | None = None
+    content: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same samples."""
@@ -91,6 +103,7 @@ class Samples:
             "images": self.images,
             "clean labels": self.clean_labels,
             "targets": self.targets,
+            "answers": self.answers,
         }
         for what, part in parts.items():
             if part is not None and len(part) != len(self.labels):
@@ -130,6 +143,8 @@ class Samples:
             images=images,
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             targets=None if self.targets is None else self.targets[positions],
+            answers=None if self.answers is None else self.answers.iloc[positions],
+            content=None,
         )
 
     def fingerprint(self) -> str:
@@ -142,7 +157,11 @@ class Samples:
         digest.update(digest_values(np.asarray(self.labels)).encode())
         if self.targets is not None:
             digest.update(digest_values(np.asarray(self.targets)).encode())
-        if self.features is not None:
+        if self.answers is not None:
+            digest.update(digest_values(self.answers.to_numpy(dtype=object)).encode())
+        if self.content is not None:
+            digest.update(self.content.encode())
+        elif self.features is not None:
             features = np.asarray(self.features)
             if features.dtype == object:
                 digest.update(digest_values(features).encode())

@@ -39,7 +39,7 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
         source: ``digits``, ``wine``, ``breast_cancer``, ``diabetes``, ``cifar10``, ``cifar100``,
             ``fashion_mnist``, ``imagenette`` or ``imagewoof``; ``hf:owner/name``; the path of a folder of
             images or of table files; or the path of a file: .npz, .npy, .safetensors, .parquet, .arrow,
-            .feather, .csv, .jsonl or .ndjson.
+            .feather, .csv, .tsv, .jsonl or .ndjson.
         options: Where archives are and which columns are what; None: the defaults.
         **settings: Fields of `SourceOptions` by name, such as ``label_column="mood"``; they go before
             `options`.

@@ -21,7 +21,8 @@ def choose_task(asked: str | None, samples: Samples) -> str:
 
     The data suggest one where the source knows it (the target of `diabetes` is a number), where several
     columns of labels were named (zeros and ones: several labels; other numbers: a regression), and where
-    labels are lists. Otherwise labels are classes; `lsi.score` refuses numbers with fractions as such.
+    labels are lists. Otherwise labels are classes; `lsi.score` refuses numbers with fractions as such. Labels
+    of a table that are all different are ids rather than classes, and refused.
     """
     task = asked or samples.task
     if samples.targets is not None:
@@ -33,7 +34,10 @@ def choose_task(asked: str | None, samples: Samples) -> str:
                 f"several columns of labels are not a {task}. Use --task multilabel or --task regression, or "
                 "name one --label-column."
             )
-    return task or ("multilabel" if has_label_lists(samples.labels) else "classification")
+    task = task or ("multilabel" if has_label_lists(samples.labels) else "classification")
+    if task in CLASSES and samples.label_doubt is not None:
+        raise InputError(samples.label_doubt)
+    return task
 
 
 def with_targets(samples: Samples, task: str) -> Samples:
@@ -56,6 +60,15 @@ def target_of(samples: Samples) -> np.ndarray:
     return samples.labels if samples.targets is None else samples.targets
 
 
-def named(target: np.ndarray, names: tuple[str, ...]) -> Any:
-    """Return several targets as a table with their names, a single one as it is."""
-    return pd.DataFrame(target, columns=list(names)) if names else target
+def first_answers(answers: pd.DataFrame) -> np.ndarray:
+    """Return the first label that any annotator gave, `(N,)`; None where nobody did."""
+    given = answers.notna().to_numpy()
+    values, first = answers.to_numpy(dtype=object), given.argmax(1)
+    out = np.full(len(values), None, dtype=object)
+    out[given.any(1)] = values[np.arange(len(values)), first][given.any(1)]
+    return out
+
+
+def named(values: np.ndarray | None, names: tuple[str, ...] | None) -> Any:
+    """Return `(N, k)` targets or features as a table with their names; what has none, as it is."""
+    return pd.DataFrame(values, columns=list(names), copy=False) if names else values

@@ -102,7 +102,7 @@ def _content(
             names = names_of(source, samples)
             more["moved"] = [
                 place_in(names[row], label).as_posix()
-                for row, label in changes.labels.items()
+                for row, label in sorted(changes.labels.items())
                 if changes.keep[row]
             ]
     elif source.suffix.lower() == ".npy":

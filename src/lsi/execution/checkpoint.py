@@ -66,7 +66,7 @@ class Checkpoint:
         self.take()
         wanted = json.loads(json.dumps(key))
         found = _read_key(self.folder)
-        if found is None:
+        if found is None or not self._files():  # an earlier run that kept nothing is in nobody's way
             content = json.dumps({"format": FORMAT, "version": VERSION, "key": wanted}, indent=1)
             replace_file(self.folder / RUN_FILE, content.encode(), WHAT)
         elif differences := _differences(found, wanted):

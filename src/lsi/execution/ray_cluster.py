@@ -26,7 +26,7 @@ from lsi.execution.packing import Part, pack, unpack
 from lsi.execution.work import Arrays, Tick
 from lsi.system.drafts import workplace
 from lsi.system.machine import available_memory
-from lsi.system.versions import versions
+from lsi.system.versions import install_hint, versions
 
 LOCAL = "local"
 _AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
@@ -156,9 +156,7 @@ def check_cluster(address: Any) -> None:
     try:
         import ray
     except ImportError as error:
-        raise InputError(
-            "a cluster needs the package ray: pip install 'laplace-sample-information[ray]'."
-        ) from error
+        raise InputError(f"a cluster needs the package ray. Install it: {install_hint('ray')}.") from error
     if ray.is_initialized() or address in (LOCAL, "auto"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

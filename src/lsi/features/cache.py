@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from lsi.errors import InputError, OutputError
-from lsi.features.growing import CURE, WHAT, Growing, read_json, whole
+from lsi.features.growing import CURE, WHAT, Growing, first_rows, read_json, whole
 from lsi.system.drafts import tidy
 from lsi.system.files import drop_lock, explained, take_lock
 from lsi.system.machine import cache_folder
@@ -133,6 +133,18 @@ class Entry:
             tidy(self.folder)
             (self.folder / "progress.json").unlink(missing_ok=True)
         return features, manifest
+
+    def first(self, count: int) -> np.ndarray:
+        """Return the first rows that are safely on disk, at most `count` of them; `(0, 0)` where none are."""
+        found = self.read()
+        if found is not None:
+            return np.array(found[0][:count])
+        return first_rows(self._part, read_json(self.folder / "progress.json") or {}, count)
+
+    def clear(self) -> None:
+        """Remove what is stored: it is made again."""
+        with explained(self.folder, WHAT, CURE):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def resume(self, total: int) -> Growing:
         """Open the entry for writing after the last row that is safely on disk."""

@@ -98,17 +98,31 @@ class ChunkEncoder:
     def forward(self, chunk: _Prepared) -> Encoded:
         """Return the features of a prepared chunk."""
         began = time.perf_counter()
-        parts = [(order, self.encoder.forward(inputs).numpy()) for order, inputs in chunk.batches]
+        parts = [(order, self.features(len(order), inputs)) for order, inputs in chunk.batches]
         seconds = time.perf_counter() - began
         dim = parts[0][1].shape[1] if parts else 0
         rows = np.full((chunk.size, dim), np.nan, dtype=np.float32)
         for order, values in parts:
-            if not np.isfinite(values).all():
+            if values.shape[1] != dim:
                 raise InputError(
-                    f"{self.encoder.name} gives features that are not finite. Use --precision float32."
+                    f"{self.encoder.name} gives features of different lengths: {dim} and {values.shape[1]}."
                 )
             rows[[chunk.kept[k] for k in order]] = values
         return Encoded(rows, chunk.broken, seconds)
+
+    def features(self, count: int, inputs: Any) -> np.ndarray:
+        """Return the features of a batch of `count` items, `(count, D)`, finite."""
+        values = self.encoder.forward(inputs).numpy()
+        if values.ndim != 2 or len(values) != count or not values.shape[1]:
+            raise InputError(
+                f"{self.encoder.name} gives {values.shape} for {count} items, not a row of features for each."
+            )
+        if not np.isfinite(values).all():
+            cure = "Its weights are damaged, or it wants other inputs. Name another one."
+            if getattr(self.encoder, "precision", "float32") != "float32":
+                cure = "Use --precision float32."
+            raise InputError(f"{self.encoder.name} gives features that are not finite. {cure}")
+        return values
 
     def encode_task(self, block: Block, tick: Tick) -> Arrays:
         """Encode a chunk on a worker; return what `forward` does, as arrays."""

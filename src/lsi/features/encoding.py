@@ -18,7 +18,7 @@ from lsi.data.items import Items
 from lsi.data.samples import Samples
 from lsi.errors import InputError
 from lsi.features.cache import Entry, FeatureCache
-from lsi.features.chunks import ChunkEncoder, Encoded
+from lsi.features.chunks import Blocks, ChunkEncoder, Encoded
 from lsi.features.encoders import build_encoder
 from lsi.features.encoders.base import Encoder
 from lsi.features.growing import Growing
@@ -26,6 +26,9 @@ from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 
 _IN_MEMORY = 1 << 30
+_ROUNDING = 1e-2
+"""By which share of the largest value features may differ: half precision keeps three digits, and sums over
+another number of threads or on another device lose one."""
 _KEPT = "what was encoded so far is kept. Start the same run again to go on from there."
 
 
@@ -69,10 +72,11 @@ def encode(
 
     Args:
         samples: What `load_samples` returned. Samples that hold features stay as they are.
-        encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, ``"raw"`` for the
-            pixels themselves, or an `Encoder`. None: ``microsoft/resnet-18`` for images,
-            ``sentence-transformers/all-MiniLM-L6-v2`` for texts, ``facebook/wav2vec2-base-960h`` for
-            recordings.
+        encoder: A folder that `save_pretrained` or timm wrote, an ONNX file, weights of a network that timm
+            knows (``"resnet18:weights.pt"``), your own function (``"module:function"``), a name on the
+            Hugging Face hub, ``"raw"`` for the pixels themselves, or an `Encoder`. None:
+            ``facebook/dinov2-small`` for images, ``sentence-transformers/all-MiniLM-L6-v2`` for texts,
+            ``facebook/wav2vec2-base-960h`` for recordings.
         pooling: ``auto``, ``mean``, ``cls``, ``last``, ``max`` or ``pooler``.
         precision: ``auto`` (float16 on a GPU, else float32), ``float32``, ``bfloat16`` or ``float16``.
         batch_size: Samples a forward pass; None: 32, and 8 for recordings.
@@ -168,7 +172,10 @@ def encode_items(
     described = encoder.key()
     key = _key(items.fingerprint(), described)
     with cache.open(key, on_wait) as entry:
-        found, began, inside, there = entry.read(), time.perf_counter(), 0.0, len(items)
+        began, inside, there = time.perf_counter(), 0.0, len(items)
+        if not encoder.certain and not _as_before(entry, items, encoder):
+            entry.clear()
+        found = entry.read()
         if found is None:
             manifest = {"encoder": encoder.name, "data": name, "key": described}
             inside, there = _fill(entry, items, encoder, skip_broken, manifest, cluster, progress, keep_every)
@@ -183,12 +190,26 @@ def encode_items(
         "encoder": encoder.name,
         "settings": described,
         "key": key,
+        **encoder.origin,
         "rows_already_there": there,
         "seconds": time.perf_counter() - began,
         "seconds_in_encoder": inside,
     }
     small = features.nbytes <= _IN_MEMORY
     return FeatureSet(np.array(features) if small else features, broken, record)
+
+
+def _as_before(entry: Entry, items: Items, encoder: Encoder) -> bool:
+    """Return whether the encoder still gives the first rows that are there, up to rounding."""
+    stored = entry.first(min(encoder.chunk, len(items)))
+    if not len(stored):
+        return True
+    chunks = ChunkEncoder(items.kind, encoder)
+    rows = chunks.forward(chunks.prepare(next(iter(Blocks(items, 0, encoder.chunk))))).rows[: len(stored)]
+    if rows.shape != stored.shape:
+        return False
+    scale = float(np.nanmax(np.abs(stored), initial=0.0))
+    return bool(np.allclose(rows, stored, rtol=0, atol=_ROUNDING * scale, equal_nan=True))
 
 
 def _key(data: str, encoder: dict[str, Any]) -> str:

@@ -103,6 +103,18 @@ class Growing:
             pass
 
 
+def first_rows(part: Path, progress: dict[str, Any], count: int) -> np.ndarray:
+    """Return the first rows of features that grow, as far as they are safe, at most `count` of them."""
+    total, dim, rows = (whole(progress.get(name)) for name in ("total", "dim", "rows"))
+    if not total or not dim:
+        return np.empty((0, 0), dtype=np.float32)
+    try:
+        values = np.fromfile(part, "<f4", min(count, rows) * dim, offset=len(_header(total, dim)))
+    except OSError:
+        return np.empty((0, 0), dtype=np.float32)
+    return values[: len(values) // dim * dim].reshape(-1, dim)
+
+
 def whole(value: object) -> int:
     """Return a count that was read from a file of unknown origin; 0 where it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48 else 0

@@ -70,7 +70,7 @@ def extract_features(
     if pooling not in POOLINGS:
         raise InputError(f"pooling={pooling!r} is not known. {nearest(pooling, POOLINGS)}")
     rows: list[Tensor] = []
-    labels: list[Tensor] = []
+    labels: list[np.ndarray] = []
     for output, target, inputs in run_batches(module, loader, precision=precision, progress=progress):
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         rows.append(pool(output, pooling, mask).float().cpu())
@@ -85,12 +85,12 @@ def run_batches(
     *,
     precision: str = "float32",
     progress: Progress | None = None,
-) -> Iterator[tuple[Any, Tensor | None, Any]]:
+) -> Iterator[tuple[Any, np.ndarray | None, Any]]:
     """Run a frozen module over a loader."""
+    check_loader(module, loader)
     if precision not in ("float32", "bfloat16", "float16"):
         known = ("float32", "bfloat16", "float16")
         raise InputError(f"precision={precision!r} is not known. {nearest(precision, known)}")
-    refuse_shuffling(loader)
     device, dtype = _device(module), getattr(torch, precision)
     done, total = 0, _total(loader)
     with _frozen(module), torch.inference_mode():
@@ -109,8 +109,19 @@ def run_batches(
         )
 
 
-def refuse_shuffling(loader: Iterable[Any]) -> None:
-    """Refuse a loader whose order is random: rows could not be traced to samples."""
+def check_loader(module: nn.Module, loader: Iterable[Any]) -> None:
+    """Refuse what is no module or no loader, and a loader whose rows could not be traced to samples."""
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{type(module).__name__} is no torch module, so it has no layers to take features from. Score "
+            "the features that it learns from: lsi.score(X, y). Behind the steps of a scikit-learn pipeline "
+            "these are pipeline[:-1].transform(X)."
+        )
+    if isinstance(loader, Tensor | np.ndarray):
+        raise InputError(
+            "the loader is an array, and its rows would be taken for batches. Use "
+            "torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, y), batch_size=256)."
+        )
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, torch.utils.data.RandomSampler):
         raise InputError(
@@ -123,37 +134,56 @@ def refuse_shuffling(loader: Iterable[Any]) -> None:
         )
 
 
-def join_labels(labels: list[Tensor]) -> np.ndarray | None:
+def join_labels(labels: list[np.ndarray]) -> np.ndarray | None:
     """Return the batches' labels as one array; None where there are none."""
     if not labels:
         return None
-    joined = torch.cat([torch.atleast_1d(part) for part in labels])
+    joined = np.concatenate([np.atleast_1d(part) for part in labels])
     if joined.ndim != 1:
         raise InputError(
             f"labels must be one class for each sample, got shape {tuple(joined.shape)}. For one-hot labels "
             "use labels.argmax(1)."
         )
-    return joined.numpy()
+    return joined
 
 
-def _split(batch: Any) -> tuple[Any, Tensor | None]:
+def _split(batch: Any) -> tuple[Any, np.ndarray | None]:
     """Return inputs and labels of one batch."""
     if isinstance(batch, Mapping):
         key = next((name for name in LABEL_KEYS if name in batch), None)
         rest = {name: value for name, value in batch.items() if name != key}
-        return rest, None if key is None else torch.as_tensor(batch[key]).detach().cpu()
+        return rest, None if key is None else _labels(batch[key])
     if isinstance(batch, (tuple, list)):
         if len(batch) == 1:
             return batch[0], None
         inputs = batch[0] if len(batch) == 2 else tuple(batch[:-1])
-        return inputs, torch.as_tensor(batch[-1]).detach().cpu()
+        return inputs, _labels(batch[-1])
     return batch, None
+
+
+def _labels(values: Any) -> np.ndarray:
+    """Return the labels of a batch: numbers, or texts."""
+    if isinstance(values, list | tuple) and any(isinstance(value, str) for value in values):
+        return np.asarray(values, dtype=object)
+    try:
+        return np.asarray(torch.as_tensor(values).detach().cpu())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"a batch has labels that are neither numbers nor texts ({error}).") from error
 
 
 def _call(module: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return module(**inputs)
-    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+    if not isinstance(inputs, tuple):
+        return module(inputs)
+    try:
+        return module(*inputs)
+    except TypeError as error:
+        raise InputError(
+            f"the module does not take the {len(inputs)} inputs of a batch ({error}). The last part of a "
+            "batch is taken for the labels, and all before it for inputs. Give batches (inputs, labels): "
+            "[(x, y) for x, y, *_ in loader]."
+        ) from error
 
 
 def _to(inputs: Any, device: torch.device) -> Any:

@@ -85,6 +85,10 @@ class RidgeEngine(Engine):
         posterior: ``"diag"``, ``"kron"`` or ``"full"``.
         prior_precision: τ.
         noise: β, `(T,)`.
+
+    Attributes:
+        precision: Diagonal of P₁ in the posterior's coordinates, `(T, D)` or `(T, R)`.
+        floor: Smallest relative error that is promised.
     """
 
     audit_block = 64
@@ -94,7 +98,7 @@ class RidgeEngine(Engine):
         self.diagonal = posterior == "diag"
         self._spread = model.noise_precision().sqrt()
         condition = model.singular[0] / (model.singular[-1].square() + model.loo_ridge).sqrt()
-        self._floor = FLOOR + SAFETY * EPS * float(condition)
+        self.floor = FLOOR + SAFETY * EPS * float(condition)
         squares, basis = model.singular.square(), model.basis
         inverse = 1.0 / (squares + model.loo_ridge)  # A⁻¹ in the singular vectors
         self._theta = model.weights(model.loo_ridge)  # A⁻¹XᵀY
@@ -106,7 +110,7 @@ class RidgeEngine(Engine):
             squares = torch.zeros_like(basis[:, 0])
             for _, x in model.design.blocks(ROWS):
                 squares += x.square().sum(0)
-        self._precision = noise[:, None] * squares + prior_precision  # P₁, diagonal here
+        self.precision = noise[:, None] * squares + prior_precision  # P₁, diagonal here
 
     def run(self, index: Tensor, work: Work | None = None) -> RidgeResult:
         """Return the result of the samples at `index`, in that order; too quick to be worth storing.
@@ -158,7 +162,7 @@ class RidgeEngine(Engine):
         half = torch.full_like(block.rest, 0.5 * z.shape[1])
         tail = torch.special.gammaincc(half, 0.5 * z.square().sum(1))
         certificate = error / (mean + covariance).clamp_min(torch.finfo(torch.float64).tiny)
-        certificate = certificate + self._floor + SAFETY * EPS * len(self.model.singular) ** 0.5 / block.rest
+        certificate = certificate + self.floor + SAFETY * EPS * len(self.model.singular) ** 0.5 / block.rest
         prediction = self.model.target[index] - block.residual
         return mean, covariance, tail, prediction, 1.0 - block.rest, certificate, z
 
@@ -185,11 +189,11 @@ class RidgeEngine(Engine):
         """Return mean term, covariance term and the absolute rounding error of their sum, `(B,)` each."""
         mean, error = torch.zeros_like(block.rest), torch.zeros_like(block.rest)
         # Rounding of the residual moves δ along a: its size in the metric of P₁.
-        reach = block.rounding * (block.a.square() @ self._precision.T).sqrt()
+        reach = block.rounding * (block.a.square() @ self.precision.T).sqrt()
         for t, beta in enumerate(self.noise):
             delta = self._drift[:, t] - block.a * block.residual[:, t, None]  # δ = wd A⁻¹θ − a r̃ / (1 − h)
             own = (delta * block.x).square() if self.diagonal else (delta * block.x).sum(1).square()
-            whole = delta.square_() @ self._precision[t]  # δᵀP₁δ
+            whole = delta.square_() @ self.precision[t]  # δᵀP₁δ
             # δᵀP₂δ, where P₂ = P₁ − β x xᵀ (its diagonal for "diag")
             quadratic = (whole - beta * (own.sum(1) if self.diagonal else own)).clamp_min(0)
             mean += 0.5 * quadratic
@@ -201,12 +205,12 @@ class RidgeEngine(Engine):
     def _excess(self, squares: Tensor) -> tuple[Tensor, Tensor]:
         """Return the covariance term of `P₂ − P₁ = −β x xᵀ` and its rounding error, `(B,)` each."""
         if not self.diagonal:
-            return _half_excess(self.noise * (squares @ (1.0 / self._precision).T))
+            return _half_excess(self.noise * (squares @ (1.0 / self.precision).T))
         noise = self.noise.expand(len(squares), -1)
-        quick = separable_excess(noise, squares, 1.0 / self._precision)
+        quick = separable_excess(noise, squares, 1.0 / self.precision)
         if quick is not None:
             return 0.5 * quick, SAFETY * EPS * quick
-        return _half_excess((self.noise[:, None] * squares[:, None, :] / self._precision).flatten(1))
+        return _half_excess((self.noise[:, None] * squares[:, None, :] / self.precision).flatten(1))
 
 
 def _half_excess(share: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,7 +253,13 @@ def _removed(x: Tensor, y: Tensor, whole: Tensor, left_out: int, model: RidgeMod
     return _solve(others, model.loo_ridge, residual, torch.zeros_like(whole))
 
 
-def ridge_cost(shape: Shape) -> tuple[float, int]:
-    """Return operations and bytes: a factorisation, and a product with its factor for each scored sample."""
+def ridge_cost(shape: Shape, audited: int) -> tuple[float, int]:
+    """Return operations and bytes: a factorisation, a product with its factor for each sample, and the audit.
+
+    The audit factorises the rows again for each sample. Measured by `python -m benchmarks.estimates`, that
+    takes as long as 4·N·D² operations of a product and 4,000 for each number of the rows.
+    """
     n, d = shape.n_samples, shape.n_features
-    return 4.0 * n * d**2 + 2.0 * shape.n_scored * d**2 + 40.0 * d**3, 16 * n * d + 80 * d**2 + (64 << 20)
+    own = 4.0 * n * d**2 + 2.0 * shape.n_scored * d**2 + 40.0 * d**3
+    again = (audited + 2.0) * (4.0 * n * d**2 + 4000.0 * n * d)
+    return 2.0 * own + again, 16 * n * d + 80 * d**2 + (64 << 20)

@@ -18,15 +18,13 @@ from torch import Tensor
 
 from lsi.analysis.noise_model import fit_model, joint_matrix
 from lsi.noisy_labels.soft_probe import SoftProbe
-from lsi.validation.problem import Shape
+from lsi.planning.label_noise import TRIAL_ROWS, random_count
 
 RIDGE = 30.0  # in sum form, for features of unit mean norm, at D = N; in proportion to D/N otherwise
 LEAST_RIDGE, MOST_RIDGE = 0.3, 1.0
 UNIT_RANGE = 10.0  # largest factor between a column's spread and the median spread
 REFITS = 2  # of the head, to the posterior of the true labels
 FIT_STEPS = 30  # L-BFGS iterations of each fit
-RANDOM_FEATURES, ROWS_A_FEATURE = 1500, 10  # one random feature per ten samples, 1,500 at most
-TRIAL_ROWS = 5000  # on which random features are tried
 CLEARLY = 1.0  # by how many √n nats they have to win: the spread of a sum over n samples
 BLOCK = 4096  # rows at a time
 
@@ -63,7 +61,8 @@ def estimate_label_noise(
     Shapes: features `(N, D)`, target `(N,)`.
     """
     y = torch.from_numpy(target).to(device)
-    rows = _chosen(scaled(features, device), y, n_classes)
+    rows = scaled(features, device)
+    rows = with_random_features(rows) if gains_by_random(rows, y, n_classes) else with_intercept(rows)
     probe = SoftProbe(rows, n_classes, ridge(rows), overwrite=True)
     logits = _left_out(probe, torch.nn.functional.one_hot(y, n_classes))
     gain = flip_gain(logits, y).cpu().numpy()
@@ -91,8 +90,8 @@ def estimate_label_noise(
     )
 
 
-def _chosen(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
-    """Return the rows of the head: with random features where they predict the given labels clearly better.
+def gains_by_random(x: Tensor, y: Tensor, n_classes: int) -> bool:
+    """Return whether a head with random features predicts the given labels clearly better.
 
     A class of several clusters is beyond a linear head: a whole cluster would look wrong. Tried on some rows.
     """
@@ -104,12 +103,7 @@ def _chosen(x: Tensor, y: Tensor, n_classes: int) -> Tensor:
         p = torch.softmax(_left_out(probe, torch.nn.functional.one_hot(labels, n_classes)), 1)
         trials.append(fit_model(p.cpu().numpy(), labels.cpu().numpy()).layer.likelihood)
     clearly = CLEARLY * max(1.0, len(some) ** 0.5)
-    return with_random_features(x) if trials[1] > trials[0] + clearly else with_intercept(x)
-
-
-def random_count(n_samples: int) -> int:
-    """Return how many random features N samples may get."""
-    return max(1, min(RANDOM_FEATURES, n_samples // ROWS_A_FEATURE))
+    return trials[1] > trials[0] + clearly
 
 
 def with_random_features(x: Tensor) -> Tensor:
@@ -128,12 +122,6 @@ def with_random_features(x: Tensor) -> Tensor:
         unit = part / part.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
         rows[:, d:-1] = (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
     return out
-
-
-def needed_bytes(shape: Shape) -> int:
-    """Return the peak memory of the estimate."""
-    n, d, width = shape.n_samples, shape.n_features, shape.n_features + random_count(shape.n_samples)
-    return 4 * n * (width + d - 1) + 96 * n * shape.n_classes + 24 * width**2 + (64 << 20)
 
 
 def ridge(x: Tensor) -> float:

@@ -65,6 +65,11 @@ class SoftProbe:
         self._start = found.x
         return self.rows @ torch.from_numpy(found.x).to(self.rows).view(shape).T
 
+    def predict(self, features: Tensor) -> Tensor:
+        """Return the logits of other samples by the last fit, `(n, C)`. Shapes: features `(n, D)`."""
+        v = torch.from_numpy(self._start).to(self.rows).view(self.n_classes, self.rows.shape[1])
+        return features @ (v @ self._to_weights).T
+
     def left_out(self, logits: Tensor, labels: Tensor, many_classes: int = MANY_CLASSES) -> Tensor:
         r"""Return the logits that each sample would get had it been left out, `(N, C)` float64.
 

@@ -13,15 +13,11 @@ from lsi.analysis.mislabeled import noise_entry
 from lsi.errors import InputError
 from lsi.execution.work import Arrays
 from lsi.loo.result import LooResult
-from lsi.noisy_labels.estimate import LabelNoise, estimate_label_noise, needed_bytes, random_count
+from lsi.noisy_labels.estimate import LabelNoise, estimate_label_noise
+from lsi.planning.label_noise import needed_bytes, worthwhile
 from lsi.run.context import Run
 from lsi.system.text import size_text
 from lsi.validation.problem import Shape
-
-MOST_WORK = 1e13  # operations: about a minute on a processor
-MOST_BYTES = 6e9
-LITTLE_WORK = 2e10  # operations that a run that scores few samples may spend on all of them
-PASSES = 200  # products with all rows, forwards and backwards, over all fits
 
 
 def check_label_noise(wanted: Any) -> None:
@@ -35,7 +31,7 @@ def check_label_noise_room(shape: Shape, memory: int | None) -> None:
     need = needed_bytes(shape)
     if memory is not None and need > memory:
         raise InputError(
-            f"label_noise=True needs about {size_text(need)} for these data, but memory allows "
+            f"The estimate of label noise needs about {size_text(need)} for these data, but memory allows "
             f"{size_text(memory)}. Leave label_noise out, or raise memory."
         )
 
@@ -65,15 +61,6 @@ def _found_once(run: Run) -> LabelNoise:
         return vars(estimate_label_noise(problem.features, problem.target, problem.n_classes, run.device))
 
     return LabelNoise(**run.work.once("label-noise", estimate))
-
-
-def worthwhile(shape: Shape, memory: int | None = None) -> bool:
-    """Return whether the estimate costs little compared with the scoring, so that it is made unasked."""
-    n, width = shape.n_samples, shape.n_features - 1 + random_count(shape.n_samples)
-    work = 4.0 * n * width**2 + width**3 + PASSES * n * width * shape.n_classes
-    most = MOST_WORK if 2 * shape.n_scored >= n else LITTLE_WORK
-    room = MOST_BYTES if memory is None else min(MOST_BYTES, memory)
-    return work <= most and needed_bytes(shape) <= room
 
 
 def describe(found: LabelNoise, classes: np.ndarray, where: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import torch
 
 from lsi.errors import InputError
 from lsi.methods import Newton, Retrain, as_method
-from lsi.planning.cost import Estimate, cost, counted
+from lsi.planning.cost import Estimate, cost, counted, product_rate
+from lsi.planning.label_noise import noise_cost, worthwhile
 from lsi.posterior import POSTERIORS
 from lsi.system.machine import Machine, available_memory
 from lsi.system.text import size_text
@@ -32,6 +33,7 @@ class Way:
         seconds: Predicted wall-clock time, without loading the data.
         bytes: Predicted peak memory beyond the interpreter and its libraries.
         fits: Whether that much memory is available.
+        separable: Seconds if the probe separates the classes, where that is not known; else None.
     """
 
     method: str
@@ -40,6 +42,7 @@ class Way:
     seconds: float
     bytes: int
     fits: bool
+    separable: float | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +52,7 @@ class Way:
 
     def __str__(self) -> str:
         """Return the way and its cost in one line."""
-        line = f"{self.name}: {Estimate(self.seconds, self.bytes).text}"
+        line = f"{self.name}: {Estimate(self.seconds, self.bytes, self.separable).text}"
         return line if self.fits else f"{line} (does not fit)"
 
 
@@ -92,10 +95,11 @@ def make_plan(
     n_scored: int | None = None,
     memory: int | None = None,
     workers: int = 1,
+    separable: bool | None = None,
 ) -> Plan:
     """Predict what `lsi.score` would do with a linear probe, from a quick calibration of this machine.
 
-    Times are right to about a factor of two on an idle machine.
+    Times and memory are right to about a factor of two on an idle machine.
 
     Args:
         n_samples: N.
@@ -106,6 +110,8 @@ def make_plan(
         n_scored: Samples to score; None: all.
         memory: Bytes that a run may use; None: what the machine has left.
         workers: Workers of a cluster, each with the threads of this process.
+        separable: Whether the probe separates the classes, which makes samples harder to leave out; None: not
+            known, and assumed up to two samples for each feature.
 
     Returns:
         The chosen way and the alternatives.
@@ -126,7 +132,7 @@ def make_plan(
     have = budget(memory)
     shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
     first, *others = [
-        _way(shape, structure, way, solver, have, workers)
+        _way(shape, structure, way, solver, have, workers, memory, separable)
         for structure, way, solver in _ways(shape, posterior, method, memory)
         if _exists(structure, solver)
     ]
@@ -156,22 +162,52 @@ def _exists(posterior: str, solver: str) -> bool:
 
 
 def _way(
-    shape: Shape, posterior: str, method: Newton | Retrain, solver: str, have: int | None, workers: int
+    shape: Shape,
+    posterior: str,
+    method: Newton | Retrain,
+    solver: str,
+    have: int | None,
+    workers: int,
+    memory: int | None,
+    separable: bool | None,
 ) -> Way:
-    found = cost(shape, posterior, method, solver)
+    found = with_label_noise(cost(shape, posterior, method, solver, separable=separable), shape, memory)
     name = "retrain" if isinstance(method, Retrain) else "newton"
     seconds = found.seconds
     if workers > 1:
         # Workers share only what grows with the number of scored samples.
-        fixed = cost(replace(shape, n_scored=0), posterior, method, solver).seconds
-        seconds = fixed + (seconds - fixed) / workers + WORKER_START
-    return Way(name, solver, posterior, seconds, found.bytes, have is None or found.bytes <= have)
+        alone = cost(replace(shape, n_scored=0), posterior, method, solver, separable=separable)
+        fixed = with_label_noise(alone, shape, memory).seconds
+        shared = (seconds - fixed) / workers + fixed + WORKER_START
+        slower, seconds = shared / seconds, shared
+        found = replace(found, separable=found.separable and slower * found.separable)
+    need = counted(shape, posterior, method, solver)[1]  # a run without room for label noise leaves it out
+    return Way(name, solver, posterior, seconds, found.bytes, have is None or need <= have, found.separable)
 
 
-def estimate(shape: Shape, posterior: str, method: Newton | Retrain, memory: int | None = None) -> Estimate:
-    """Predict time and memory of a run."""
+def estimate(
+    shape: Shape,
+    posterior: str,
+    method: Newton | Retrain,
+    memory: int | None = None,
+    *,
+    separable: bool | None = None,
+    label_noise: bool = True,
+) -> Estimate:
+    """Predict time and memory of a run, with the estimate of label noise where a run makes it unasked."""
     solver = choose_solver(shape, posterior, method, memory) if isinstance(method, Newton) else ""
-    return cost(shape, posterior, method, solver)
+    found = cost(shape, posterior, method, solver, separable=separable)
+    return with_label_noise(found, shape, memory) if label_noise else found
+
+
+def with_label_noise(found: Estimate, shape: Shape, memory: int | None) -> Estimate:
+    """Return what a run takes with the estimate of label noise, where it makes it unasked."""
+    if not worthwhile(shape, memory):
+        return found
+    operations, count = noise_cost(shape)
+    seconds = operations / product_rate(torch.float32)
+    worst = None if found.separable is None else found.separable + seconds
+    return Estimate(found.seconds + seconds, max(found.bytes, count), worst)
 
 
 def budget(memory: int | None) -> int | None:

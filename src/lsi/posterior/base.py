@@ -94,6 +94,11 @@ class Sensitivity:
     gradient: Tensor
     curvature: Tensor
 
+    def select(self, keep: Any) -> Sensitivity:
+        """Return those of the removals picked by a mask, an index or a slice."""
+        curvature = self.curvature
+        return Sensitivity(self.gradient[keep], curvature[keep] if curvature.numel() else curvature)
+
 
 class Posterior(ABC):
     """A Gaussian weight posterior of a trained softmax probe.
@@ -198,22 +203,32 @@ class Posterior(ABC):
     def sensitivity(self, removal: Removal) -> Sensitivity:
         """Return the derivatives of the divergence, with the other samples' curvature kept."""
 
-    @abstractmethod
-    def price(self, sensitivity: Sensitivity) -> Tensor:
-        """Return the sensitivity to curvature in the form that `row_price` takes, once for all rows."""
+    def own_shift(self, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
+        """Return what rows of each removal's own add to the change of the curvature, as in `add_shift`.
+
+        Shapes: x `(B, n, D)`, weight `(B, n)`, probabilities and change `(B, C, n)`.
+        """
+        raise NotImplementedError(f"{self.name} computes the shifted curvature itself")
+
+    def shift_products(self, shifts: list[Tensor]) -> Tensor:
+        r"""Return :math:`\tfrac14 \mathrm{tr}\, P_1^{-1} \Delta_a P_1^{-1} \Delta_b`, `(B, m, m)`.
+
+        That of a shift with itself is its covariance term, to lowest order.
+        """
+        raise NotImplementedError(f"{self.name} computes the shifted curvature itself")
 
     @abstractmethod
-    def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
-        r"""Return what a changed probability of each class adds to each divergence, `(n, C, B)`.
+    def row_price(self, sensitivity: Sensitivity, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+        r"""Return what a changed probability of each class adds to the divergence, `(B, C, n)`.
 
         To first order, a row whose probabilities change by :math:`\Delta p` adds
         :math:`\sum_c \Delta p_c\, \mathrm{price}_c` to the divergence through its curvature in :math:`P_2`.
 
         Args:
-            price: From `price`.
-            x: Rows, `(n, D)`.
-            probabilities: At the full-data weights, `(n, C)`.
-            z: Change of the logits minus its mean under `probabilities`, `(n, C, B)`.
+            sensitivity: Of the removals.
+            x: Rows of each removal's own, `(B, n, D)`.
+            probabilities: At the full-data weights, `(B, C, n)`.
+            z: Change of the logits minus its mean under `probabilities`, `(B, C, n)`.
         """
 
     @abstractmethod

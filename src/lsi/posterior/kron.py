@@ -173,16 +173,26 @@ class KronPosterior(Posterior):
         slope = torch.diag_embed(first) - (vectors * second[:, None, :]) @ vectors.mT
         return 0.5 * (basis @ slope @ basis.T)
 
-    def price(self, sensitivity: Sensitivity) -> Tensor:
-        """Return `W = ∂KL/∂B₂` with its diagonal on top, `(1 + C, C, B)`."""
-        w = sensitivity.curvature.permute(1, 2, 0)
-        return torch.cat([torch.einsum("ccb->cb", w)[None], w]).contiguous()
+    def own_shift(self, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
+        """Return it, `(B, C', C')`, with the terms of `add_shift`."""
+        contrasts = self.model.contrasts.to(change.dtype)
+        w_dp = change * weight[:, None, :]
+        diagonal = torch.einsum("cr,bc,cs->brs", contrasts, w_dp.sum(2), contrasts)
+        w_dp = contrasts.T @ w_dp
+        dp_p = w_dp @ (contrasts.T @ probabilities).mT
+        return (diagonal - dp_p - dp_p.mT - w_dp @ (contrasts.T @ change).mT).to(torch.float64)
 
-    def row_price(self, price: Tensor, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+    def shift_products(self, shifts: list[Tensor]) -> Tensor:
+        """Return `¼ Σ_cd ΔB_a ΔB_b α² / (f_c f_d)` summed over the features, in the eigenbasis of B."""
+        share = self.precision.feature_values / self.precision.spectrum() / (self.model.n_samples - 1)
+        basis, across = self.class_basis, (share @ share.T).sqrt()
+        changes = torch.stack([((basis.T @ shift @ basis) * across).flatten(1) for shift in shifts], 1)
+        return 0.25 * (changes @ changes.mT)
+
+    def row_price(self, sensitivity: Sensitivity, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `W_cc − 2 (W p)_c` with `W = ∂KL/∂B₂`."""
-        c, b = z.shape[1:]
-        w_p = (probabilities @ price[1:].reshape(c, c * b)).view(z.shape)
-        return w_p.mul_(-2.0).add_(price[0])
+        w = sensitivity.curvature
+        return w.diagonal(dim1=1, dim2=2)[:, :, None] - 2.0 * (w @ probabilities)
 
     def row_leverage(self, x: Tensor, weight: Tensor, probabilities: Tensor) -> Tensor:
         """Return `√D w tr(S B⁻¹) / N`; the prior is in the inverse as it is on average over the features."""

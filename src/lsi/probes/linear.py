@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lsi.errors import InputError, nearest
-from lsi.validation.settings import SINGLE_MAX
+from lsi.validation.settings import check_weight_decay, described_decay
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class LinearProbe:
     The intercept belongs to :math:`\theta`: it decays too, as in ``torch.optim.SGD``.
 
     Args:
-        weight_decay: Strength of the penalty on the scale of the mean loss.
+        weight_decay: Strength of the penalty on the scale of the mean loss; ``"auto"``: that of the highest
+            leave-one-out likelihood.
         fit_intercept: Whether a column of ones is appended to the features.
         class_weight: None (every :math:`w_i = 1`), ``"balanced"``
             (:math:`w_i = n / (C\, n_{y_i})`), or a mapping from label to weight. The weights are
@@ -32,15 +33,12 @@ class LinearProbe:
         InputError: A negative or non-finite weight decay, or an unknown class weight.
     """
 
-    weight_decay: float = 1e-4
+    weight_decay: float | Literal["auto"] = 1e-4
     fit_intercept: bool = True
     class_weight: str | Mapping[Any, float] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight_decay <= SINGLE_MAX:
-            raise InputError(
-                f"weight_decay must be a finite number ≥ 0, got {self.weight_decay!r}; the default is 1e-4."
-            )
+        check_weight_decay(self.weight_decay)
         if isinstance(self.class_weight, str) and self.class_weight != "balanced":
             raise InputError(
                 f"Unknown class_weight {self.class_weight!r}. {nearest(self.class_weight, ['balanced'])}"
@@ -74,7 +72,7 @@ class LinearProbe:
             weight = {str(label): float(value) for label, value in weight.items()}
         return {
             "kind": "linear",
-            "weight_decay": float(self.weight_decay),
+            "weight_decay": described_decay(self.weight_decay),
             "fit_intercept": bool(self.fit_intercept),
             "class_weight": weight,
         }

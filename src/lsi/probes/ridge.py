@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lsi.errors import InputError, nearest
 from lsi.features.design import Design
+from lsi.validation.settings import check_weight_decay, described_decay
 
 ESTIMATE = "estimate"  # the noise precision that is estimated from the data
 ROWS = 4096  # rows factorised at a time, at least: enough that the triangle on top of them costs little
@@ -39,7 +40,7 @@ class RidgeProbe:
 
     Args:
         weight_decay: Strength of the penalty on the scale of the mean loss; 0 needs more samples than
-            features.
+            features; ``"auto"``: that of the highest leave-one-out likelihood.
         fit_intercept: Whether a column of ones is appended to the features.
         noise_precision: β > 0, one for all targets or one for each; or ``"estimate"``:
             :math:`\beta_t = (n - \mathrm{df}) / \mathrm{RSS}_t` with the effective degrees of freedom of
@@ -49,15 +50,12 @@ class RidgeProbe:
         InputError: A negative or non-finite weight decay, or a noise precision that is not positive.
     """
 
-    weight_decay: float = 1e-4
+    weight_decay: float | Literal["auto"] = 1e-4
     fit_intercept: bool = True
     noise_precision: float | str | Sequence[float] = 1.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InputError(
-                f"weight_decay must be a finite number ≥ 0, got {self.weight_decay!r}; the default is 1e-4."
-            )
+        check_weight_decay(self.weight_decay)
         if isinstance(self.noise_precision, str):
             if self.noise_precision != ESTIMATE:
                 raise InputError(
@@ -98,7 +96,7 @@ class RidgeProbe:
         noise = self.noise_precision
         return {
             "kind": "ridge",
-            "weight_decay": float(self.weight_decay),
+            "weight_decay": described_decay(self.weight_decay),
             "fit_intercept": bool(self.fit_intercept),
             "noise_precision": noise if isinstance(noise, str) else np.asarray(noise, dtype=float).tolist(),
         }

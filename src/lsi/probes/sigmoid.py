@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.probes.softmax.model import SoftmaxModel
+from lsi.validation.settings import check_weight_decay, described_decay
 
 
 @dataclass(frozen=True)
@@ -30,27 +29,25 @@ class SigmoidProbe:
     each row allows the difference twice the variance.
 
     Args:
-        weight_decay: Strength of the penalty on the scale of the mean loss.
+        weight_decay: Strength of the penalty on the scale of the mean loss; ``"auto"``: that of the highest
+            leave-one-out likelihood, one for all heads.
         fit_intercept: Whether a column of ones is appended to the features.
 
     Raises:
         InputError: A negative or non-finite weight decay.
     """
 
-    weight_decay: float = 1e-4
+    weight_decay: float | Literal["auto"] = 1e-4
     fit_intercept: bool = True
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InputError(
-                f"weight_decay must be a finite number ≥ 0, got {self.weight_decay!r}; the default is 1e-4."
-            )
+        check_weight_decay(self.weight_decay)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the manifest."""
         return {
             "kind": "sigmoid",
-            "weight_decay": float(self.weight_decay),
+            "weight_decay": described_decay(self.weight_decay),
             "fit_intercept": bool(self.fit_intercept),
         }
 

@@ -75,3 +75,39 @@ def _fits(values: object, shares: Sequence[float]) -> bool:
         and len(values) == len(shares)
         and all(isinstance(value, int | float) for value in values)
     )
+
+
+def feature_check(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return whether the features know the target; None for a run that did not check it."""
+    found = manifest.get("feature_check")
+    if not isinstance(found, Mapping) or found.get("verdict") not in ("good", "part", "none"):
+        return None
+    figures = {name: value for name, value in found.items() if isinstance(value, int | float)}
+    needed = {"loo_r_squared"} if "loo_r_squared" in figures else {"loo_accuracy", "majority"}
+    if not needed <= set(figures) or not _fits(found.get("interval"), (0, 0)):
+        return None
+    train = (manifest.get("fit") or {}).get("train_accuracy")
+    probe = (manifest.get("config") or {}).get("probe") or {}
+    return {
+        **figures,
+        "verdict": found["verdict"],
+        "interval": list(found["interval"]),
+        "train_accuracy": train if isinstance(train, int | float) else None,
+        "chosen_decay": "weight_decay" in manifest,
+        "linear": probe.get("kind") in ("linear", "sigmoid"),
+    }
+
+
+def weight_decay(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the weight decay that a run chose, and the likelihoods it was chosen from; None for others."""
+    found = manifest.get("weight_decay")
+    curve = found.get("curve") if isinstance(found, Mapping) else None
+    if not isinstance(curve, Sequence) or not curve or not all(_fits(pair, (0, 0)) for pair in curve):
+        return None
+    assert isinstance(found, Mapping)
+    whole, n = bool(found.get("whole", True)), found.get("n_samples")
+    return {
+        "chosen": max(curve, key=lambda pair: pair[1])[0],
+        "curve": [list(pair) for pair in curve],
+        "n_samples": n if isinstance(n, int) and not whole else None,
+    }

@@ -79,7 +79,9 @@ def settings(config: object) -> str:
     rest = [
         f"{key.replace('_', ' ')} {_setting(value)}"
         for key, value in names.items()
-        if key not in ("name", "kind", "type") and (value is not None or key == "tol")
+        if key not in ("name", "kind", "type")
+        and (value is not None or key == "tol")
+        and not (key.startswith("added") and value == 0)  # nothing was added
     ]
     return plain_text(f"{title} ({', '.join(rest)})" if rest else title, limit=300).strip()
 

@@ -17,6 +17,7 @@ from lsi.system.door import open_regular
 from lsi.system.files import check_parent, replace_file
 from lsi.system.machine import expand
 from lsi.system.text import plain_text
+from lsi.system.versions import install_hint
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,8 +34,7 @@ def require_packages() -> None:
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     if missing:
         raise InputError(
-            f"the HTML report needs {' and '.join(missing)}. "
-            "Install with: pip install 'laplace-sample-information[report]'"
+            f"the HTML report needs {' and '.join(missing)}. Install them: {install_hint('report')}."
         )
 
 
@@ -115,6 +115,7 @@ def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
             words=wording.sentences(summary) | {"left_out": describes(data)},
             likely="likely" if summary["task"] == "classification" else "predicted",
             level=wording.verdict(summary["audit"])[1],
+            feature_level=wording.features(summary["feature_check"])[1],
             **_drawings(summary),
         )
     )

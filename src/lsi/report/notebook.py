@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -62,12 +62,12 @@ def _histogram(values: np.ndarray) -> str:
 def _table(title: str, frame: pd.DataFrame, scores: ScoreTable) -> str:
     head = "".join(f'<th scope="col" {_CELL}>{text}</th>' for text in _TITLES)
     name = class_namer(scores)
-    rows = "".join(_row(row, name) for _, row in frame.iterrows())
+    rows = "".join(_row(row, name) for row in frame.to_dict("records"))
     caption = f"<caption {_CELL}>{title}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _row(row: pd.Series[Any], name: Callable[[object], str]) -> str:
+def _row(row: Mapping[Any, Any], name: Callable[[object], str]) -> str:
     texts = (
         plain_text(row["sample_id"]),
         name(row["label"]),

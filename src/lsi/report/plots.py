@@ -11,6 +11,7 @@ import pandas as pd
 from lsi.errors import InputError, nearest
 from lsi.report.labels import class_namer, natural
 from lsi.results.table import ScoreTable
+from lsi.system.versions import install_hint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,9 +28,7 @@ def plot(scores: ScoreTable, kind: str = "distribution", ax: Axes | None = None)
     if kind not in KINDS:
         raise InputError(f"there is no plot {kind!r}. {nearest(kind, KINDS)}")
     if find_spec("matplotlib") is None:
-        raise InputError(
-            "plots need matplotlib. Install with: pip install 'laplace-sample-information[plot]'"
-        )
+        raise InputError(f"plots need matplotlib. Install it: {install_hint('plot')}.")
     frame = scores.to_frame()
     frame = frame[np.isfinite(frame["lsi"]) & (frame["lsi"] > 0)]
     if frame.empty:

@@ -14,7 +14,7 @@ from lsi.analysis import detection_quality
 from lsi.data import Samples
 from lsi.errors import InputError
 from lsi.report.cards import CardMaker
-from lsi.report.findings import class_rows, curation, redundancy
+from lsi.report.findings import class_rows, curation, feature_check, redundancy, weight_decay
 from lsi.report.labels import class_namer
 from lsi.report.suspects import find_suspects, suspects_summary
 from lsi.results.marks import REPORT, Mark
@@ -43,8 +43,9 @@ def summarize(
 
     Returns:
         JSON values only, under ``title``, ``run``, ``task``, ``overview``, ``detection``,
-        ``distribution``, ``suspects``, ``classes``, ``gallery``, ``redundancy``, ``curation`` and
-        ``audit``; what a run did not have is None, and ``classes`` empty. LSI in nats.
+        ``distribution``, ``suspects``, ``classes``, ``gallery``, ``redundancy``, ``curation``,
+        ``audit``, ``feature_check`` and ``weight_decay``; what a run did not have is None, and ``classes``
+        empty. LSI in nats.
 
     Raises:
         InputError: If `samples` are not the ones that were scored.
@@ -74,6 +75,8 @@ def summarize(
         "redundancy": redundancy(frame),
         "curation": curation(manifest),
         "audit": _audit(scores),
+        "feature_check": feature_check(manifest),
+        "weight_decay": weight_decay(manifest),
     }
     result: dict[str, Any] = json_value(summary)
     return result

@@ -7,8 +7,9 @@ from typing import Any
 
 from lsi.analysis.label_noise import identified
 from lsi.report.format import duration, number, percent
-from lsi.system.text import plain_text
+from lsi.system.text import counted, plain_text
 
+SEPARATED = 0.999  # share of its own labels from which a probe separates the data
 _TASKS = {
     "regression": " of a regression",
     "multilabel": " with several labels each",
@@ -29,6 +30,8 @@ def sentences(summary: dict[str, Any]) -> dict[str, Any]:
         "redundancy": redundancy(summary),
         "curation": curation(summary["curation"]),
         "cost": cost(summary["run"]),
+        "features": features(summary["feature_check"])[0],
+        "weight_decay": weight_decay(summary["weight_decay"]),
     }
 
 
@@ -42,7 +45,7 @@ def scored(summary: dict[str, Any]) -> str:
     took = f" The computation took {duration(seconds)}." if seconds else ""
     classes, features = data["n_classes"], data["n_features"]
     what = _TASKS.get(summary["task"]) or (f" in {classes} classes" if classes else "")
-    shape = f"{what}, with {features:,} features," if features else what
+    shape = f"{what}, with {counted(features, 'feature')}," if features else what
     return f"{which} samples{shape} were left out in turn to see what each one tells the model.{took}"
 
 
@@ -67,10 +70,70 @@ def verdict(audit: dict[str, Any] | None) -> tuple[str, str]:
     if rank is None or middle is None:
         return "The audit has too few distinct values to judge.", "none"
     if rank >= 0.99 and middle <= 0.02:
-        return "The values and their order can be trusted.", "good"
+        return "The values and their order are computed right.", "good"
     if rank >= 0.95:
-        return "The order can be trusted; single values are approximate.", "fair"
+        return "The order is computed right; single values are approximate.", "fair"
     return "Treat these values with care: the approximation is rough here.", "poor"
+
+
+def features(check: dict[str, Any] | None) -> tuple[str, str]:
+    """Say whether the features know the target, and what to do if not."""
+    if not check:
+        return "", "none"
+    what = "target" if "loo_r_squared" in check else "classes"
+    verdict, level = {
+        "good": (f"These features know your {what}", "good"),
+        "part": (f"These features know your {what} only in part", "fair"),
+        "none": (f"These features do not know your {what}", "poor"),
+    }[check["verdict"]]
+    low, high = (percent(end) for end in check["interval"])
+    if what == "target":
+        text = (
+            f"{verdict}: without the sample, the model explains {percent(check['loo_r_squared'])} of the "
+            f"variance ({low} to {high})."
+        )
+    else:
+        text = (
+            f"{verdict}: without the sample, the model names {percent(check['loo_accuracy'])} of the labels "
+            f"({low} to {high}); the most frequent class alone is {percent(check['majority'])} of them."
+        )
+    return f"{text} {_remedy(check)}".rstrip(), level
+
+
+def _remedy(check: dict[str, Any]) -> str:
+    """Say what to do about features that know little, or about a probe that separates its own samples."""
+    auto = "" if check["chosen_decay"] else "choose weight_decay='auto' (--weight-decay auto)"
+    near, accuracy = check.get("neighbours_accuracy"), check.get("loo_accuracy")
+    separated = (check["train_accuracy"] or 0.0) >= SEPARATED and check["linear"] and auto
+    if check["verdict"] == "good":
+        return (
+            "The probe fits every sample it sees, so that more weight decay would be faster and usually "
+            f"better: {auto}."
+            if separated
+            else ""
+        )
+    causes = "" if check["verdict"] == "part" else " The scores then say little about the samples."
+    if near is not None and accuracy is not None and near > check["interval"][1]:
+        cure = f"The ten nearest neighbours name {percent(near)}, so the probe is what is weak"
+        steps = [auto, "bring the features to one scale (--standardise)"]
+    else:
+        cure = "" if near is None else f"The ten nearest neighbours name {percent(near)}"
+        steps = [auto if separated else "", "take an encoder trained on such data", "check the labels"]
+    listed = ", or ".join(step for step in steps if step)
+    return f"{cure + ': ' if cure else ''}{listed if cure else listed[0].upper() + listed[1:]}.{causes}"
+
+
+def weight_decay(found: dict[str, Any] | None) -> str:
+    """Say which weight decay was chosen, and from what."""
+    if not found:
+        return ""
+    curve, rows = found["curve"], found["n_samples"]
+    best = max(value for _, value in curve)
+    some = f", on {rows:,} of the rows" if rows else ""
+    return (
+        f"Weight decay {found['chosen']:g}: of {len(curve)} values from {curve[0][0]:g} to {curve[-1][0]:g}, "
+        f"that of the highest leave-one-out likelihood ({best:.3f} nats a sample{some})."
+    )
 
 
 def audit(audit: dict[str, Any] | None) -> str:

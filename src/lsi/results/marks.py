@@ -34,15 +34,19 @@ from lsi.system.versions import __version__
 SCORES, CHECKPOINT = "laplace-sample-information scores", "lsi-checkpoint"
 TABLE, SELECTION, SUSPECTS, DECISIONS = "lsi-scores", "lsi-selection", "lsi-suspects", "lsi-decisions"
 SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
+CONSENSUS = "lsi-consensus"
 FITTED, CANDIDATES = "lsi-fitted", "lsi-candidates"
+EXPLANATION = "lsi-explanation"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
     SELECTION: "a selection, which lists what to keep",
     SUSPECTS: "a list of suspects, whose labels may be wrong",
     DECISIONS: "decisions",
+    CONSENSUS: "labels on which annotators agree",
     SENSITIVITY: "a table of how ranks depend on settings",
     REPORT: "a report",
+    EXPLANATION: "a table of which rows made which answers",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
     FITTED: "a trained probe, which `lsi fit` writes",
@@ -52,9 +56,9 @@ NOUNS = {
 VERSION = 1
 COLUMNS = (
     "split", "label_column", "clean_label_column", "id_column", "image_column", "text_column", "audio_column",
-    "feature_columns", "label_columns",
+    "feature_columns", "label_columns", "prepare",
 )  # fmt: skip
-"""Options of a dataset that a mark repeats: names of columns, never paths."""
+"""Options of a dataset that a mark repeats: texts, such as names of columns, never paths."""
 _TEXTS = ("lsi_version", "run", "fingerprint", "dataset_fingerprint", "scores")
 _KEY = b"lsi"
 _DESCRIBING = ("manifest.json", "receipt.json", "run.json")

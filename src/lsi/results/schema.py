@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 Check = Callable[[Any], bool]
@@ -125,6 +126,7 @@ _ENTRIES: dict[str, Check] = {
         shares=_of(_number),
         curves=_by_name(_by_name(_of(_number))),
     ),
+    "groups": lambda value: _of(lambda row: _group(row))(value),
     "audit": lambda value: isinstance(value, Mapping),
 }  # fmt: skip
 
@@ -142,9 +144,21 @@ def _pair(value: Any) -> bool:
     )
 
 
+def _group(value: Any) -> bool:
+    """Return whether a value is a row of the table of groups: a name, and numbers."""
+    return (
+        isinstance(value, Mapping)
+        and {"group", "n", "lsi"} <= value.keys()
+        and _scalar(value["group"])
+        and all(entry is None or _number(entry) for name, entry in value.items() if name != "group")
+    )
+
+
 def _options(value: Any) -> bool:
     """Return whether a value is what `lsi.data.SourceOptions.describe` writes."""
-    return isinstance(value, Mapping) and all(_text(entry) or _of(_text)(entry) for entry in value.values())
+    return isinstance(value, Mapping) and all(
+        entry is True or _text(entry) or _of(_text)(entry) for entry in value.values()
+    )
 
 
 def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
@@ -191,7 +205,8 @@ def table_fault(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str | None:
 
 
 def _is_real(column: pd.Series) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(column.dtype)) and column.dtype.kind != "c"
+    """Return whether a column holds numbers of a type that numpy has: pandas' own know missing integers."""
+    return isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiu"
 
 
 def _is_hashable(value: Any) -> bool:

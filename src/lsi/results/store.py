@@ -25,6 +25,7 @@ from lsi.system.door import read_bytes, read_json
 from lsi.system.drafts import tidy
 from lsi.system.files import PathLike, check_folder, replace_folder
 from lsi.system.pages import read_parquet
+from lsi.system.versions import install_hint
 
 TABLE_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
@@ -147,7 +148,7 @@ def _check_version(folder: Path, version: object) -> None:
     if version != FORMAT_VERSION:
         raise InputError(
             f"The scores in {os.fspath(folder)!r} have format version {version!r}; this installation reads "
-            f"version {FORMAT_VERSION}. Upgrade with: pip install --upgrade laplace-sample-information"
+            f"version {FORMAT_VERSION}. Install a newer lsi: {install_hint()}."
         )
 
 

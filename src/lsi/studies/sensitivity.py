@@ -23,7 +23,7 @@ from lsi.results.audit import spearman, top_k_overlap
 from lsi.results.table import json_rows
 from lsi.scores import Scores
 from lsi.system.progress import Progress
-from lsi.validation.settings import check_positive
+from lsi.validation.settings import AUTO, check_positive
 
 FACTORS = (0.1, 10.0)
 """Factors by which prior precision and weight decay are multiplied where no values are given."""
@@ -136,10 +136,14 @@ def sensitivity(
     probe = LinearProbe() if probe is None else probe
     prior = check_positive("prior_precision", prior_precision)
     given = {"prior_precision": prior_precisions, "weight_decay": weight_decays}
+    base = None
+    if getattr(probe, "weight_decay", None) == AUTO:
+        base = score(X, y, probe=probe, prior_precision=prior, **settings)
+        probe = replace(probe, weight_decay=base.manifest["config"]["probe"]["weight_decay"])
     variants = list(_variants(X, probe, prior, given, features))
     if not variants:
         raise InputError("there is nothing to vary. Give prior_precisions, weight_decays or features.")
-    base = score(X, y, probe=probe, prior_precision=prior, **settings)
+    base = base or score(X, y, probe=probe, prior_precision=prior, **settings)
     values, rows = [base.lsi], []
     for done, (setting, value, changed) in enumerate(variants):
         arguments = {"X": X, "probe": probe, "prior_precision": prior, **settings, "audit": False, **changed}

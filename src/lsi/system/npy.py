@@ -17,6 +17,7 @@ import numpy as np
 
 from lsi.errors import InputError, LsiError
 from lsi.system.door import charge, open_regular, require_regular
+from lsi.system.versions import install_hint
 
 PARSE_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
@@ -73,8 +74,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise InputError(
-            "reading .safetensors needs safetensors. Install it: "
-            "pip install 'laplace-sample-information[encoders]'"
+            f"reading .safetensors needs safetensors. Install it: {install_hint('encoders')}."
         ) from error
     require_regular(path)
     try:

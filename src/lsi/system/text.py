@@ -38,6 +38,16 @@ def _hidden(character: str) -> bool:
     return character not in _KEPT and unicodedata.category(character).startswith("C")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples:
+        >>> counted(1, "feature"), counted(1200, "feature")
+        ('1 feature', '1,200 features')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def parse_size(text: str | int | None) -> int | None:
     """Return a number of bytes, such as that of ``"4GiB"``.
 

@@ -17,6 +17,15 @@ def _installed() -> str:
 __version__ = _installed()
 
 
+def install_hint(extra: str = "") -> str:
+    """Return the command that installs the library, with one of its extras.
+
+    No package index has it yet, so it is installed from a clone of the repository.
+    """
+    what = f"'.[{extra}]'" if extra else "."
+    return f"in a clone of the repository, python -m pip install -c constraints.txt {what}"
+
+
 def versions() -> dict[str, str]:
     """Return the versions on which results depend: of the library, torch, numpy and Python."""
     import numpy as np  # here, so that `lsi --version` does not wait for them

@@ -17,6 +17,7 @@ from lsi.loo.newton.cost import working_dtype
 from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.refit import Refit, is_small
+from lsi.loo.retrain.cost import AUDITED
 from lsi.loo.retrain.engine import RetrainEngine
 from lsi.methods import Method, Newton, Retrain
 from lsi.planning.plan import choose_solver, grade, refuse_oversize
@@ -27,7 +28,8 @@ from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import Machine
 from lsi.tasks.base import Task
-from lsi.tasks.copies import AUDITED, retrain
+from lsi.tasks.copies import retrain
+from lsi.tasks.decay import class_curve, is_zero, refuse_auto
 from lsi.tasks.fitting import fit_blocks_once, fit_once, solver_once
 from lsi.validation.problem import Problem
 
@@ -36,7 +38,9 @@ OFFSET = 10.0  # standard deviations from zero, from which a full posterior is a
 
 def check(probe: Any, posterior: str, method: Method) -> None:
     """Refuse settings for which a leave-one-out optimum need not exist."""
-    if isinstance(method, Newton) and probe.weight_decay + method.added_weight_decay == 0:
+    if not isinstance(method, Newton):
+        refuse_auto(probe)
+    elif is_zero(probe, method):
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where classes can be separated. "
             "Use a small positive weight_decay such as 1e-6, or method='retrain'."
@@ -197,4 +201,4 @@ def make_engine(
     return NewtonEngine(model, curvature, posterior, settings, memory)
 
 
-TASK = Task("classification", check, run, plan=plan, fit=fit)
+TASK = Task("classification", check, run, plan=plan, decay_curve=class_curve, fit=fit)

@@ -118,10 +118,10 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
         )
 
 
-def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Return the predicted time and memory as text."""
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> Estimate:
+    """Return the predicted time and memory."""
     operations, count = _cost(probe, problem, posterior, method)
-    return Estimate(0.3 + operations / product_rate(torch.float64), count).text
+    return Estimate(0.3 + operations / product_rate(torch.float64), count)
 
 
 def _cost(probe: Any, problem: Problem, posterior: str, method: Method) -> tuple[float, int]:

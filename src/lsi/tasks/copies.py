@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from lsi.errors import InputError
@@ -13,13 +14,12 @@ from lsi.loo.networks.mlp_stack import MLPStack
 from lsi.loo.networks.module_stack import ModuleStack
 from lsi.loo.networks.stack import Stack
 from lsi.loo.networks.trainer import Data
+from lsi.loo.retrain.cost import AUDITED
 from lsi.methods import Retrain
 from lsi.probes.linear import LinearProbe
 from lsi.probes.networks import ModuleProbe
 from lsi.run.context import Outcome, Run
 from lsi.system.machine import available_memory
-
-AUDITED = 4  # samples: one model trained plainly costs as much as a whole block of copies
 
 
 def retrain(run: Run, settings: Retrain) -> Outcome:
@@ -49,7 +49,7 @@ def build_engine(run: Run, settings: Retrain) -> NetworkEngine:
             "posterior='kron' needs a module whose parameters are those of linear layers that run once, on "
             "one vector a sample. Use 'diag' or 'full', or posterior_layers='last'."
         )
-    x = torch.from_numpy(problem.features).to(run.device)
+    x = torch.from_numpy(np.require(problem.features, requirements="W")).to(run.device)
     y = torch.from_numpy(problem.target).to(run.device)
     weight = _sample_weights(run)
     precise = Data(x.to(torch.float64), y, weight)

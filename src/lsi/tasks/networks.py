@@ -45,9 +45,8 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
         check_batches(problem.n_samples, method.batch_size)
 
 
-def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Say that the cost is not predicted: it is that of an unknown network."""
-    return "that of the network, which is not predicted"
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> None:
+    """Predict nothing: the cost is that of an unknown network."""
 
 
 def run(run: Run, method: Method) -> Outcome:

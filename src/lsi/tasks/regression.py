@@ -18,6 +18,7 @@ from lsi.planning.cost import Estimate, product_rate
 from lsi.probes.ridge import LARGE, RidgeModel
 from lsi.run.context import Outcome, Run
 from lsi.tasks.base import Task
+from lsi.tasks.decay import ridge_curve, with_search
 from lsi.validation.problem import Problem, check_problem
 
 
@@ -47,10 +48,14 @@ def run(run: Run, method: Method) -> Outcome:
     model = engine.model
     with run.clock("leave-one-out"):
         result = engine.run(run.index, run.work)
-    count = default_count(model.design.n_features, run.posterior)
-    if model.n_samples * model.design.n_features**2 > LARGE:
-        count = min(6, count)  # each is a factorisation of its own
+    count = _audited(model.n_samples, model.design.n_features, run.posterior)
     return result, run.audited(engine, result, count), _report(model, engine.noise)
+
+
+def _audited(n: int, d: int, posterior: str) -> int:
+    """Return how many samples are left out again; each is a factorisation of its own."""
+    count = default_count(d, posterior)
+    return min(6, count) if n * d**2 > LARGE else count
 
 
 def _noise(run: Run, model: RidgeModel) -> Tensor:
@@ -79,11 +84,11 @@ def _report(model: RidgeModel, noise: Tensor) -> dict[str, Any]:
     }
 
 
-def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Return the predicted time and memory as text."""
-    operations, count = ridge_cost(problem.shape())
-    # Half of the time goes into what is done between the products.
-    return Estimate(0.3 + 2.0 * operations / product_rate(torch.float64), count).text
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> Estimate:
+    """Return the predicted time and memory."""
+    shape = problem.shape()
+    operations, count = ridge_cost(shape, _audited(shape.n_samples, shape.n_features, posterior))
+    return with_search(Estimate(0.3 + operations / product_rate(torch.float64), count), probe, problem)
 
 
 def columns(problem: Problem, result: LooResult) -> dict[str, np.ndarray]:
@@ -126,5 +131,6 @@ TASK = Task(
     cost=cost,
     columns=columns,
     manifest=manifest,
+    decay_curve=ridge_curve,
     fit=fit,
 )

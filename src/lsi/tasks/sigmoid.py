@@ -32,6 +32,7 @@ from lsi.system.machine import Machine
 from lsi.system.progress import Progress
 from lsi.tasks.base import Task
 from lsi.tasks.columns import MultiLabelResult, columns, manifest
+from lsi.tasks.decay import heads_curve, is_zero, with_search
 from lsi.tasks.fitting import fit_once
 from lsi.validation.problem import Problem, check_problem
 from lsi.validation.targets import is_multilabel
@@ -44,7 +45,7 @@ def check(probe: Any, posterior: str, method: Method) -> None:
             "SigmoidProbe is scored at its optimum. Leave method at 'newton'; stopped training acts like "
             "Newton.from_early_stopping(...)."
         )
-    if probe.weight_decay + method.added_weight_decay == 0:
+    if is_zero(probe, method):
         raise InputError(
             "weight_decay=0 leaves the leave-one-out optimum undefined where a label can be separated. Use a "
             "small positive weight_decay such as 1e-6."
@@ -72,10 +73,12 @@ def plan(probe: Any, problem: Problem, posterior: str, method: Method, machine: 
     refuse_oversize(replace(problem.shape(), n_classes=2), posterior, method, machine)
 
 
-def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> str:
-    """Return the predicted time and memory as text: one binary problem for each head."""
-    one = estimate(replace(problem.shape(), n_classes=2), posterior, method, memory)
-    return Estimate(one.seconds * max(1, len(problem.outputs)), one.bytes).text
+def cost(probe: Any, problem: Problem, posterior: str, method: Method, memory: int | None = None) -> Estimate:
+    """Return the predicted time and memory: one binary problem for each head."""
+    shape, heads = replace(problem.shape(), n_classes=2), max(1, len(problem.outputs))
+    one = estimate(shape, posterior, method, memory, label_noise=heads == 1)
+    worst = None if one.separable is None else one.separable * heads
+    return with_search(Estimate(one.seconds * heads, one.bytes, worst), probe, problem)
 
 
 def fit(run: Run, method: Method) -> HeadsEngine:
@@ -250,5 +253,6 @@ TASK = Task(
     cost=cost,
     columns=columns,
     manifest=manifest,
+    decay_curve=heads_curve,
     fit=fit,
 )

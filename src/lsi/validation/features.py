@@ -58,18 +58,25 @@ def to_float(matrix: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(matrix, dtype=dtype)
 
 
-def check_finite(features: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> None:
+def check_finite(
+    features: np.ndarray, chunk_bytes: int = CHUNK_BYTES, names: Sequence[Any] | None = None
+) -> None:
     """Refuse features with NaN or infinite entries, or entries whose squares overflow.
 
-    Shapes: features `(N, D)`.
+    `names` are those of the columns, where they have any. Shapes: features `(N, D)`.
     """
     chunks = list(_chunks(features, chunk_bytes))
     bad = np.concatenate([start + np.flatnonzero(~np.isfinite(chunk).all(axis=1)) for start, chunk in chunks])
     if bad.size:
-        count = len(features)
+        told = f"X has NaN or infinite values in {bad.size} of {len(features)} rows (first: {name_some(bad)})"
+        if names is None:
+            raise InputError(
+                f"{told}. Remove these rows from X and y, or fill them in, for example with "
+                "sklearn.impute.SimpleImputer()."
+            )
         raise InputError(
-            f"X has NaN or infinite values in {bad.size} of {count} rows (first: {name_some(bad)}). Remove "
-            "these rows from X and y, or fill them in, for example with sklearn.impute.SimpleImputer()."
+            f"{told}: {_holes(features, names, chunk_bytes)}. Fill them in: X, how = lsi.prepare_table(X) "
+            "(lsi compute: without --no-prepare), or remove these rows from X and y."
         )
     largest = float(max((max(chunk.max(), -chunk.min()) for _, chunk in chunks if chunk.size), default=0.0))
     # Every curvature is a sum of squares over rows, which overflows beyond this bound.
@@ -83,6 +90,13 @@ def check_finite(features: np.ndarray, chunk_bytes: int = CHUNK_BYTES) -> None:
             f"X holds no values larger than {largest:.1e}: their squares are zero as {features.dtype}. "
             "Bring features to comparable scales, for example with sklearn.preprocessing.StandardScaler()."
         )
+
+
+def _holes(features: np.ndarray, names: Sequence[Any], chunk_bytes: int) -> str:
+    """Return which columns have entries that are not finite, and how many, the worst first."""
+    counts = sum((~np.isfinite(chunk)).sum(axis=0) for _, chunk in _chunks(features, chunk_bytes))
+    worst = [k for k in np.argsort(-np.asarray(counts), kind="stable") if np.asarray(counts)[k]]
+    return name_some([f"{str(names[k])!r} in {np.asarray(counts)[k]}" for k in worst])
 
 
 def tensor_to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -131,8 +145,8 @@ def _frame_to_numpy(frame: pd.DataFrame) -> np.ndarray:
     bad = [repr(name) for name, dtype in pairs if dtype is None or dtype.kind not in "biufc"]
     if bad:
         raise InputError(
-            f"X has columns that are not numbers: {name_some(bad)}. Drop them, or encode them as numbers, "
-            "for example with pandas.get_dummies(X) or skrub.TableVectorizer()."
+            f"X has columns that are not numbers: {name_some(bad)}. Make features of them: "
+            "X, how = lsi.prepare_table(X). Or drop them."
         )
     if not dtypes:
         return np.empty(frame.shape)

@@ -132,7 +132,7 @@ def _floats_to_integers(values: np.ndarray) -> np.ndarray:
     fractions = np.flatnonzero(~(np.abs(values) < 2.0**63) | (values != np.round(values)))
     if fractions.size:
         raise InputError(
-            f"y holds numbers that are no class labels, such as {values[fractions[0]]} in row "
+            f"a class label is a whole number or a text, and y holds {values[fractions[0]]} in row "
             f"{fractions[0]}: this looks like regression. Use probe=lsi.RidgeProbe() (lsi compute: --task "
             "regression), or bin y into classes, for example with pandas.cut(y, 5, labels=False)."
         )

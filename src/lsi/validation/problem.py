@@ -112,7 +112,7 @@ def check_problem(
     )
     positions = check_subset(subset, len(matrix))
     features = to_float(matrix)
-    check_finite(features)
+    check_finite(features, names=list(X.columns) if isinstance(X, pd.DataFrame) else None)
     return Problem(features, target, classes, ids, positions, outputs)
 
 

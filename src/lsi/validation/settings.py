@@ -11,6 +11,7 @@ import numpy as np
 
 from lsi.errors import InputError, nearest
 
+AUTO = "auto"  # a weight decay that the run chooses
 SINGLE_MAX = 3.4e38  # the largest number of single precision, which training runs in
 
 
@@ -23,6 +24,20 @@ def check_positive(name: str, value: Any, allow_zero: bool = False) -> float:
     bound = "0 or more" if allow_zero else "greater than 0"
     most = f" and at most {SINGLE_MAX:g}" if SINGLE_MAX < number < math.inf else ""
     raise InputError(f"{name} must be a finite number {bound}{most}, got {value!r}.")
+
+
+def check_weight_decay(value: Any) -> None:
+    """Refuse a weight decay that is neither a finite number from 0 on nor ``"auto"``."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value != AUTO and not (is_number and 0 <= float(value) <= SINGLE_MAX):
+        raise InputError(
+            f"weight_decay must be a finite number ≥ 0, or 'auto', got {value!r}; the default is 1e-4."
+        )
+
+
+def described_decay(value: Any) -> float | str:
+    """Return a weight decay as a JSON value."""
+    return AUTO if value == AUTO else float(value)
 
 
 def check_seed(name: str, value: Any) -> int:

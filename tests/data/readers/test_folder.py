@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,8 +49,21 @@ def test_what_does_not_belong_is_counted(photos):
 
 def test_a_folder_without_classes_says_what_to_do(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1 images lie directly in it.*one sub-folder"):
+    with pytest.raises(
+        InputError, match=r"1 images lie directly in it.*one sub-folder.*--dataset labels.csv"
+    ):
         load_samples(tmp_path)
+
+
+def test_splits_are_not_taken_for_classes(photos, tmp_path):
+    for name in ("Train", "val"):
+        shutil.copytree(photos, tmp_path / "whole" / name)
+    with pytest.raises(InputError, match=r"divided into Train, val.*--dataset .*whole/Train"):
+        load_samples(tmp_path / "whole")
+    assert len(load_samples(tmp_path / "whole" / "val")) == 6
+    for name in ("train", "test"):  # classes of one level are what they are
+        shutil.copytree(photos / "dog", tmp_path / "flat" / name)
+    assert set(load_samples(tmp_path / "flat").labels) == {"train", "test"}
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])

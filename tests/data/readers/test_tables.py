@@ -56,7 +56,7 @@ def test_texts_come_by_position_from_every_format(path):
     assert "row 7" in samples.items.describe(7)
 
 
-def test_numeric_columns_are_features(path):
+def test_numeric_columns_are_features_as_they_are_without_preparation(path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(N, 3))
     columns = {
@@ -66,12 +66,12 @@ def test_numeric_columns_are_features(path):
         "c": X[:, 2],
         "label": [f"l{k % 3}" for k in range(N)],
     }
-    samples = load_samples(write(path, columns))
+    samples = load_samples(write(path, columns), prepare=False)
     np.testing.assert_allclose(samples.features, X, rtol=1e-12)
     assert samples.feature_names == ("a", "b", "c")
     assert samples.labels[:4].tolist() == ["l0", "l1", "l2", "l0"]
     assert "'note'" in samples.notes[0]
-    chosen = load_samples(path, options(feature_columns=("c", "a"), label_column="label"))
+    chosen = load_samples(path, options(feature_columns=("c", "a"), prepare=False))
     np.testing.assert_allclose(chosen.features, X[:, [2, 0]], rtol=1e-12)
 
 
@@ -130,11 +130,12 @@ def test_missing_labels_keep_whole_numbers_whole(path):
 
 def test_a_csv_whose_first_rows_mislead_is_read_as_text(tmp_path):
     path = tmp_path / "t.csv"
-    rows = ["code,x,label"] + [f"{k},1.5,{k % 2}" for k in range(200_000)] + ["A7,2.5,unsure"]
+    rows = ["code,x,label"] + [f"{k},{k % 7},{k % 2}" for k in range(200_000)] + ["A7,2.5,unsure"]
     path.write_text("\n".join(rows))
     samples = load_samples(path)
     assert samples.labels[-1] == "unsure"
     assert samples.feature_names == ("x",)
+    assert "'code' (looks like an id" in samples.notes[1]
 
 
 @pytest.mark.parametrize(
@@ -142,9 +143,10 @@ def test_a_csv_whose_first_rows_mislead_is_read_as_text(tmp_path):
     [
         ({"x": [1.0], "lable": [0]}, {"label_column": "label"}, r"Did you mean 'lable'"),
         ({"x": [1.0], "z": [0]}, {}, r"--label-column. It has 'x', 'z'"),
-        ({"x": ["a"], "label": [0]}, {}, r"no numeric columns.*--text-column"),
+        ({"x": ["a"], "label": [0]}, {"prepare": False}, r"no numeric columns.*--text-column"),
+        ({"x": ["a"], "label": [0]}, {}, r"no column can be learnt from: 'x' \(constant\).*--text-column"),
         ({"x": ["a"], "label": [0]}, {"text_column": "txt"}, r"no column 'txt' \(--text-column\)"),
-        ({"x": ["a"], "label": [0]}, {"feature_columns": ("x",)}, "not numbers"),
+        ({"x": ["a"], "label": [0]}, {"feature_columns": ("x",), "prepare": False}, "not numbers"),
         ({"x": ["a"], "label": [0]}, {"text_column": "x", "image_column": "x"}, "name one of"),
         ({"x": pa.array([], pa.float64()), "label": pa.array([], pa.int64())}, {}, "no rows"),
     ],
@@ -178,9 +180,12 @@ def test_content_makes_the_fingerprint_not_the_file(tmp_path):
 
 def test_large_features_go_to_a_mapped_file(tmp_path):
     path = write(tmp_path / "t.parquet", {"x": np.arange(50.0), "label": np.arange(50) % 2})
-    features = read_table(path, options(), in_memory=100).features
+    features = read_table(path, options(prepare=False), in_memory=100).features
     assert isinstance(features, np.memmap)
     np.testing.assert_array_equal(features[:, 0], np.arange(50))
+    prepared = read_table(path, options(), in_memory=100)
+    assert isinstance(prepared.features, np.memmap)
+    np.testing.assert_allclose(prepared.features, load_samples(path).features, rtol=1e-6)
 
 
 def test_reading_holds_little_of_a_large_table(tmp_path):
@@ -219,5 +224,5 @@ def test_hub_datasets_are_read_where_the_extra_is_installed(monkeypatch):
 
 def test_without_the_extra_the_hub_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(InputError, match=r"laplace-sample-information\[datasets\]"):
+    with pytest.raises(InputError, match=r"constraints.txt '.\[datasets\]'"):
         load_samples("hf:owner/name")

@@ -106,7 +106,7 @@ def many_rows(spread):
 
 @every_posterior
 @pytest.mark.parametrize("spread", [2.0, 6.0], ids=["nearly separable", "overlapping"])
-@pytest.mark.parametrize("levels", [(2048,), (256, 2048)], ids=["one level", "two levels"])
+@pytest.mark.parametrize("levels", [((2048, True),), ((128, True), (2048, False))], ids=["one level", "two"])
 def test_values_from_sampled_rows(posterior, spread, levels, monkeypatch):
     # Where a sweep for every sample is dear, a loose tolerance is met from a few thousand rows.
     monkeypatch.setattr("lsi.loo.newton.engine.SAMPLED_WORK", 0)

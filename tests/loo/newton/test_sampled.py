@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from tests.build import posterior_at, untrained
-from tests.cases import CASES, Case
+from tests.cases import CASES
 
 import lsi
 from lsi.loo.newton import engine
+from lsi.loo.newton import rows as row_module
 from lsi.loo.newton.effects import Effects
-from lsi.loo.newton.neighbours import Neighbours
-from lsi.loo.newton.rows import draw
+from lsi.loo.newton.rows import chances
+from lsi.loo.newton.sampled import contrasts
+from lsi.loo.newton.tables import tables
 
 WHOLE = torch.float64
 
@@ -87,47 +88,84 @@ def test_the_probability_without_the_sample_is_that_of_the_corrected_weights(nam
     assert (sampled["loo_prediction"] == exact["loo_prediction"]).all()
 
 
-def test_rows_are_drawn_by_their_bounds():
-    bound = torch.cat([torch.tensor([50.0, 30.0]), torch.rand(5000, dtype=WHOLE) + 0.1])
-    length = torch.rand(5002, dtype=WHOLE)
-    small, large = draw(bound, length, [64, 1024], seed=0)
-    for level, count in ((small, 64), (large, 1024)):
-        assert len(level.rows) == count == len(level.rows.unique())
-        chance = 1.0 / level.weight
-        assert (chance <= 1.0).all()
-        # Every row drawn by chance stands for the same share of the bound: none can hide more than another.
-        assert_allclose(bound[level.rows[level.n_certain :]] * level.weight[level.n_certain :], level.spacing)
-        assert_allclose((level.weight * bound[level.rows]).sum(), bound.sum())
-    assert small.rows[: small.n_certain].tolist() == [0]
-    assert large.rows[:2].tolist() == [0, 1]
-    assert large.n_certain >= 2
-    # Nested: the larger level reads what the smaller one did.
-    assert np.isin(small.rows.numpy(), large.rows.numpy()).mean() > 0.95
-    everything = draw(bound, length, [6000], seed=0)[0]
-    assert everything.spacing == 0.0
-    assert (everything.weight == 1.0).all()
+def test_chances_are_in_proportion_to_weights_and_at_most_one():
+    weights = torch.cat([torch.tensor([5000.0, 30.0, 0.0]), torch.rand(5000, dtype=WHOLE) + 0.1])
+    for count in (64, 1024):
+        found = chances(weights, count)
+        assert (found <= 1.0).all()
+        assert_allclose(found.sum(), count)
+        free = found < 1.0
+        assert not free[0]
+        assert_allclose(found[free], weights[free] * (found[free].sum() / weights[free].sum()))
+    assert (chances(weights + 0.1, 6000) == 1.0).all()
 
 
-def test_the_chance_to_be_drawn_is_what_it_says():
-    bound = torch.linspace(0.1, 3.0, 300, dtype=WHOLE)
-    hits = torch.zeros(300)
-    for seed in range(400):
-        hits[draw(bound, bound, [60], seed)[0].rows] += 1
-    level = draw(bound, bound, [60], 0)[0]
-    chance = (bound / level.spacing).clamp_max(1.0)
-    assert_allclose(hits / 400, chance, atol=0.1)
+def sampler_of(X, y, monkeypatch, pool):
+    """Return what draws the rows of a trained probe, with a pool of about `pool` rows, and its solver."""
+    kept = []
+    run = engine.NewtonEngine.run
+    monkeypatch.setattr(engine, "SAMPLED_WORK", 0.0)
+    monkeypatch.setattr(engine.NewtonEngine, "run", lambda self, *rest: kept.append(self) or run(self, *rest))
+    lsi.score(X, y, subset=[0], audit=False, label_noise=False)
+    if pool:
+        monkeypatch.setattr(row_module, "POOL", pool)
+    solver, corrector = kept[0].solver, kept[0]._corrector
+    return row_module.RowSampler(corrector.model, corrector._leverage, 1e-2 / 6.0, 0), solver
 
 
-def test_a_twin_is_the_nearest_row():
-    X, y, rows = sparse_twins()
-    case = CASES["binary"]
-    model = posterior_at(type(case)("twins", X, y), "diag", np.zeros((2, X.shape[1] + 1))).model
-    found = Neighbours(model).nearest(torch.from_numpy(rows), torch.ones(len(X), dtype=torch.bool))
-    assert (found[:, 0].view(-1, 2).flip(1).reshape(-1) == torch.from_numpy(rows)).all()
-    hidden = torch.ones(len(X), dtype=torch.bool)
-    hidden[rows] = False
-    again = Neighbours(model).nearest(torch.from_numpy(rows), hidden)
-    assert not np.isin(again.numpy()[:, 0], rows).any()
+@pytest.mark.parametrize("pool", [None, 400], ids=["all rows", "a pool"])
+def test_the_chance_to_be_read_is_what_it_says(pool, monkeypatch):
+    """The sum of one over the chances of the rows that are read is the number of all others, on average."""
+    X, y, hard = sparse_twins(2000, 3)
+    index, totals = torch.from_numpy(np.concatenate([hard[:2], [7, 8]])), []
+    sampler, solver = sampler_of(X, y, monkeypatch, pool)
+    first = solver.first_order(index)
+    for seed in range(120):
+        sampler.seed(seed)
+        pairs = sampler.draw(first, sampler.near(index), 128, True)
+        assert (pairs.row != index[pairs.removal]).all()
+        keys = pairs.removal * len(X) + pairs.row
+        assert len(keys) == len(keys.unique())
+        totals.append(torch.zeros(4).index_add_(0, pairs.removal, 1.0 / pairs.chance))
+    mean, spread = torch.stack(totals).mean(0), torch.stack(totals).std(0) / 120**0.5
+    assert ((mean - (len(X) - 1)).abs() < 4.0 * spread).all()
+
+
+@pytest.mark.parametrize("pool", [None, 400], ids=["all rows", "a pool"])
+def test_a_twin_is_always_read(pool, monkeypatch):
+    X, y, twins = sparse_twins(6000)
+    index = torch.from_numpy(twins)
+    sampler, solver = sampler_of(X, y, monkeypatch, pool)
+    pairs = sampler.draw(solver.first_order(index), sampler.near(index), 128, True)
+    partner = index.view(-1, 2).flip(1).reshape(-1)
+    for place, twin in enumerate(partner.tolist()):
+        found = (pairs.removal == place) & (pairs.row == twin)
+        assert found.sum() == 1
+        assert pairs.chance[found] == 1.0
+
+
+def test_tables_hold_every_row_once():
+    random = np.random.default_rng(0)
+    removal = torch.from_numpy(random.integers(0, 9, 400))
+    removal = removal[removal != 4]  # one without any row
+    chance = torch.from_numpy(random.choice([0.2, 0.5, 1.0], len(removal)))
+    pairs = row_module.Pairs(removal, torch.arange(100, 100 + len(removal)), chance.to(torch.float32))
+    index, seen = torch.arange(9), []
+    for which, table in tables(pairs, index, 120):
+        there = table.chance.isfinite()
+        assert (table.chance[:, : table.n_certain][there[:, : table.n_certain]] == 1.0).all()
+        assert (table.chance[:, table.n_certain :][there[:, table.n_certain :]] < 1.0).all()
+        assert (table.rows[~there] == which[:, None].expand_as(there)[~there]).all()
+        at = which[:, None].expand_as(there)[there]
+        seen += list(zip(at.tolist(), table.rows[there].tolist(), table.chance[there].tolist(), strict=True))
+    expected = zip(removal.tolist(), pairs.row.tolist(), pairs.chance.tolist(), strict=True)
+    assert sorted(seen) == sorted(expected)
+
+
+def test_signs_cancel_what_groups_have_in_common():
+    signs = contrasts()
+    assert_allclose(signs.sum(1), 0.0)
+    assert_allclose(signs @ signs.T, len(signs.T) * np.eye(len(signs)))
 
 
 @pytest.mark.parametrize("name", ["binary", "multiclass"])
@@ -136,9 +174,9 @@ def test_effects_against_their_definitions(name):
     c, n = CASES[name].n_classes, 9
     p = torch.softmax(torch.from_numpy(random.normal(size=(n, c))), 1)
     z, y, price = (torch.from_numpy(random.normal(size=(n, c, 2))) for _ in range(3))
-    own = torch.zeros((n, 2), dtype=torch.bool)
-    own[3, 1] = True
-    effects = Effects.of(p, z, y, price, torch.zeros((n, c, 0), dtype=WHOLE), own)
+    draw = torch.from_numpy(random.normal(size=(n, c, 2)))
+    common = p.T.expand(2, -1, -1)
+    effects = Effects.of(common, *(each.permute(2, 1, 0) for each in (z, y, price)), [draw.permute(2, 1, 0)])
     for j in range(n):
         S = torch.diag(p[j]) - torch.outer(p[j], p[j])
         inverse = torch.linalg.pinv(S)
@@ -153,15 +191,7 @@ def test_effects_against_their_definitions(name):
                 "bent": y[j, :, b] @ other @ inverse @ other @ y[j, :, b],
                 "bent_step": z[j, :, b] @ other @ inverse @ other @ z[j, :, b],
                 "response": price[j, :, b] @ S @ price[j, :, b],
+                "turned": draw[j, :, b] @ other @ inverse @ other @ draw[j, :, b],
             }
             for what, value in expected.items():
-                assert_allclose(getattr(effects, what)[j, b], 0.0 if own[j, b] else value, atol=1e-12)
-
-
-def test_places_without_a_row_are_the_samples_own():
-    # 41 rows fill one group of 32 and part of a second: its empty places must not count any row twice.
-    model = untrained(Case("few", np.eye(41), np.arange(41) % 2, fit_intercept=False))
-    found = Neighbours(model).nearest(torch.tensor([0, 40]), torch.ones(41, dtype=torch.bool))
-    for own, rows in zip((0, 40), found, strict=True):
-        others = rows[rows != own]
-        assert len(others) == len(others.unique())
+                assert_allclose(getattr(effects, what)[b, j], value, atol=1e-12)

@@ -1,6 +1,7 @@
 """`Retrain` against the published protocol run plainly, and against the published implementation's values."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -170,3 +171,14 @@ def test_published_values(shared_data, name):
     assert spearmanr(scores.lsi, published).statistic >= 0.9999
     error = np.abs(scores.lsi - published)
     assert_array_equal(error > np.maximum(RELATIVE * published, ABSOLUTE), False)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"method": SHORT}, {"probe": lsi.MLPProbe(hidden=(3,)), "method": SHORT}]
+)
+def test_a_data_frame_is_learnt_from_without_a_warning(settings):
+    """From version 3 on, pandas gives its values as read-only arrays, of which torch warns, once."""
+    X, y = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32), np.arange(20) % 2
+    frame = pd.DataFrame(X, columns=list("abc"), copy=False)
+    found = lsi.score(frame, y, subset=[1], audit=False, **settings)
+    assert_array_equal(found.lsi, lsi.score(X, y, subset=[1], audit=False, **settings).lsi)

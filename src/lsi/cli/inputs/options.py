@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+COMMON = Parameter(show=True)
+"""Marks an option of `lsi compute` that most people need, with an example in its text. `--help` shows these,
+`--help-all` shows every one: an option that is not marked is among all of them only."""
 Posterior = Literal["diag", "kron", "full", "kfac"]
 Method = Literal["newton", "retrain"]
 Optimizer = Literal["sgd", "adam", "sam", "dp-sgd"]
@@ -27,49 +30,66 @@ class DataOptions:
     Attributes:
         dataset: A name (`digits`, `wine`, `breast_cancer`, `diabetes`, `cifar10`, `cifar100`,
             `fashion_mnist`, `imagenette`, `imagewoof`), `hf:owner/name`, or a path: a folder with
-            one sub-folder of images for each class, a table (.parquet, .arrow, .csv, .jsonl), or arrays
-            (.npz, .npy, .safetensors).
+            one sub-folder of images for each class, a table (.parquet, .arrow, .csv, .tsv, .jsonl), or arrays
+            (.npz, .npy, .safetensors). Example: `--dataset photos/`.
         data_dir: Folder of archives, searched before anything is downloaded.
         split: `train` or `test`, where the dataset has both.
         label_column: Column of the labels; in a .npz, the name of their array. It may hold lists of labels.
+            Example: `--label-column species`.
         label_columns: Columns of labels (zeros and ones) or targets (numbers), where a sample has several.
+        annotators: The columns of `--label-columns` are annotators who labelled the same samples, with gaps;
+            the label is their consensus.
         clean_label_column: Column of labels known to be right: labels that differ count as planted errors.
-        id_column: Column of ids that stay the same from run to run.
-        image_column: Column of images: paths or bytes.
-        text_column: Column of texts.
+        id_column: Column of ids that stay the same from run to run. Example: `--id-column customer`.
+        image_column: Column of images: paths or bytes. Example: `--image-column file`.
+        text_column: Column of texts. Example: `--text-column review`.
         audio_column: Column of recordings: paths or bytes.
-        feature_columns: Columns of numbers to use as features. Default: all numeric columns without another
-            role.
+        feature_columns: Columns to make features of. Default: all columns without another role.
+        prepare: Make features of the columns of a table: numbers scaled, missing values filled in, categories
+            and dates encoded. `--no-prepare`: take its numbers as they are, and refuse missing values.
         labels: File with the labels of a .npy of features.
         standardise: Scale every feature to mean 0 and standard deviation 1 first.
+        pca: Score in this many principal components of the features, of an encoder or as given; `auto`: as
+            many as hold 90 % of the variance.
         skip_broken: Leave out items that cannot be read and rows without a label, instead of stopping there.
         active_classes: Use only the samples with these labels.
-        first: Use only this many samples, from the start of the dataset.
+        first: Use only this many samples, from the start of the dataset. Example: `--first 500`.
         subset: Score only some samples; the model still learns from all of them. `500`: that many, drawn at
             random; `0,7,12`: these positions; `100:200`: this range. Default: all.
         range1: First position to score.
         range2: Position to stop before; 0: score to the end.
     """
 
-    dataset: Annotated[str, Parameter(name=["--dataset", "-d"])]
+    dataset: Annotated[str, COMMON, Parameter(name=["--dataset", "-d"])]
     data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data-path"])] = None
     split: str | None = None
-    label_column: str | None = None
+    label_column: Annotated[str | None, COMMON] = None
     label_columns: Several = ()
+    annotators: Annotated[bool, Parameter(negative="")] = False
     clean_label_column: str | None = None
-    id_column: str | None = None
-    image_column: str | None = None
-    text_column: str | None = None
+    id_column: Annotated[str | None, COMMON] = None
+    image_column: Annotated[str | None, COMMON] = None
+    text_column: Annotated[str | None, COMMON] = None
     audio_column: str | None = None
     feature_columns: Several = ()
+    prepare: Annotated[bool, Parameter(name="--prepare", negative="--no-prepare")] = True
     labels: Path | None = None
     standardise: Annotated[bool, Parameter(name=["--standardise", "--standardize"], negative="")] = False
-    skip_broken: Annotated[bool, Parameter(negative="")] = False
+    pca: int | Literal["auto"] | None = None
+    skip_broken: Annotated[bool, COMMON, Parameter(negative="")] = False
     active_classes: Several = ()
-    first: int | None = None
+    first: Annotated[int | None, COMMON] = None
     subset: str | None = None
     range1: int | None = None
     range2: int | None = None
+
+
+@Parameter(name="*", group=Group("Data", sort_key=1))
+@dataclass(frozen=True, kw_only=True)
+class ListedData(DataOptions):
+    """How a dataset is read; not for scores, which say it themselves."""
+
+    dataset: Annotated[str, Parameter(parse=False)] = ""
 
 
 @Parameter(name="*", group=Group("Encoder", sort_key=2))
@@ -78,8 +98,10 @@ class EncoderOptions:
     """How images, texts and recordings become features.
 
     Attributes:
-        encoder: A folder that `save_pretrained` wrote, a name on the Hugging Face hub, or `raw` for the
-            pixels themselves. Default for images: `microsoft/resnet-18`.
+        encoder: A name on the Hugging Face hub; a folder that `save_pretrained` or timm wrote; an ONNX file;
+            `ARCHITECTURE:weights.pt` for weights of a network that timm knows; `module:function` for your own
+            function; or `raw` for the pixels themselves. Default for images: `facebook/dinov2-small`.
+            Example: `--encoder raw`.
         pooling: How a network's tokens or positions become one vector: `auto`, `mean`, `cls`, `last`, `max`
             or `pooler`.
         precision: `auto` (float16 on a GPU, else float32), `float32`, `bfloat16` or `float16`.
@@ -87,7 +109,7 @@ class EncoderOptions:
         cache_dir: Folder for features and downloads. Default: `$LSI_CACHE`, else `~/.cache/lsi`.
     """
 
-    encoder: str | None = None
+    encoder: Annotated[str | None, COMMON] = None
     pooling: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
@@ -100,7 +122,7 @@ class CorruptionOptions:
     """What is changed on purpose, to measure how well LSI finds it.
 
     Attributes:
-        corrupt_label: Change this share of the labels, as `0.1`.
+        corrupt_label: Change this share of the labels on purpose. Example: `--corrupt-label 0.1`.
         corrupt_kind: `symmetric`: to any other class; `pairwise`: to the class that follows its own.
         transition: File with a matrix of probabilities from each label (row) to each label (column), instead
             of a share.
@@ -113,7 +135,7 @@ class CorruptionOptions:
         corrupt_seed: Seed for these changes. Default: `--seed`.
     """
 
-    corrupt_label: float | None = None
+    corrupt_label: Annotated[float | None, COMMON] = None
     corrupt_kind: Literal["symmetric", "pairwise"] = "symmetric"
     transition: Path | None = None
     corrupt_data: float | None = None
@@ -136,7 +158,8 @@ class ProbeOptions:
         hidden: Network: widths of the hidden layers, as `--hidden 64 32`. Default: 32.
         activation: Network: `relu`, `tanh`, `gelu` or `sigmoid`. Default: relu.
         posterior_layers: Network: the posterior covers the weights of `all` layers, or of the `last` one.
-        weight_decay: Strength of the penalty on the weights, relative to the mean loss.
+        weight_decay: Strength of the penalty on the weights, relative to the mean loss; `auto`: that of the
+            highest leave-one-out likelihood (not for networks). Example: `--weight-decay auto`.
         intercept: Whether the probe has an intercept.
         posterior: Structure of the posterior precision; `kfac` is another name for `kron`.
         prior_precision: Precision of the Gaussian prior in the posterior.
@@ -148,7 +171,9 @@ class ProbeOptions:
     hidden: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = ()
     activation: Literal["relu", "tanh", "gelu", "sigmoid"] | None = None
     posterior_layers: Literal["all", "last"] | None = None
-    weight_decay: Annotated[float, Parameter(name=["--weight-decay", "--wd"])] = 1e-4
+    weight_decay: Annotated[float | Literal["auto"], COMMON, Parameter(name=["--weight-decay", "--wd"])] = (
+        1e-4
+    )
     intercept: Annotated[bool, Parameter(name="--intercept", negative="--no-intercept")] = True
     posterior: Annotated[Posterior, Parameter(name=["--posterior", "--laptype"])] = "diag"
     prior_precision: float = 1.0
@@ -238,17 +263,17 @@ class OutputOptions:
     """Where results go.
 
     Attributes:
-        output: Folder for the scores (Parquet and a manifest).
-        report: HTML page to write; it can be read without a network.
+        output: Folder for the scores (Parquet and a manifest). Example: `--output scores/`.
+        report: HTML page to write; it can be read without a network. Example: `--report report.html`.
         overwrite: Replace scores that are already there, and a page that lsi did not write.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
         redundancy: Find groups of samples that carry the same information, for the page and `lsi select`.
     """
 
-    output: Annotated[Path | None, Parameter(name=["--output", "-o", "--save-dir"])] = None
-    report: Path | None = None
-    overwrite: Annotated[bool, Parameter(negative="")] = False
+    output: Annotated[Path | None, COMMON, Parameter(name=["--output", "-o", "--save-dir"])] = None
+    report: Annotated[Path | None, COMMON] = None
+    overwrite: Annotated[bool, COMMON, Parameter(negative="")] = False
     json: Annotated[bool, Parameter(negative="")] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False
     redundancy: Annotated[bool, Parameter(negative="")] = False
@@ -271,6 +296,19 @@ class LongRunOptions:
     shard: str | None = None
 
 
+@Parameter(name="*", group=Group("Options from a file", sort_key=9))
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Where options are read from.
+
+    Attributes:
+        config: File of options that `lsi init` wrote; those of the command line go before them. Default:
+            `lsi.toml`, where the current folder has one. Example: `--config photos.toml`.
+    """
+
+    config: Annotated[Path | None, COMMON] = None
+
+
 @Parameter(name="*", group=Group("Machine", sort_key=8))
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
@@ -288,3 +326,49 @@ class MachineOptions:
     threads: int | None = None
     memory: str | None = None
     ray: str | None = None
+
+
+@Parameter(name="*", group=Group("The dataset, where it is not read as when it was scored", sort_key=10))
+@dataclass(frozen=True, kw_only=True)
+class AgainOptions:
+    """How a dataset is read that has been scored: by `lsi report` and `lsi apply`, in the same way.
+
+    Attributes:
+        id_column: Column of ids. Default: as when the data were scored.
+        label_column: Column of the labels. Default: as when the data were scored.
+        image_column: Column of images. Default: as when the data were scored.
+        text_column: Column of texts. Default: as when the data were scored.
+        audio_column: Column of recordings. Default: as when the data were scored.
+        labels: File with the labels of a .npy of features.
+        ids_only: The dataset holds the scored samples in another form, such as the pictures that features
+            were made of: match them by id. `lsi apply` still compares the labels.
+    """
+
+    id_column: str | None = None
+    label_column: str | None = None
+    image_column: str | None = None
+    text_column: str | None = None
+    audio_column: str | None = None
+    labels: Path | None = None
+    ids_only: Annotated[bool, Parameter(negative="")] = False
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns that were named."""
+        named = {name: getattr(self, name) for name in vars(self) if name.endswith("_column")}
+        return {name: column for name, column in named.items() if column is not None}
+
+    def words(self) -> list[str]:
+        """Return the options as one would type them."""
+        words = [word for name, column in self.columns().items() for word in (_flag(name), column)]
+        words += [] if self.labels is None else ["--labels", str(self.labels)]
+        return [*words, "--ids-only"] if self.ids_only else words
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+OTHER_FORM = (
+    "If the same samples were scored in another form, add --ids-only: then only ids and labels are checked."
+)
+"""What helps where a dataset is not the one that was scored."""

@@ -13,7 +13,7 @@ from lsi.errors import OutputError
 if TYPE_CHECKING:
     from lsi.scores import Scores
 
-_NAMES_OR_PATHS = ("dataset", "encoder", "encoder_2", "text_encoder")
+NAMES_OR_PATHS = ("dataset", "encoder", "encoder_2", "text_encoder")
 """Options that take a name as well as a path."""
 _PLACES = ("data_dir", "cache_dir")
 """Folders in which a command looks for things by name: results may lie beside them."""
@@ -26,12 +26,23 @@ def inputs_of(*groups: Any) -> dict[str, Path | None]:
         for entry in dataclasses.fields(group):
             value = getattr(group, entry.name)
             is_path = isinstance(value, Path) and entry.name not in _PLACES
-            if is_path or (isinstance(value, str) and entry.name in _NAMES_OR_PATHS and not _is_name(value)):
-                found[f"--{entry.name.replace('_', '-')}"] = Path(value)
+            if is_path or (isinstance(value, str) and entry.name in NAMES_OR_PATHS and not is_name(value)):
+                found[f"--{entry.name.replace('_', '-')}"] = _file_in(value)
     return found
 
 
-def _is_name(value: str) -> bool:
+def _file_in(value: str | Path) -> Path:
+    return Path(split_file(str(value))[1])
+
+
+def split_file(value: str) -> tuple[str, str]:
+    """Return what stands before a path in an option, and the path: ``resnet18:`` and ``weights.pt``."""
+    head, colon, tail = value.partition(":")
+    return (head + colon, tail) if Path(tail).suffix and not os.path.lexists(value) else ("", value)
+
+
+def is_name(value: str) -> bool:
+    """Return whether an option that takes names as well as paths holds a known name."""
     from lsi.data.archives.named import is_known
 
     return is_known(value) or "\0" in value
@@ -66,7 +77,7 @@ def _check_archives(report: Path, folder: Path) -> None:
 
 def path_of(dataset: str | None) -> Path | None:
     """Return the path in an option that takes names as well."""
-    return None if dataset is None or _is_name(dataset) else Path(dataset)
+    return None if dataset is None or is_name(dataset) else Path(dataset)
 
 
 def source_of(scores: Scores) -> Path | None:

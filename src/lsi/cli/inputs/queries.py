@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from lsi.errors import InputError
 
 if TYPE_CHECKING:
     from lsi.data import Samples
+    from lsi.data.preparation.plan import TablePreparation
     from lsi.fitted.fitted import Fitted
 
-SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".jsonl", ".ndjson")
+SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl", ".ndjson")
 """Files of tables, whose columns of features are those of the trained probe."""
 
 
@@ -27,12 +29,19 @@ def read_rows(fitted: Fitted, source: str, encoder: EncoderOptions, quiet: bool)
     options = SourceOptions.restore((notes.get("source") or {}).get("options") or {})
     settings: dict[str, Any] = {"unlabelled": True, "cache_dir": encoder.cache_dir}
     names = notes.get("feature_names")
-    if names and Path(source).suffix.lower() in SUFFIXES:
+    if notes.get("preparation"):
+        settings["preparation"] = _preparation(notes["source"])
+    elif names and Path(source).suffix.lower() in SUFFIXES:
         settings["feature_columns"] = tuple(names)
     record = notes.get("encoder") or {}
     with progress_bar(quiet) as progress:
         samples = load_samples(source, options, progress=progress, **settings)
         if samples.features is not None:
+            if notes.get("preparation") and samples.preparation is None:
+                raise InputError(
+                    f"the probe was trained on a prepared table, and {samples.name} is none. Give a table "
+                    "with the same columns."
+                )
             if record:
                 raise InputError(
                     f"{samples.name} holds features, but the probe was trained on items encoded by "
@@ -55,3 +64,23 @@ def read_rows(fitted: Fitted, source: str, encoder: EncoderOptions, quiet: bool)
             "--encoder, --pooling and --precision as for `lsi fit`."
         )
     return found.samples
+
+
+def _preparation(source: Mapping[str, Any]) -> TablePreparation:
+    """Return how the table of a trained probe was prepared: a function of that table, which is read again."""
+    from lsi.data.reload import reload_samples
+
+    cure = "Give `lsi fit --no-prepare` a table of numbers, so that new rows need nothing but their columns."
+    try:
+        samples = reload_samples(source)
+    except InputError as error:
+        raise InputError(
+            "the probe was trained on a prepared table, which is needed to prepare other rows alike: "
+            f"{error} {cure}"
+        ) from error
+    if samples.fingerprint() != source.get("fingerprint") or samples.preparation is None:
+        raise InputError(
+            f"{samples.name} has changed since the probe was trained on it, so that other rows cannot be "
+            f"prepared alike. Run `lsi fit` again. {cure}"
+        )
+    return samples.preparation

@@ -34,12 +34,14 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
         split=data.split,
         label_column=data.label_column,
         label_columns=data.label_columns,
+        annotators=data.annotators,
         clean_label_column=data.clean_label_column,
         id_column=data.id_column,
         image_column=data.image_column,
         text_column=data.text_column,
         audio_column=data.audio_column,
         feature_columns=data.feature_columns,
+        prepare=data.prepare,
         labels=data.labels,
         cache_dir=encoder.cache_dir,
         progress=progress,
@@ -130,6 +132,10 @@ def _build_network(options: ProbeOptions, task: str) -> Any:
         raise InputError(f"--probe mlp is for --task classification, not {task}. Use --probe linear.")
     from lsi import MLPProbe
 
+    if options.weight_decay == "auto":
+        raise InputError(
+            "--weight-decay auto is for probes without hidden layers. Give --probe mlp a number."
+        )
     return MLPProbe(weight_decay=options.weight_decay, fit_intercept=options.intercept, **given)
 
 

@@ -15,6 +15,9 @@ from lsi.system.door import inside, readable_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+"""Folders that divide a dataset, with the classes inside of them."""
+
 
 def read_image_folder(folder: Path) -> Samples:
     """Find the images in a folder without opening any."""
@@ -37,8 +40,15 @@ def read_image_folder(folder: Path) -> Samples:
     if not names:
         hint = f" ({loose} images lie directly in it)" if loose else ""
         raise InputError(
-            f"{folder} holds no images in sub-folders{hint}. Make one sub-folder for each class, "
-            f"with files of the types {', '.join(IMAGE_SUFFIXES)}."
+            f"{folder} holds no images in sub-folders{hint}. Make one sub-folder for each class, with files "
+            f"of the types {', '.join(IMAGE_SUFFIXES)}; or name a table with a column of paths and one of "
+            "labels: --dataset labels.csv --image-column file --label-column label."
+        )
+    if {label.lower() for label in labels} <= _SPLITS and all(name.count("/") > 1 for name in names):
+        one = min(labels)
+        raise InputError(
+            f"{folder} is divided into {', '.join(sorted(set(labels)))}, which would be taken for the "
+            f"classes. Name one of them: --dataset {folder / one}."
         )
     order = np.argsort(names, kind="stable")
     items = FileItems("image", folder, [names[k] for k in order])

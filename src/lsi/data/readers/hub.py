@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from lsi.data.options import SourceOptions
+from lsi.data.readers.table import Table
 from lsi.data.readers.table_files import ROWS, TableFile
-from lsi.data.readers.tables import Table, samples_of
+from lsi.data.readers.tables import samples_of
 from lsi.data.samples import Samples
 from lsi.errors import InputError
+from lsi.system.versions import install_hint
 
 PREFIX = "hf:"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -53,8 +55,7 @@ def read_hub(text: str, options: SourceOptions) -> Samples:
         import datasets
     except ImportError as error:
         raise InputError(
-            f"{text} needs the package datasets. Install it: "
-            "pip install 'laplace-sample-information[datasets]'"
+            f"{text} needs the package datasets. Install it: {install_hint('datasets')}."
         ) from error
     split = options.split or "train"
     try:

@@ -9,7 +9,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class TableFile(ABC):
         schema: Names and types of its columns.
         n_rows: Number of rows.
         n_bytes: Size of the file; None where that is not known.
+        mixed: Columns that were found to hold texts and numbers; they are read as texts.
     """
 
     path: Path
     schema: pa.Schema
     n_rows: int
     n_bytes: int | None = None
+    mixed: Set[str] = frozenset()
 
     @abstractmethod
     def batches(self, columns: list[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -104,16 +106,17 @@ class ArrowFile(TableFile):
 
 
 class CsvFile(TableFile):
-    """A CSV file with a header.
+    """A CSV file with a header; in .tsv files, cells are separated by tabs.
 
     Column types are those that the first rows suggest; a column with a later row that does not fit is text.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._separator = separator(path)
         self._as_text: set[str] = set()
         with open_regular(path) as file:  # Arrow takes 30 µs a column before it tells how many there are
-            if file.readline(_HEADER).count(b",") >= LIMITS["columns"].value:
+            if file.readline(_HEADER).count(self._separator.encode()) >= LIMITS["columns"].value:
                 raise InputError(_TOO_WIDE.format(path=path))
         with self._open(None) as reader:
             self.schema = reader.schema
@@ -126,7 +129,7 @@ class CsvFile(TableFile):
         return csv.open_csv(
             pa.OSFile(os.fsencode(self.path)),
             read_options=csv.ReadOptions(use_threads=False),
-            parse_options=csv.ParseOptions(newlines_in_values=True),
+            parse_options=csv.ParseOptions(delimiter=self._separator, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 include_columns=columns, column_types=types, strings_can_be_null=True
             ),
@@ -163,6 +166,7 @@ class JsonLinesFile(TableFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.n_rows = 0
+        self.mixed: set[str] = set()
         names: dict[str, pa.Field] = {}
         for record in self._records():
             self.n_rows += 1
@@ -170,7 +174,7 @@ class JsonLinesFile(TableFile):
                 raise InputError(_TOO_WIDE.format(path=self.path))
             unseen = [name for name in record if name not in names or pa.types.is_null(names[name].type)]
             for name in unseen:
-                names[name] = pa.field(name, self._array([record[name]]).type)
+                names[name] = pa.field(name, self._array([record[name]], name).type)
         self.schema = pa.schema(list(names.values()))
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -207,17 +211,38 @@ class JsonLinesFile(TableFile):
             yield first, self._batch(rows, columns)
 
     def _batch(self, rows: list[dict[str, Any]], columns: list[str]) -> pa.RecordBatch:
-        arrays = [self._array([row[name] for row in rows]) for name in columns]
+        arrays = [self._array([row[name] for row in rows], name) for name in columns]
         return pa.RecordBatch.from_arrays(arrays, names=columns)
 
-    def _array(self, values: list[Any]) -> pa.Array:
+    def _array(self, values: list[Any], name: str) -> pa.Array:
         try:
             return pa.array(values)
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{self.path}: a column mixes types, or holds a number that is too large ({error}). Use one "
-                "type in each column."
-            ) from error
+            if all(value is None or isinstance(value, str | int | float) for value in values):
+                self.mixed.add(name)
+                values = texts_of(values)
+            try:
+                return pa.array(values)
+            except (pa.ArrowException, OverflowError, TypeError, ValueError):
+                raise InputError(
+                    f"{self.path}: the column {name!r} mixes types ({error}). Use one type in each column."
+                ) from error
+
+
+def texts_of(values: Sequence[Any]) -> list[str | None]:
+    """Return texts as they are, and numbers as JSON writes them."""
+    return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+
+
+def is_mixed(values: Sequence[Any]) -> bool:
+    """Return whether there are texts and other things among values."""
+    texts = {isinstance(value, str) for value in values if value is not None}
+    return len(texts) > 1
+
+
+def separator(path: Path) -> str:
+    """Return what separates the cells of a file of lines."""
+    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 FORMATS: dict[str, Callable[[Path], TableFile]] = {
@@ -225,6 +250,7 @@ FORMATS: dict[str, Callable[[Path], TableFile]] = {
     ".arrow": ArrowFile,
     ".feather": ArrowFile,
     ".csv": CsvFile,
+    ".tsv": CsvFile,
     ".jsonl": JsonLinesFile,
     ".ndjson": JsonLinesFile,
 }

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lsi.data.readers.table_files import FORMATS, open_table_file
+from lsi.data.readers.table_files import FORMATS, open_table_file, separator
 from lsi.data.writers.arrays import save_npz
 from lsi.data.writers.tables import csv_writers, line_ending, open_rows, parquet_codec
 from lsi.errors import InputError
@@ -108,9 +108,10 @@ def _join_csv(left: Path, before: Path, target: Path, keep: np.ndarray, changed:
         open_rows(before) as other,
         target.open("x", encoding="utf-8", newline="") as out,
     ):
-        write = csv_writers(out, line_ending(before))
+        cells = separator(before)
+        write = csv_writers(out, line_ending(before), cells)
         csv.field_size_limit(1 << 30)
-        first, second = ((row for row in csv.reader(file) if row) for file in (one, other))
+        first, second = ((row for row in csv.reader(file, delimiter=cells) if row) for file in (one, other))
         write(next(first))
         next(second)
         for row in _chosen(first, second, keep, changed):
@@ -213,6 +214,7 @@ _Join = Callable[[Path, Path, Path, np.ndarray, np.ndarray], None]
 _ARRAYS: dict[str, _Join] = {".npz": _join_npz, ".npy": _join_npy, ".safetensors": _join_safetensors}
 _TABLES: dict[str, _Join] = dict.fromkeys(FORMATS, _join_arrow) | {
     ".csv": _join_csv,
+    ".tsv": _join_csv,
     ".jsonl": _join_lines,
     ".ndjson": _join_lines,
     ".parquet": _join_parquet,

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
+from lsi.data.readers.table_files import separator
 from lsi.errors import InputError
 from lsi.system.door import open_regular
 
@@ -21,7 +22,7 @@ def write_table_file(
 ) -> None:
     """Write the rows of a table file that are kept `(n_rows,)`, in the file's own format."""
     suffix = source.suffix.lower()
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         _write_csv(source, target, column, keep, labels)
     elif suffix in (".jsonl", ".ndjson"):
         _write_json_lines(source, target, column, keep, labels)
@@ -112,8 +113,9 @@ def _write_csv(
     """Copy rows cell by cell, so that cells that do not change keep their exact text."""
     csv.field_size_limit(1 << 30)
     with open_rows(source) as given, target.open("x", encoding="utf-8", newline="") as file:
-        rows = (row for row in csv.reader(given) if row)  # empty lines are no rows
-        write = csv_writers(file, line_ending(source))
+        cells = separator(source)
+        rows = (row for row in csv.reader(given, delimiter=cells) if row)  # empty lines are no rows
+        write = csv_writers(file, line_ending(source), cells)
         header = next(rows)
         place = None if column is None else header.index(column)
         write(header)
@@ -139,11 +141,11 @@ def line_ending(path: Path) -> str:
         return "\r\n" if b"\r\n" in file.read(1 << 16) else "\n"
 
 
-def csv_writers(file: TextIO, ending: str) -> Callable[[list[str]], Any]:
-    """Return what writes a row so that reading gives the same cells."""
-    writer = csv.writer(file, lineterminator=ending)
+def csv_writers(file: TextIO, ending: str, cells: str) -> Callable[[list[str]], Any]:
+    """Return what writes a row, with `cells` between them, so that reading gives the same cells."""
+    writer = csv.writer(file, delimiter=cells, lineterminator=ending)
     # Where lines end without a carriage return, the writer does not quote one, and it would end a row.
-    quoting = csv.writer(file, lineterminator=ending, quoting=csv.QUOTE_ALL)
+    quoting = csv.writer(file, delimiter=cells, lineterminator=ending, quoting=csv.QUOTE_ALL)
     return lambda row: (quoting if any("\r" in cell for cell in row) else writer).writerow(row)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from lsi.errors import InputError, nearest
 from lsi.features.encoders.base import Encoder
-from lsi.features.encoders.loading import DEFAULTS
+from lsi.features.encoders.functions import FunctionEncoder, build_function, is_function, network_of
+from lsi.features.encoders.opening import DEFAULTS, open_network
 from lsi.features.encoders.pooling import POOLINGS, pool
-from lsi.features.encoders.pretrained import PRECISIONS, PretrainedEncoder
+from lsi.features.encoders.pretrained import BATCH, PRECISIONS, PretrainedEncoder
 from lsi.features.encoders.raw import RawEncoder
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "POOLINGS",
     "PRECISIONS",
     "Encoder",
+    "FunctionEncoder",
     "PretrainedEncoder",
     "RawEncoder",
     "build_encoder",
@@ -35,7 +38,9 @@ def build_encoder(
 
     Args:
         kind: What it will encode: ``image``, ``text`` or ``audio``.
-        name: ``raw``, a name on the Hugging Face hub, or a folder; None: the default for the kind.
+        name: ``raw``; a folder that `save_pretrained` or timm wrote; an ONNX file;
+            ``ARCHITECTURE:weights.pt``; ``module:function``; or a name on the Hugging Face hub. None: the
+            default for the kind.
         pooling: One of `POOLINGS`.
         precision: One of `PRECISIONS`.
         device: Torch device; None: a GPU where there is one.
@@ -45,8 +50,28 @@ def build_encoder(
         The encoder.
 
     Raises:
-        InputError: If it cannot be loaded.
+        InputError: If it cannot be loaded, does not encode such items, or a setting is not known.
     """
+    for flag, value, known in (("--pooling", pooling, POOLINGS), ("--precision", precision, PRECISIONS)):
+        if value not in known:
+            raise InputError(f"{flag} {value!r} is not known. {nearest(value, known)}")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
     if name == "raw":
         return RawEncoder(kind)
-    return PretrainedEncoder(kind, name or DEFAULTS[kind], pooling, precision, device, batch_size)
+    if name is None:
+        name = DEFAULTS[kind]
+        try:
+            network = open_network(kind, name)
+        except InputError as error:
+            raise InputError(f"without --encoder, the default for {kind} items is taken: {error}") from error
+    elif not is_function(name):
+        network = open_network(kind, name)
+    else:
+        made, code = build_function(name)
+        if isinstance(made, Encoder):
+            return made
+        if not isinstance(made, torch.nn.Module):
+            return FunctionEncoder(kind, name, made, code, pooling, batch_size or BATCH[kind])
+        network = network_of(kind, name, made, code)
+    return PretrainedEncoder(kind, name, network, pooling, precision, device, batch_size)

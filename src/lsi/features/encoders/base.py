@@ -23,11 +23,16 @@ class Encoder(ABC):
         name: The name that the user gave.
         chunk: Number of items that are prepared together.
         device: Where `forward` computes.
+        certain: Whether `key` holds everything that determines the features; otherwise those in the cache are
+            compared with new ones before they are used.
+        origin: Where it came from, for the manifest, as JSON values.
     """
 
     name: str
     chunk: int
     device: torch.device = torch.device("cpu")
+    certain: bool = True
+    origin: dict[str, Any] = {}
 
     @abstractmethod
     def key(self) -> dict[str, Any]:

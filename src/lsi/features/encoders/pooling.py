@@ -32,6 +32,8 @@ def pool(output: Any, how: str, mask: Tensor | None = None) -> Tensor:
     Raises:
         InputError: If the output has no such vector.
     """
+    if isinstance(output, Tensor) and output.ndim == 2:
+        return output
     if how == "pooler":
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:

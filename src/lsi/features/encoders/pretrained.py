@@ -1,12 +1,9 @@
-"""Frozen networks for images, texts and recordings, loaded through transformers without torchvision."""
+"""Frozen networks for images, texts and recordings: inputs in batches, and features out of them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,106 +11,79 @@ import torch
 from torch import Tensor
 
 from lsi.data.decode import Audio
-from lsi.errors import InputError, nearest
+from lsi.errors import InputError
 from lsi.execution.halving import halving
 from lsi.features.encoders.base import Batches, Encoder
-from lsi.features.encoders.loading import foreign, load_pretrained
-from lsi.features.encoders.pooling import POOLINGS, pool
-from lsi.system.door import read_json
+from lsi.features.encoders.guards import foreign, reason_of
+from lsi.features.encoders.network import Network, weights_digest
+from lsi.features.encoders.pooling import pool
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_BATCH = {"image": 32, "text": 32, "audio": 8}
-_LONGEST_TEXT = 512
+BATCH = {"image": 32, "text": 32, "audio": 8}
+"""Items in each forward pass where nothing else is asked for."""
 _LONGEST_SECONDS = 30
 
 
 class PretrainedEncoder(Encoder):
-    """A network of transformers with its own preprocessing.
+    """A network with its own preprocessing, whatever file it came from.
 
     Args:
         kind: ``image``, ``text`` or ``audio``.
-        source: A name on the Hugging Face hub, or a folder that `save_pretrained` wrote.
-        pooling: One of `POOLINGS`. ``auto``: the class token of an image network that has one, else the
-            mean over tokens or positions.
+        name: What the user called it.
+        network: What `open_network` returned.
+        pooling: One of `POOLINGS`. ``auto``: the class token of an image network that has one, a network's
+            own summary (timm), else the mean over tokens or positions.
         precision: ``auto``: float16 on a GPU, float32 elsewhere.
         device: Torch device; None: a GPU where there is one.
         batch_size: Samples in each forward pass; None: 32, and 8 for recordings.
 
     Raises:
-        InputError: If the network cannot be loaded, a package is missing, or a setting is not known.
+        InputError: If the network computes in its own precision, and another one is asked for.
     """
 
     def __init__(
         self,
         kind: str,
-        source: str,
+        name: str,
+        network: Network,
         pooling: str = "auto",
         precision: str = "auto",
         device: str | torch.device | None = None,
         batch_size: int | None = None,
     ) -> None:
-        for flag, value, known in (
-            ("--pooling", pooling, POOLINGS),
-            ("--precision", precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise InputError(f"{flag} {value!r} is not known. {nearest(value, known)}")
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
-        self.name = source
+        self.name = name
         self.kind = kind
+        self.network = network
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.batch_size = batch_size or _BATCH[kind]
+        if network.precise:
+            if precision not in ("auto", "float32"):
+                raise InputError(f"{name} computes in its own precision. Drop --precision {precision}.")
+            self.device, precision = torch.device("cpu"), "float32"
+        self.origin, self.certain = network.origin, network.certain
+        self.batch_size = network.batch or batch_size or BATCH[kind]
         # Texts of similar length share a batch: in a larger chunk there is less padding.
         self.chunk = self.batch_size * (16 if kind == "text" else 1)
-        self.model, self.processor = load_pretrained(kind, source)
-        self.model = self.model.to(self.device)
-        self.pooling = self._resolve(pooling)
+        network.module.to(self.device)
+        self.processor, self.max_length = network.processor, network.longest
+        self.pooling = network.pooling if pooling == "auto" else pooling
         fast = "float16" if self.device.type == "cuda" else "float32"
         self.precision = fast if precision == "auto" else precision
-        self.max_length = None
-        if kind == "text":
-            with foreign(self._unusable):
-                self.max_length = self._longest(source)
-                if self.processor.pad_token is None:
-                    self.processor.pad_token = self.processor.eos_token
 
     def _unusable(self, error: BaseException) -> str:
-        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         return (
-            f"the encoder {self.name} cannot be used: {reason.rstrip('.')}. Its settings do not fit each "
-            "other or these items. Save it again, or name another one."
+            f"the encoder {self.name} cannot be used: {reason_of(error)} Its settings do not fit each other "
+            "or these items. Save it again, or name another one."
         )
-
-    def _resolve(self, pooling: str) -> str:
-        if pooling != "auto":
-            return pooling
-        names = [name.rpartition(".")[2] for name, _ in self.model.named_parameters()]
-        has_token = {"cls_token", "class_embedding"} & set(names)
-        return "cls" if self.kind == "image" and has_token else "mean"
-
-    def _longest(self, source: str) -> int:
-        """Return the most tokens of a text: what the network was made for, at most 512."""
-        config = getattr(self.model.config, "text_config", self.model.config)
-        limits = [_LONGEST_TEXT, self.processor.model_max_length]
-        limits.append(getattr(config, "max_position_embeddings", None) or _LONGEST_TEXT)
-        stated = Path(source) / "sentence_bert_config.json"
-        if stated.is_file():
-            limits.append(read_json(stated, "config")["max_seq_length"] or _LONGEST_TEXT)
-        return max(1, int(min(limits)))
 
     def key(self) -> dict[str, Any]:
         """Return everything that determines the features; the weights by their content."""
         return {
-            "encoder": "transformers",
+            **self.network.key,
             "kind": self.kind,
-            "weights": weights_digest(self.model),
-            "config": _digest(self.model.config.to_diff_dict()),
-            "processor": _digest(_settings(self.processor)),
+            "weights": weights_digest(self.network.module),
             "pooling": self.pooling,
             "precision": self.precision,
             "max_length": self.max_length,
-            "version": 1,
         }
 
     def prepare(self, items: Sequence[Any]) -> Batches:
@@ -171,22 +141,9 @@ class PretrainedEncoder(Encoder):
             torch.inference_mode(),
             torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32),
         ):
-            method = getattr(self.model, f"get_{self.kind}_features", None)
-            output = self.model(**inputs) if method is None else method(**inputs)
-            if method is not None and getattr(output, "pooler_output", None) is not None:
-                output = output.pooler_output
+            output = self.network.call(inputs, self.pooling)
             mask = inputs.get("attention_mask") if self.kind == "text" else None
             return pool(output, self.pooling, mask).float().cpu()
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """Return a digest of a module's parameters and buffers, by name, type and content."""
-    digest = hashlib.blake2b(digest_size=20)
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()
 
 
 def _groups(order: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -203,16 +160,3 @@ def _resample(recording: Audio, rate: int) -> np.ndarray:
     return np.asarray(
         resample_poly(recording.waveform, rate // common, recording.rate // common), dtype=np.float32
     )
-
-
-def _settings(processor: Any) -> dict[str, Any]:
-    """Return the settings of a processor, without the path that it came from."""
-    if hasattr(processor, "backend_tokenizer"):
-        return {"tokenizer": json.loads(processor.backend_tokenizer.to_str())}
-    settings = processor.to_dict() if hasattr(processor, "to_dict") else dict(processor.init_kwargs)
-    return {name: value for name, value in settings.items() if "path" not in name}
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

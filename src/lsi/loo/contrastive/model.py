@@ -19,7 +19,7 @@ from lsi.probes.contrastive import ContrastiveProbe
 
 def unit_rows(features: np.ndarray, dtype: torch.dtype) -> Tensor:
     """Return rows scaled to length `√D`, `(N, D)`; rows of zeros stay zero."""
-    rows = torch.from_numpy(np.asarray(features, dtype=np.float64))
+    rows = torch.from_numpy(np.require(features, np.float64, "W"))
     length = rows.norm(dim=1, keepdim=True)
     return (rows * (rows.shape[1] ** 0.5 / torch.where(length > 0, length, 1.0))).to(dtype)
 

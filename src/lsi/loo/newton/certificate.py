@@ -4,7 +4,7 @@ docs/explanation/method.md derives each.
 
 A removal is known by a few numbers before any other row is read: `State`. With what the sampled rows add up
 to, they bound four errors, the `Doubt` of a removal: the spread of the sample, what its noise does to the
-covariance term, what a second step would add, and what rows that were not drawn may hold.
+covariance term, what rows that are not read may hold, and what a second step would add.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lsi.loo.newton.effects import Sums
 from lsi.posterior.base import Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
 
-NOISE = 3.0  # so much more may a sampling error's square be than the differences of groups say
-SURPRISE = 6.0  # −ln of the chance that the sample misleads
+NOISE = 3.0  # so much more may a mean over four draws of a posterior be
+SURPRISE = 8.0  # L, −ln of the chance that the rows which are read mislead: one in 3,000
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -72,31 +72,18 @@ class State:
 
     def select(self, keep: Any) -> State:
         """Return the removals picked by a mask, an index or a slice."""
-        curvature = self.sensitivity.curvature
-        sensitivity = Sensitivity(
-            self.sensitivity.gradient[keep], curvature[keep] if curvature.numel() else curvature
-        )
         rest = (getattr(self, name)[keep] for name in ("pull", "mean", "covariance", "energy", "force"))
-        return State(self.first.select(keep), sensitivity, *rest)
+        return State(self.first.select(keep), self.sensitivity.select(keep), *rest)
 
     @property
     def stiff(self) -> Tensor:
         """`δᵀ P₂ δ`."""
         return 2.0 * self.mean.clamp_min(TINY)
 
-    def unseen(self, length: float, covariance: Tensor) -> Tensor:
-        """Return the most that a row may add to the divergence, over its bound: leverage times `√Q_j`."""
-        zeta = length * self.energy.sqrt()
-        growth = zeta.expm1()
-        # A row's ρ is at most (e^ζ − 1 − ζ)/ζ of its S z, and its Δp e^ζ − 1 of its p. The covariance term,
-        # a quarter of a squared norm, then changes by half of that norm times the row's leverage.
-        most = (growth - zeta) / zeta.clamp_min(TINY) * (self.energy * self.force).sqrt()
-        return (most + growth * (0.5 * self.stiff + covariance.sqrt())) / (length or 1.0)
-
     def second_order(self, sums: Sums, bending: Tensor, alone: Tensor) -> Tensor:
         """Return what a second step would add at most, in nats."""
         bend = (sums.bent_step.clamp_min(0) / self.energy).sqrt()  # relative change of H along δ
-        step = sums.length / (1.0 - bend).clamp_min(TINY)
+        step = sums.unexplained.clamp_min(0).sqrt() / (1.0 - bend).clamp_min(TINY)
         stiffness = self.force / self.stiff  # of P₂ in units of H along δ
         along = sums.bent.clamp_min(0).sqrt() + sums.response.clamp_min(0).sqrt()
         along = along + 2.0 * bending.abs() * (stiffness / self.stiff).sqrt()
@@ -110,33 +97,30 @@ class Doubt:
     """What corrections may be off, relative to the divergence, `(B,)` float64 each.
 
     Attributes:
-        spread: Variance of the sum over the drawn rows.
-        alone: Covariance term of the others' changed curvature, with the sample's own where it is not priced.
-        off: Covariance term of that change's sampling error.
-        second: What a second step would add at most.
-        unseen: The most that a row which was not drawn may add, over its chance to be drawn.
+        spread: Variance of the sum over the rows.
+        spread_pool: What would be left of it if all rows of the pool were read.
+        swing: Variance of the covariance term of the others' changed curvature.
+        largest: Most that a row which is not certain to be read adds to the sum.
+        largest_pool: What would be left of it if all rows of the pool were read.
+        lasting: What a second step would add at most, and what does not depend on the rows that are read.
     """
 
     spread: Tensor
-    alone: Tensor
-    off: Tensor
-    second: Tensor
-    unseen: Tensor
+    spread_pool: Tensor
+    swing: Tensor
+    largest: Tensor
+    largest_pool: Tensor
+    lasting: Tensor
 
-    def put(self, where: Tensor, other: Doubt) -> None:
-        """Replace the removals picked by a mask by those of `other`."""
-        for name in self.__dataclass_fields__:
-            getattr(self, name)[where] = getattr(other, name)
+    def whole(self, ratio: float = 1.0, pool: bool = False) -> Tensor:
+        """Return the relative error, if rows had `1 / ratio` of the chance, up to that of the pool or to one.
 
-    def seen(self, ratio: float = 1.0) -> Tensor:
-        """Return the relative error but for unseen rows, if rows had `1 / ratio` of the chance."""
-        # The covariance term is about a quarter of a squared norm of the changed curvature: norms add up.
-        off = NOISE * self.off * ratio
-        covariance = 2.0 * (self.alone * off).sqrt() + off
-        return (2.0 * SURPRISE * self.spread * ratio).sqrt() + covariance + self.second
-
-    def whole(self, ratio: float = 1.0) -> Tensor:
-        """Return the relative error with unseen rows; infinite where it is not known."""
-        # Rows of total chance L stay undrawn together with probability e^(−L).
-        error = self.seen(ratio) + SURPRISE * self.unseen * ratio
+        It is infinite where it is not known.
+        """
+        spread, largest = self.spread * ratio, self.largest * ratio
+        if pool:
+            spread = torch.maximum(spread, self.spread_pool)
+            largest = torch.maximum(largest, self.largest_pool)
+        deviation = spread.sqrt() + self.swing.sqrt() * ratio
+        error = (2.0 * SURPRISE) ** 0.5 * deviation + SURPRISE * largest + self.lasting
         return error.nan_to_num(nan=float("inf"), posinf=float("inf"))

@@ -10,7 +10,8 @@ import torch
 from lsi.loo.audit import REBUILD_LIMIT, default_count
 from lsi.loo.newton import block_engine
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
-from lsi.loo.newton.engine import samples_rows
+from lsi.loo.newton.engine import REFINE_BLOCK, TASKS, samples_rows
+from lsi.loo.refit import PASSES, is_small
 from lsi.probes.softmax.fit import DENSE_START, SINGLE_START
 from lsi.probes.softmax.model import ROWS
 from lsi.system.device import has_fast_double
@@ -20,6 +21,18 @@ from lsi.validation.problem import Shape
 TYPICAL_ROWS = 4096
 FIT_PASSES = 300  # over the data, of descent and conjugate gradients: 170 to 570 on CIFAR-10 features
 AUDIT_PASSES = 15  # of a sample to 1e-7
+# Measured by `python -m benchmarks.estimates`, on shapes from 150 × 4 × 3 to 20,000 × 384 × 2, in operations
+# that a matrix product would have done in that time.
+ELEMENT = {"kron": 2500.0}  # one probability of one row in a sweep, with its exponential; else:
+PLAIN_ELEMENT = 1200.0
+SWEEPS = 2.0  # of a sample: 1.3 to 3 where classes overlap
+# More where they are separable, the more features a sample has: 3 at D/N = 0.04, 5 to 11 above 0.25.
+MORE_SWEEPS, FEW_SAMPLES = 5.5, 0.25
+RANDOM_SEPARABLE = 2.0  # samples for each feature, up to which random labels are likely separable
+SMALL_FIT = 30.0  # Hessians of a fit, each at a fifth of the speed of a product
+FACTOR = 2.0  # of a large matrix with its inverse, at half the speed
+REBUILT = 4.0  # of a full posterior
+REFIT = 10.0  # of a sample of a small problem, in NumPy
 TYPICAL_ENTRIES = 8  # classes with a noticeable probability in a row of a trained probe of many classes
 DOUBLE_LIMIT = 2e11  # (N + K)·K² up to which everything runs in float64: a few seconds at most
 # GPUs without fast float64 have some 0.3 TFLOP/s of it, and a hundred times as much of float32.
@@ -41,33 +54,45 @@ def _rank(shape: Shape) -> int:
     return min(shape.n_samples, shape.n_features) * (shape.n_classes - 1)
 
 
-def dense_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, int]:
-    """Return operations and bytes of the dense solver."""
+def dense_cost(
+    shape: Shape, posterior: str, tol: float | None, separable: bool | None = None
+) -> tuple[float, int]:
+    """Return operations and bytes of the dense solver.
+
+    `separable`: whether the probe separates the classes; None: where even random labels would be, up to two
+    samples for each feature (Cover, 1965).
+    """
     n, d, c, n_scored = shape.n_samples, shape.n_features, shape.n_classes, shape.n_scored
     dtype, k = working_dtype(shape), _rank(shape)
     full, item = posterior == "full", dtype.itemsize
-    rebuilt = n * k**2 + 3.0 * k**3 if full else 0.0  # a full posterior without one sample
-    fit = (
-        6 * (n * k**2 / 2 + k**3 / 3) if k <= DENSE_START else FIT_PASSES * 4 * n * k + 0.63 * n * k**2 + k**3
-    )
+    rebuilt = REBUILT * (n * k**2 + 3.0 * k**3) if full else 0.0  # a full posterior without one sample
+    if k <= DENSE_START:
+        fit = SMALL_FIT * (n * k**2 / 2 + k**3 / 3)
+    else:
+        fit = FIT_PASSES * 4 * n * k + 0.63 * n * k**2 + FACTOR * k**3
     block, holds_reach = block_of(c - 1, min(n, d), dtype, BLOCK_BYTES)
     # Without reach, leverages take one more product, and some ten products and inverses of C × C in double.
     step = 2.0 * k**2 if holds_reach else 3.0 * k**2 + 20.0 * c**3
     leave = n_scored * (step + (1.2 * k**2 if full else 0.0))
-    swept = 3.0 * n_scored
+    separable = n <= RANDOM_SEPARABLE * d if separable is None else separable
+    swept = (SWEEPS + separable * MORE_SWEEPS * min(1.0, d / n / FEW_SAMPLES)) * n_scored
     if tol is None:
         swept = 0.0
     elif samples_rows(n, k, tol):
         swept = 0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0
         leave += n_scored * (2.0 * k**2 + 16.0 * TYPICAL_ROWS * k)
-    walk = 12.0 * n * k + 2.0 * k**2  # a sweep spends about as long between its products as in them
+    walk = 4.0 * n * k + 2.0 * k**2 + ELEMENT.get(posterior, PLAIN_ELEMENT) * n * c
     refine = swept * (walk + rebuilt)
-    audit = default_count(k, posterior) * (AUDIT_PASSES * walk + rebuilt)
+    exact = AUDIT_PASSES * (12.0 * n * k + 2.0 * k**2)
+    if is_small(shape, posterior):
+        exact = REFIT * (6.0 * PASSES * n * k + k**3)
+    audit = default_count(k, posterior) * (exact + rebuilt)
 
     # A block of first-order steps, the rows of a Hessian's panels, and what the libraries need themselves.
     tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
-    working = min(block, n) * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
-    inverse = 2 * item if k > SINGLE_START else 2 * 8 + item  # large ones have the type of the design
+    together = min(block, n, max(REFINE_BLOCK, n_scored // TASKS))
+    working = together * tensors + 2 * min(n, ROWS) * k * item + (16 << 20)
+    inverse = 2 * item if k > SINGLE_START or item == 8 else 2 * 8 + item  # in the memory of the factor
     matrices = (7 * 8 + 2 * item if full else inverse) * k**2
     return fit + leave + refine + audit, int(2 * n * d * item + matrices + working)
 

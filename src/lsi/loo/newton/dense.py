@@ -232,11 +232,13 @@ class DenseSolver:
 
         .. math:: H_{-i}^{-1} v = \bar H^{-1}\bigl(v + E_i (I - S_iQ_i)^{-1} S_i E_i^\top \bar H^{-1} v\bigr)
         """
-        b, k, d = right.shape
-        plain = (right.reshape(b, -1) @ self._inverse).view(b, k, d)  # H̄⁻¹v
+        return self.downdated(removal, (right.flatten(1) @ self._inverse).view(right.shape))
+
+    def downdated(self, removal: FirstOrder, plain: Tensor) -> Tensor:
+        """Return `H₋ᵢ⁻¹ v_i` from `H̄⁻¹ v_i` of shape `(B, C', D)`, whose memory it may take."""
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
-        lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(right.dtype)
-        return self._with_reach(plain.view(b, -1), removal, lift).view(b, k, d)
+        lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(plain.dtype)
+        return self._with_reach(plain.view(len(plain), -1), removal, lift).view(plain.shape)
 
     def plain(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v_b` for `right` of shape `(B, C', D)`, in its type."""

@@ -1,4 +1,4 @@
-r"""What single rows add to the corrections of B removals, and sums of it over a sample of rows."""
+r"""What single rows add to the corrections of B removals, and sums of it over the rows that are read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lsi.probes.softmax.math import probability_shift
 
 @dataclass
 class Effects:
-    """What n rows add for B removals, `(n, B)` where not said, without any weight.
+    """What n rows of each removal's own add to it, `(B, n)` where not said, without any weight.
 
     Attributes:
-        change: Δp, `(n, C, B)`.
-        rest: `ρ = Δp − S z`, `(n, C, B)`.
+        change: Δp, `(B, C, n)`.
+        rest: `ρ = Δp − S z`, `(B, C, n)`.
         moved: `y·ρ`.
         priced: `Δp·price`.
         unexplained: `|ρ|²` in the metric of S⁻.
@@ -39,47 +39,46 @@ class Effects:
     turned: Tensor
 
     @classmethod
-    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, draws: Tensor, own: Tensor) -> Effects:
-        """Return them; nothing where a row is the left-out sample itself.
+    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, draws: list[Tensor]) -> Effects:
+        """Return them.
 
-        Shapes: p `(n, C)`; changes of the logits along δ, z, and a, y, and price `(n, C, B)`; of the draws of
-        a full posterior `(n, C, R)`; own `(n, B)`.
+        Shapes: p, changes of the logits along δ, z, and a, y, and price, and the draws of a full posterior
+        `(B, C, n)`.
         """
-        own = own[:, None, :]
-        change = probability_shift(p, z).masked_fill_(own, 0.0)
-        z, y, price = (centred(each, p).masked_fill_(own, 0.0) for each in (z, y, price))
-        weight, inverse = p[:, :, None], 1.0 / p.clamp_min(1e-30)[:, :, None]
-        rest = change - weight * z
-        growth = change.square().mul_(inverse)  # Δp²/p
-        whole = growth.sum(1)
+        change = probability_shift(p, z)
+        z, y, price = (centred(each, p) for each in (z, y, price))
+        rest = change - p * z
+        growth = change / p.clamp_min(1e-30)  # Δp/p
+        square = growth * change  # Δp²/p
+        whole = square.sum(1)
 
         def bent(v: Tensor) -> Tensor:
             # ΔS v = Δp (v − m) − p m with m = Δp·v, so that |ΔS v|² = Σ Δp²/p (v − m)² − m²
-            mean, image = (change * v).sum(1), growth * v
+            mean, image = (change * v).sum(1), square * v
             return (image * v).sum(1) + mean * (mean * whole - 2.0 * image.sum(1) - mean)
 
-        turned = [bent(draw[:, :, None].expand_as(z)) for draw in draws.unbind(2)]
+        turned = [bent(centred(draw, p)) for draw in draws]
         return cls(
             change,
             rest,
             (y * rest).sum(1),
             (change * price).sum(1),
-            (rest.square() * inverse).sum(1),
+            (rest * (growth - z)).sum(1),  # ρ/p = Δp/p − z
             bent(y),
             bent(z),
-            torch.bmm(p[:, None, :], price.square())[:, 0],
+            (p * price.square()).sum(1),
             torch.stack(turned).mean(0) if turned else torch.zeros_like(whole),
         )
 
     @property
     def each(self) -> Tensor:
-        """What each row adds to the divergence, `(n, B)`."""
+        """What each row adds to the divergence, `(B, n)`."""
         return self.priced - self.moved
 
 
 @dataclass
 class Sums:
-    """Sums over the rows, each weighted by one over its chance to be drawn, `(B,)` float64 where not said.
+    """Sums over the rows, each weighted by one over its chance π, `(B,)` float64 where not said.
 
     Attributes:
         moved: `Σ y·ρ`.
@@ -89,12 +88,14 @@ class Sums:
         bent_step: `Σ |ΔS z|²` in that metric.
         response: `Σ |price|²` in the metric of S.
         turned: `Σ |ΔS φ|²` in the metric of S⁻, mean over draws φ of a full posterior; else zero.
-        square: `Σ (1 − π) e²` with e what a drawn row adds to the divergence, weight included.
-        mean: `Σ (1 − π) e`.
+        square: `Σ (1 − π) e²` with e what a row adds to the divergence, weight included: its variance.
+        largest: Largest `|e|` of the rows that are not certain to be read.
+        square_pool: What would be left of `square` if the whole pool were read.
+        largest_pool: What would be left of `largest`.
         gradient: `Σ ρ ⊗ x`, `(B, C, D)`.
-        shift: What the posterior accumulated.
-        noise: Differences of its groups, each as noisy as itself.
-        probes: Mean square of `Σ ρ·Φ` over the probes less half of its noise, which estimates `‖η‖²`.
+        shift: Change of the other samples' curvature; None where the posterior computes it itself.
+        products: `shift_products` of the parts of the shift: of rows that are certain, and of groups of the
+            others, `(B, 1 + GROUPS, 1 + GROUPS)`; None as above.
     """
 
     moved: Tensor
@@ -105,24 +106,20 @@ class Sums:
     response: Tensor
     turned: Tensor
     square: Tensor
-    mean: Tensor
+    largest: Tensor
+    square_pool: Tensor
+    largest_pool: Tensor
     gradient: Tensor
     shift: Any
-    noise: list[Any]
-    probes: Tensor
+    products: Any
 
-    SCALARS = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "turned", "square", "mean")
+    SUMMED = ("moved", "priced", "unexplained", "bent", "bent_step", "response", "turned")
 
-    def select(self, keep: Tensor) -> Sums:
-        """Return the removals picked by a mask or an index."""
-        names = set(self.__dataclass_fields__)
-        picked: dict[str, Any] = {name: getattr(self, name) for name in names}
-        picked["noise"] = [part[keep] for part in self.noise]
-        for name in names - {"noise"}:
-            picked[name] = None if picked[name] is None else picked[name][keep]
-        return Sums(**picked)
-
-    @property
-    def length(self) -> Tensor:
-        """An upper estimate of `‖η‖` in the metric of H₋ᵢ."""
-        return torch.minimum(self.unexplained.clamp_min(0), 1.5 * self.probes).sqrt()
+    @classmethod
+    def joined(cls, parts: list[Sums], order: Tensor) -> Sums:
+        """Return the sums of several blocks of removals, in the order `order`."""
+        columns: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            each = [getattr(part, name) for part in parts]
+            columns[name] = None if each[0] is None else torch.cat(each)[order]
+        return cls(**columns)

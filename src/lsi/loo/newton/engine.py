@@ -76,6 +76,11 @@ class NewtonEngine(Engine):
             if samples_rows(model.n_samples, model.theta.numel(), settings.tol):
                 self._corrector = RowCorrector(model, self.solver, posterior, settings.tol, self._floor)
 
+    @property
+    def floor(self) -> float:
+        """Relative error of a step that rounding leaves."""
+        return self._floor
+
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
         passes = self.settings.max_passes
@@ -114,7 +119,7 @@ class NewtonEngine(Engine):
         each = 2.0 * k**2
         if self._refiner is not None:
             share = SWEPT if self._corrector else 1.0
-            each += share * 2 * 4.0 * n * k + 6.0 * LEVELS[0] * k
+            each += share * 2 * 4.0 * n * k + 12.0 * LEVELS[0][0] * k
         size = max(REFINE_BLOCK, min(n_scored // TASKS, int(TASK_WORK / each)))
         block = self.block_size()
         size = size - size % block if size > block else size

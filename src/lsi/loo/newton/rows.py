@@ -1,49 +1,58 @@
-r"""Which rows a correction reads: nested draws in proportion to what a row could add at most.
+r"""Which rows the correction of a removal reads: every row with a chance of the removal's own.
 
-With :math:`Q_j = E_j^\top \bar H^{-1} E_j`, a change δ of the weights moves the logits of row j by at most
-:math:`\zeta_j = \sqrt{Q_j}\,\|\delta\|_{\bar H}`, and what the row adds to a removal's correction is at most
-proportional to :math:`(\mathrm{tr}\,S_jQ_j + \ell^P_j)\,\sqrt{Q_j}`, where :math:`\ell^P_j` is the row's
-share of the posterior's curvature (docs/explanation/method.md). Rows are drawn by that bound, so that no
-row can hide much; rows that would be drawn more than once are always taken.
+Every row has one random number :math:`u_j` for all removals, and row j is read for removal i where
+:math:`u_j < \pi_{ij}` (Poisson sampling with permanent random numbers: Ohlsson 1995). The chance of rows in a
+pool, which holds row j where :math:`u_j < \pi_j`, is
+
+.. math:: \pi_{ij} = \min\left(\pi_j,\; \max\left( \frac{n\, q_{ij}}{\sum_k q_{ik}},\;
+          \frac{n\, b_j}{\sum_k b_k} \right)\right), \qquad
+          q_{ij} = \sqrt{l_j}\, (v_{ij} + f)\, (c_{ij} + f)^3, \quad b_j = l_j \sqrt{Q_j}
+
+with :math:`l_j` the leverage, :math:`Q_j = l_j / \mathrm{tr}\, S_j`, and, for :math:`m_i = E_i^\top\delta_i`
+and :math:`u_i = \delta_i^\top m_i / \|m_i\|^2`, so that :math:`\delta_i x_j \approx m_i\, u_i^\top x_j`,
+
+.. math:: v_{ij} = \frac{\|m_i\|_{S_j}}{\|m_i\| \sqrt{\mathrm{tr}\, S_j}}, \qquad
+          c_{ij} = |u_i^\top x_j| \sqrt{Q_i / Q_j} .
+
+Rows that are very like the sample are found among all rows (`Neighbours`), and read with the chance
+:math:`l_j e_{ij}^3 L / \mathrm{tol}` where that is larger. docs/explanation/method.md derives it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lsi.loo.newton.dense import FirstOrder
+from lsi.loo.newton.neighbours import Neighbours
 from lsi.posterior.base import Posterior
+from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
+POOL = 8192  # rows that are looked at for every removal
+POOL_SHARE = 0.5  # share of all rows from which they are all looked at
+LEAST = 0.1  # f: what a row counts for that lies between other classes, or is unlike the sample
+ELEMENTS = 1 << 22  # cosines held at a time
+HELD = 1 << 25  # chances held at a time
+WORKED = 1 << 17  # numbers worked on at a time: they stay in cache
+TINY = 1e-30
 
-@dataclass
-class Reach:
-    """How far each row of the data is within reach of a removal.
 
-    Attributes:
-        probes: Draws of N(0, H̄⁻¹), `(R, C', D)`.
-        leverage: `tr S_j Q_j` and the row's share of the posterior's curvature, added up, `(N,)`.
-        length: `√Q_j` of the class that is moved most, `(N,)`.
+def leverages(model: SoftmaxModel, posterior: Posterior, probes: Tensor) -> Tensor:
+    """Return `l_j = tr S_j Q_j` and the row's share of the posterior's curvature, added up, `(N,)`.
+
+    One pass over the data. Shapes: probes, draws of N(0, H̄⁻¹), `(R, C', D)`.
     """
-
-    probes: Tensor
-    leverage: Tensor
-    length: Tensor
-
-    @classmethod
-    def of(cls, model: SoftmaxModel, posterior: Posterior, probes: Tensor) -> Reach:
-        """Return the reach of every row, one pass over the data. Shapes: probes `(R, C', D)`."""
-        leverage, length = [], []
-        for rows, x in model.design.blocks(ROWS):
-            p = model.probabilities(x)
-            image = centred(probe_logits(model, x, probes), p)
-            square = image.square().mean(2)  # of each class, (n, C)
-            own = (p * square).sum(1) * model.weight[rows].to(p.dtype)
-            leverage.append((own + posterior.row_leverage(x, model.weight[rows], p)).to(torch.float64))
-            length.append(square.amax(1).sqrt().to(torch.float64))
-        return cls(probes, torch.cat(leverage), torch.cat(length))
+    found = []
+    for rows, x in model.design.blocks(ROWS):
+        p = model.probabilities(x)
+        image = centred(probe_logits(model, x, probes), p[:, :, None])
+        own = (p * image.square().mean(2)).sum(1) * model.weight[rows].to(p.dtype)
+        found.append((own + posterior.row_leverage(x, model.weight[rows], p)).to(torch.float64))
+    return torch.cat(found)
 
 
 def probe_logits(model: SoftmaxModel, x: Tensor, probes: Tensor) -> Tensor:
@@ -54,54 +63,166 @@ def probe_logits(model: SoftmaxModel, x: Tensor, probes: Tensor) -> Tensor:
 
 
 def centred(logits: Tensor, p: Tensor) -> Tensor:
-    """Return logits `(n, C, B)` less their mean under p `(n, C)`."""
-    return logits - torch.bmm(p[:, None, :], logits)
+    """Return logits less their mean under p, over the classes, which are dimension 1 of both."""
+    return logits - (p * logits).sum(1, keepdim=True)
 
 
 @dataclass
-class Drawn:
-    """One level of the nested draw.
+class Pairs:
+    """Rows that are read for removals, `(P,)` each.
 
     Attributes:
-        rows: Positions, those that are always taken first.
-        weight: One over each row's chance to be drawn, `(n,)`.
-        n_certain: How many are always taken.
-        spacing: Bound over chance of the others: what the sum of all their bounds leaves for each row drawn.
-        length: Largest `√Q_j` of the rows that may be missed.
+        removal: Which removal.
+        row: Position of the row.
+        chance: That it is read.
     """
 
-    rows: Tensor
-    weight: Tensor
-    n_certain: int
-    spacing: float
-    length: float
+    removal: Tensor
+    row: Tensor
+    chance: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[Pairs]) -> Pairs:
+        """Return all of several."""
+        names = ("removal", "row", "chance")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def of(self, keep: Tensor) -> Pairs:
+        """Return those picked by a mask or an index."""
+        return Pairs(self.removal[keep], self.row[keep], self.chance[keep])
+
+    def select(self, which: Tensor) -> Pairs:
+        """Return those of the removals at the places `which`, counted anew."""
+        place = torch.full((1 + int(torch.cat([which, self.removal]).max()),), -1, device=which.device)
+        place[which] = torch.arange(len(which), device=which.device)
+        found = self.of(place[self.removal] >= 0)
+        return Pairs(place[found.removal], found.row, found.chance)
 
 
-def draw(bound: Tensor, length: Tensor, counts: list[int], seed: int) -> list[Drawn]:
-    """Return a draw of each size of `counts`, the larger ones holding the smaller ones but for chance.
+class RowSampler:
+    """Draws the rows that each removal reads.
 
-    Sequential Poisson sampling (Ohlsson 1998): row j has one random number u_j for all levels, and the rows
-    of smallest u_j / bound_j are taken.
+    Args:
+        model: The full-data model.
+        leverage: `l_j`, `(N,)`.
+        allowed: What a row that is like a sample may add, relative to the score, over its chance: tol / L.
+        seed: Seed of the random numbers.
 
-    Shapes: bound `(N,)`, length `(N,)`.
+    Attributes:
+        pooled: Chance of each row to be in the pool, `(N,)`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    random = torch.rand(len(bound), generator=generator, dtype=torch.float64).to(bound.device)
-    order = bound.argsort(descending=True, stable=True)
-    # Σ of the bounds from the k-th on: the first k rows are certain while the k-th alone fills its place.
-    rest = bound[order].flip(0).cumsum(0).flip(0)
-    key = random / bound.clamp_min(torch.finfo(torch.float64).tiny)
-    place = torch.arange(len(bound), device=bound.device)
-    found = []
-    for count in counts:
-        certain = int(((count - place).clamp_min(0) * bound[order] >= rest).to(torch.int8).cumprod(0).sum())
-        others, n_drawn = order[certain:], min(count, len(bound)) - certain
-        if n_drawn <= 0:
-            found.append(Drawn(order[:certain], torch.ones_like(bound[:certain]), certain, 0.0, 0.0))
-            continue
-        drawn = others[key[others].argsort(stable=True)[:n_drawn]]
-        spacing = float(rest[certain]) / n_drawn
-        weight = torch.cat([torch.ones_like(bound[:certain]), spacing / bound[drawn]])
-        rows = torch.cat([order[:certain], drawn])
-        found.append(Drawn(rows, weight, certain, spacing, float(length[others].amax())))
-    return found
+
+    def __init__(self, model: SoftmaxModel, leverage: Tensor, allowed: float, seed: int) -> None:
+        self.model, self._neighbours = model, Neighbours(model)
+        self._p = torch.cat([model.probabilities(x) for _, x in model.design.blocks(ROWS)])
+        self._spread = variances(self._p).sum(1).clamp_min(TINY)  # tr S_j
+        self._leverage = leverage.to(self._p.dtype)
+        self._bound = self._leverage * (self._leverage / self._spread).sqrt()
+        self._hazard = (self._leverage / allowed).to(torch.float32)
+        self._is_whole = POOL > POOL_SHARE * model.n_samples
+        self.pooled = torch.ones_like(self._hazard)
+        if not self._is_whole:
+            likely = [chances(weight, POOL // 2) for weight in (self._leverage.sqrt(), self._bound)]
+            self.pooled = torch.maximum(*likely).to(torch.float32)
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Draw every row's random number, and with it the pool."""
+        n, device = len(self.pooled), self.pooled.device
+        self._number = torch.rand(n, generator=torch.Generator().manual_seed(seed)).to(device)
+        # Read where the excess of its cosine is above this: u < hazard · excess³.
+        self._threshold = (self._number / self._hazard.clamp_min(TINY)).pow(1.0 / 3.0)
+        self._pool = (self._number < self.pooled).nonzero()[:, 0]
+        self._x = None if self._is_whole else self.model.design.take(self._pool)
+        self._place = torch.full((n,), -1, device=device)
+        self._place[self._pool] = torch.arange(len(self._pool), device=device)
+
+    def probabilities(self, rows: Tensor) -> Tensor:
+        """Return those of rows, `(…, C)`."""
+        return self._p[rows]
+
+    def near(self, index: Tensor) -> Pairs:
+        """Return rows that are very like the samples at `index`, likelier to be read for that than pooled.
+
+        Shapes: index `(B,)`.
+        """
+        found, start = [], 0
+        for part in index.split(max(1, ELEMENTS // len(self._number))):
+            excess = self._neighbours.excess(part)
+            excess.scatter_(1, part[:, None], 0.0)
+            removal, row = (excess > self._threshold).nonzero(as_tuple=True)
+            chance = (self._hazard[row] * excess[removal, row].pow(3)).clamp_max(1.0)
+            keep = (chance > self.pooled[row]) | self._is_whole
+            found.append(Pairs(removal[keep] + start, row[keep], chance[keep]))
+            start += len(part)
+        return Pairs.joined(found)
+
+    def draw(self, first: FirstOrder, near: Pairs, count: int, pool: bool) -> Pairs:
+        """Return what each removal reads of the pool, or of all rows, and what it reads of `near`.
+
+        About `count` rows each. Only the pool is looked at where `pool` says so.
+        """
+        device = self._number.device
+        rows = self._pool if pool else torch.arange(len(self._number), device=device)
+        limit = self.pooled[rows] if pool else torch.ones_like(self._number)
+        least = torch.minimum(chances(self._bound, count).to(limit)[rows], limit)[:, None]
+        found = []
+        for part in torch.arange(len(first.index), device=device).split(max(1, HELD // len(rows))):
+            some, close = first.select(part), near.select(part)
+            chance = self._weights(some, rows, pool)
+            scale = count / ((1.0 / limit) @ chance).clamp_min(TINY)
+            for block in torch.arange(len(rows)).split(max(64, WORKED // len(part))):
+                each = slice(int(block[0]), int(block[-1]) + 1)
+                own = torch.minimum(chance[each].mul_(scale), limit[each, None])
+                torch.maximum(own, least[each], out=chance[each])
+            place = self._place[close.row] if pool else close.row
+            inside = place >= 0
+            at = place[inside], close.removal[inside]
+            chance[at] = torch.maximum(chance[at], close.chance[inside])
+            place, removal = (self._number[rows, None] < chance).nonzero(as_tuple=True)
+            others = rows[place] != some.index[removal]
+            place, removal = place[others], removal[others]
+            drawn = Pairs(removal, rows[place], chance[place, removal])
+            for pairs in (drawn, close.of(~inside)):
+                found.append(Pairs(pairs.removal + int(part[0]), pairs.row, pairs.chance))
+        return Pairs.joined(found)
+
+    def _weights(self, first: FirstOrder, rows: Tensor, pool: bool) -> Tensor:
+        """Return `q` of rows of the pool or of all rows, `(n, B)`."""
+        m = (first.delta @ first.x[:, :, None])[:, :, 0]
+        size = m.norm(dim=1, keepdim=True).clamp_min(TINY)
+        unit = (m / size) @ self.model.contrasts.T.to(m.dtype)
+        u = (m[:, None, :] @ first.delta)[:, 0] / size.square()
+        u = u * (self._leverage / self._spread)[first.index, None].sqrt()
+        found = torch.empty((len(rows), len(m)), dtype=torch.float32, device=m.device)
+        for part, x in self._blocks(pool, max(64, WORKED // len(m))):
+            which = rows[part]
+            p, spread, leverage = (
+                self._p[which],
+                self._spread[which, None],
+                self._leverage[which, None].clamp_min(TINY),
+            )
+            between = (p @ unit.T.square()).sub_((p @ unit.T).square_()).clamp_min_(0).div_(spread).sqrt_()
+            alike = (x @ u.T).abs_().mul_((spread / leverage).sqrt_()).clamp_max_(1.0).add_(LEAST)
+            found[part] = between.add_(LEAST).mul_(leverage.sqrt_()).mul_(alike).mul_(alike.square_())
+        return found
+
+    def _blocks(self, pool: bool, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows of the pool or of all data, `size` at a time, and which they are of these."""
+        if not pool or self._x is None:
+            yield from self.model.design.blocks(size)
+            return
+        for start in range(0, len(self._x), size):
+            yield slice(start, start + size), self._x[start : start + size]
+
+
+def chances(weights: Tensor, count: int) -> Tensor:
+    """Return the chance of each row where `count` are drawn in proportion to their weights, `(N,)`."""
+    certain = torch.zeros_like(weights, dtype=torch.bool)
+    while True:
+        # Rows that would be drawn more than once leave their places to the others.
+        rest = weights.masked_fill(certain, 0.0).sum(dtype=torch.float64)
+        found = torch.where(certain, 1.0, weights * float((count - certain.sum()) / rest.clamp_min(TINY)))
+        if bool(((found < 1.0) | certain).all()):
+            return found
+        certain |= found >= 1.0

@@ -145,6 +145,7 @@ def fit(
     max_iterations: int = 200,
     hessian: Hessian = SoftmaxModel.hessian,
     curvature: Curvature | None = None,
+    target: float = TARGET_DECREMENT,
 ) -> tuple[SoftmaxModel, Curvature, FitReport]:
     """Train `model` to its optimum by Newton's method, reusing a factor while it still contracts.
 
@@ -161,7 +162,7 @@ def fit(
     decrement = float((step * gradient).sum())
     for iteration in range(1, max_iterations + 1):
         unit = min(1.0, objective)
-        if decrement <= TARGET_DECREMENT * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
+        if decrement <= target * unit or (decrement <= ACCEPTED_DECREMENT * unit and stalled >= 2):
             break
         model, objective, gradient = line_search(model, step, decrement, objective)
         step = curvature.solve(gradient)
@@ -176,7 +177,7 @@ def fit(
             decrement = float((step * gradient).sum())
         if progress is not None:
             progress("fit", iteration, 0)
-    if not decrement <= ACCEPTED_DECREMENT * min(1.0, objective):
+    if not decrement <= max(target, ACCEPTED_DECREMENT) * min(1.0, objective):
         raise ConvergenceError(
             f"The probe did not reach its optimum in {max_iterations} Newton steps (decrement {decrement:.1e}"
             " nats). Standardise the features or raise weight_decay."

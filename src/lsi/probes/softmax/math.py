@@ -115,13 +115,14 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
     .. math:: \Delta p_c = p_c \frac{\mathrm{expm1}(s_c) - \epsilon}{1 + \epsilon},\quad
               \epsilon = \sum_k p_k\, \mathrm{expm1}(s_k)
 
-    Shapes: probabilities p `(n, C)`, logit_shift s `(n, C, B)`.
+    Shapes: logit_shift s `(n, C, B)`, probabilities p `(n, C)`, or `(n, C, B)` where they differ too.
     """
-    p = probabilities[:, :, None]
+    common = probabilities.dim() == 2
+    p = probabilities[:, :, None] if common else probabilities
     # A constant added to all s_c changes nothing.
     if logit_shift.dtype == torch.float64:
         # With s = 0 for the likeliest class, its change keeps its digits where its p rounds to one.
-        likeliest = probabilities.argmax(1)[:, None, None].expand(-1, 1, logit_shift.shape[2])
+        likeliest = p.argmax(1, keepdim=True).expand(-1, 1, logit_shift.shape[2])
         logit_shift = logit_shift - logit_shift.gather(1, likeliest)
     # On a GPU, asking whether a rare case occurs takes longer than to allow for it.
     asks = logit_shift.device.type == "cpu"
@@ -130,7 +131,7 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
     elif float(logit_shift.amax()) > LARGE_SHIFT:
         logit_shift = logit_shift - logit_shift.amax(1, keepdim=True)
     expm1_s = logit_shift.expm1()
-    epsilon = torch.bmm(probabilities[:, None, :], expm1_s)
+    epsilon = torch.bmm(probabilities[:, None, :], expm1_s) if common else (p * expm1_s).sum(1, keepdim=True)
     normaliser = 1.0 + epsilon
     dp = expm1_s.sub_(epsilon).mul_(p).div_(normaliser)
     # Nearly all probability moved to classes that had almost none. The normaliser has lost its digits, but
@@ -139,7 +140,7 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
         return torch.where(normaliser < LOST_DIGITS, torch.softmax(p.log() + logit_shift, 1) - p, dp)
     if float(normaliser.amin()) < LOST_DIGITS:
         rows, models = (normaliser[:, 0, :] < LOST_DIGITS).nonzero(as_tuple=True)
-        before = probabilities[rows]
+        before = p.expand_as(dp)[rows, :, models]
         after = torch.softmax(before.log() + logit_shift[rows, :, models], -1)
         dp[rows, :, models] = after - before
     return dp

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.probes.linear import LinearProbe
 from lsi.probes.softmax.fit import warm_start
 from lsi.probes.softmax.model import SoftmaxModel
+from lsi.validation.settings import AUTO
 
 _ROWS = 8192
 _LEAST_DECAY = 1e-8  # without weight decay, separable classes have no optimum
@@ -54,13 +56,15 @@ def quick_model(
 
     Shapes: features `(N, D)`, target `(N,)`, classes `(C,)`.
     """
+    if probe.weight_decay == AUTO:
+        raise InputError("weight_decay='auto' is for lsi.score. Give this probe a number, such as 1e-2.")
     design = Design(features, probe.fit_intercept, torch.float32, device)
     weight = torch.from_numpy(probe.sample_weights(target, classes))
     model = SoftmaxModel.start(
         design,
         torch.from_numpy(np.ascontiguousarray(target)).to(design.device),
         weight.to(design.device),
-        max(probe.weight_decay, _LEAST_DECAY),
+        max(float(probe.weight_decay), _LEAST_DECAY),
         len(classes),
     )
     return replace(model, theta=warm_start(model))

@@ -1,0 +1,1 @@
+"""Tables of mixed columns → features: numbers, categories and dates, by rules that see the data only."""
