@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import lsi
 from lsi.errors import InputError
+from lsi.fitted import whatif
 from lsi.loo.edits import update
 from lsi.probes.softmax import fit as fitting
 from lsi.probes.softmax.fit import Curvature
@@ -95,7 +96,7 @@ def draw(n, d=4, c=3):
 @pytest.mark.parametrize("posterior", ["diag", "kron"])
 @pytest.mark.parametrize("how", ["without", "with_rows", "relabel"])
 def test_a_small_change_of_large_data_takes_no_new_factor(large, monkeypatch, how, posterior):
-    monkeypatch.setattr(update, "SINGLE_DRIFT", 5e-2)  # 3 of 3,000 rows are more than 20 of 50,000
+    monkeypatch.setattr(whatif, "BEARABLE", 5.0)  # 3 of 3,000 rows are more than 20 of 50,000
     X, y = draw(3000)
     probe, ids = lsi.LinearProbe(1e-2), np.arange(3000)
     fitted = lsi.fit(X, y, probe=probe, posterior=posterior)
@@ -133,7 +134,7 @@ def test_a_row_that_alone_holds_a_feature_takes_a_new_factor(large):
     after = fitted.without([5])
     assert len(large) > before
     (engine,) = after.engines()
-    assert engine.solver.inverse.drift < 1e-3
+    assert engine.solver.inverse.drift < 2.5e-3
 
 
 def test_many_rows_are_cheaper_to_factorise():

@@ -413,7 +413,7 @@ class Fitted:
 
     def _of(self, problem: Problem) -> Fitted:
         with exact_products():
-            return Fitted(retrained(self.run, self.method, problem), self.method)
+            return Fitted(retrained(self.run, self.method, problem, self.tol), self.method)
 
     def affected(self, before: Fitted, k: int = 1000) -> np.ndarray:
         """Return the rows whose scores a change moves most, for ``scores(subset=...)``.

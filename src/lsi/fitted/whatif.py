@@ -30,6 +30,7 @@ from lsi.validation.queries import check_queries, check_query_labels
 from lsi.validation.targets import check_numbers
 
 ROWS = 8192  # whose change is computed together
+BEARABLE = 0.25  # share of the tolerance that an inverse may be off: twice that is part of every certificate
 
 
 # The changed data
@@ -134,15 +135,15 @@ def _checked(problem: Problem) -> Problem:
 # The probe trained on them
 
 
-def retrained(run: Run, method: Newton, problem: Problem) -> Run:
-    """Return the run of changed data, its probe trained from where it is."""
+def retrained(run: Run, method: Newton, problem: Problem, tol: float) -> Run:
+    """Return the run of changed data, its probe trained from where it is, for answers to a tolerance."""
     clock, before = Clock(), run.fitted
     notes = {name: value for name, value in run.notes.items() if name != "source"}
     after = replace(run, problem=problem, clock=clock, work=Work(), notes=notes, fitted=None)
     if isinstance(before, HeadsEngine):
         return replace(after, fitted=_heads(after, method, before))
     if isinstance(before, NewtonFit) and isinstance(before.engine, NewtonEngine):
-        return replace(after, fitted=_softmax(after, method, run, before))
+        return replace(after, fitted=_softmax(after, method, run, before, BEARABLE * tol))
     fit = task_of(run.probe).fit  # in closed form, or by class blocks
     assert fit is not None
     return replace(after, fitted=fit(after, method))
@@ -158,7 +159,7 @@ def _heads(run: Run, method: Newton, before: HeadsEngine) -> HeadsEngine:
     return engine
 
 
-def _softmax(run: Run, method: Newton, old: Run, before: NewtonFit) -> NewtonFit:
+def _softmax(run: Run, method: Newton, old: Run, before: NewtonFit, allowed: float) -> NewtonFit:
     """Return the trained probe of classes."""
     assert isinstance(before.engine, NewtonEngine)
     dtype, held = before.model.design.dtype, before.engine.solver.inverse
@@ -172,10 +173,10 @@ def _softmax(run: Run, method: Newton, old: Run, before: NewtonFit) -> NewtonFit
         turn = None if basis is None or old_basis is None else old_basis.T @ basis
         # Fewer rows than features: the span of the data changes with them.
         if (basis is None) != (old_basis is None) or (turn is not None and not _is_square(basis)):
-            model, curvature, report = trained(model, None, None, None)
+            model, curvature, report = trained(model, None, None, None, allowed)
         else:
             change = _change(old, run, before.model.weight, model.weight, dtype, basis)
-            model, curvature, report = trained(model, held, change, turn)
+            model, curvature, report = trained(model, held, change, turn, allowed)
     return assembled(run, method, model, curvature, basis, {**before.told, **asdict(report)})
 
 
@@ -197,9 +198,11 @@ def _change(
     device = weight.device
     at = {name: torch.from_numpy(where).to(device) for name, where in
           {"gone": gone, "moved": moved, "there": place[moved], "came": came}.items()}  # fmt: skip
-    changes = [-old_weight[at["gone"]], weight[at["there"]] - old_weight[at["moved"]], weight[at["came"]]]
+    none = weight.new_zeros
+    was = [old_weight[at["gone"]], old_weight[at["moved"]], none(len(came))]
+    will = [none(len(gone)), weight[at["there"]], weight[at["came"]]]
     x = Design(rows, new.probe.fit_intercept, dtype, device).rows(0, len(rows))
-    return Change(x if basis is None else x @ basis.to(x.dtype), torch.cat(changes))
+    return Change(x if basis is None else x @ basis.to(x.dtype), torch.cat(was), torch.cat(will))
 
 
 # What it means for the others

@@ -18,6 +18,9 @@ from lsi.posterior.base import Posterior
 from lsi.probes.softmax.model import SoftmaxModel
 
 TINY = torch.finfo(torch.float64).tiny
+# A row that joins starts where its own equations are solved, and what is left for the first steps says less
+# of those that follow. On data that can nearly be separated, steps of 1.6 and 0.14 % came before ones of 1 %.
+JOINED_UNSEEN = 40.0
 PASSES = 60  # sweeps of a change; half of the data is found after about ten
 
 
@@ -37,6 +40,8 @@ class EditRefiner(Refiner):
     ) -> None:
         super().__init__(model, solver, posterior, tol, PASSES)
         self.joined = joined
+        if joined:
+            self.unseen, self.wary = JOINED_UNSEEN, True
 
     def _seen(self, removal: Any) -> tuple[Tensor, ...]:
         """Return nothing: a change carries its own rows."""

@@ -1,7 +1,7 @@
 r"""The curvature and the optimum of changed data, from those before the change.
 
-Rows that leave or join change the curvature by :math:`E C E^\top` with :math:`C_r = \Delta w_r S_r` at the
-old weights, and its inverse by Woodbury's formula,
+Rows that leave, join or get another label change the curvature by :math:`E C E^\top` with
+:math:`C_r = w_r' S_r(\theta') - w_r S_r(\theta)`, and its inverse by Woodbury's formula,
 
 .. math:: H'^{-1} = \bar H^{-1} - T (I + C G)^{-1} C\, T^\top, \qquad T = \bar H^{-1} E,\quad G = E^\top T.
 
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import FLOOR
-from lsi.probes.softmax.fit import SINGLE_DRIFT, Curvature, FitReport, fit
+from lsi.probes.softmax.fit import Curvature, FitReport, fit, line_search
 from lsi.probes.softmax.math import contrast_curvature
 from lsi.probes.softmax.model import SoftmaxModel
+
+STEPS, NEAR = 4, 1e-4  # before the curvature of changed rows is taken: to a hundredth of a logit or so
 
 
 @dataclass
@@ -52,47 +54,70 @@ class Updated(Curvature):
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """Rows whose part in the data changes.
+    """Rows whose part in the data changes: that leave, join, or have another label.
 
     Attributes:
         x: Rows, `(R, D)`, in the model's coordinates after the change.
-        weight: By how much the weight of each changes, `(R,)` float64: `−w` where it leaves, `w` where it
-            joins, 0 where only its label changes.
+        before: Their weights before it, 0 for rows that join, `(R,)` float64.
+        after: Their weights after it, 0 for rows that leave, `(R,)` float64.
     """
 
     x: Tensor
-    weight: Tensor
+    before: Tensor
+    after: Tensor
+
+    def curvature(self, model: SoftmaxModel, old: Tensor) -> Tensor:
+        """Return C of every row, `(R, C', C')`. Shapes: old weights `(C', D)`."""
+        x, v = self.x.to(torch.float64), model.contrasts
+        now, then = (contrast_curvature(model.probabilities(x, theta), v) for theta in (model.theta, old))
+        return self.after[:, None, None] * now - self.before[:, None, None] * then
 
 
 def trained(
-    model: SoftmaxModel, before: Inverse | None, change: Change | None, turn: Tensor | None
+    model: SoftmaxModel, before: Inverse | None, change: Change | None, turn: Tensor | None, allowed: float
 ) -> tuple[SoftmaxModel, Curvature | Inverse, FitReport]:
     """Return the probe trained on changed data, with its curvature.
 
     `model` has the changed data and the weights from before. `before` is the inverse of then, in the
     coordinates of then, from which the orthogonal `turn` `(D, D)` leads to the model's (None: they are the
-    same); None: it is of no use.
+    same); None: it is of no use. `allowed` is the drift that answers can bear.
     """
-    updated = None if before is None or change is None else _updated(model, before, change, turn)
+    updated, old = None, model.theta
+    if before is not None and change is not None and _pays(model, len(change.x)):
+        matrix = before.matrix if turn is None else _turned(before.matrix.contiguous(), turn)
+        most = allowed / (FLOOR + before.drift)
+        updated = _updated(model, matrix, change, old, most)
+        if updated is not None:  # the curvature of rows that change moves with them, far more than others'
+            model = _approached(model, updated)
+            updated = _updated(model, matrix, change, old, most)
     model, curvature, report = fit(model, curvature=updated)
     held = isinstance(curvature, Updated)  # else it was factorised again on the way
     drift = max(curvature.drift, curvature.measured_drift(model) if held else 0.0)
-    if drift > SINGLE_DRIFT:
+    if drift > allowed:
         return model, Curvature.of(model), report
     if isinstance(curvature, Updated):
         return model, Inverse.updated(model, curvature.factor, curvature.root, drift), report
     return model, curvature, report
 
 
-def _updated(model: SoftmaxModel, before: Inverse, change: Change, turn: Tensor | None) -> Updated | None:
-    """Return the updated inverse; None where factorising again is cheaper or safer."""
-    moves = change.weight != 0
-    x, weight = change.x[moves], change.weight[moves]
-    if not _pays(model, len(x)):
-        return None
-    matrix = before.matrix if turn is None else _turned(before.matrix.contiguous(), turn)
-    if len(x):
-        found = _woodbury(model, matrix, x, weight, before.drift)
+def _approached(model: SoftmaxModel, curvature: Curvature) -> SoftmaxModel:
+    """Return the model after a few steps."""
+    objective, gradient = model.objective_and_gradient(model.theta)
+    for _ in range(STEPS):
+        step = curvature.solve(gradient)
+        decrement = float((step * gradient).sum())
+        if decrement <= NEAR:
+            break
+        model, objective, gradient = line_search(model, step, decrement, objective)
+    return model
+
+
+def _updated(model: SoftmaxModel, matrix: Tensor, change: Change, old: Tensor, most: float) -> Updated | None:
+    """Return the updated inverse; None where factorising again is safer."""
+    curvature = change.curvature(model, old)
+    moves = curvature.abs().amax((1, 2)) > 0
+    if bool(moves.any()):
+        found = _woodbury(matrix, change.x[moves], curvature[moves], most)
         if found is None:
             return None
         matrix = found
@@ -109,21 +134,20 @@ def _pays(model: SoftmaxModel, n_rows: int) -> bool:
     return update < 0.63 * model.n_samples * k**2 + k**3  # as `dense_cost` counts them
 
 
-def _woodbury(model: SoftmaxModel, matrix: Tensor, x: Tensor, weight: Tensor, drift: float) -> Tensor | None:
-    """Return the inverse after a change; None where it would lose too many digits."""
-    p = model.probabilities(x.to(torch.float64))
-    curvature = torch.block_diag(*(contrast_curvature(p, model.contrasts) * weight[:, None, None]))
-    (k, d), rank = model.theta.shape, len(curvature)
+def _woodbury(matrix: Tensor, x: Tensor, curvature: Tensor, most: float) -> Tensor | None:
+    """Return the inverse after a change; None where what it is off by grows by more than `most`."""
+    k, d, rank = curvature.shape[1], x.shape[1], curvature.shape[0] * curvature.shape[1]
+    curvature = torch.block_diag(*curvature)
     # T, rows first: each class's rows of the inverse times the rows.
     reach = torch.stack([x.to(matrix) @ matrix[c * d : (c + 1) * d] for c in range(k)], 1).view(rank, k * d)
     gram = (reach.view(rank, k, d) @ x.to(matrix).T).permute(0, 2, 1).reshape(rank, rank).to(torch.float64)
     eye = torch.eye(rank, dtype=torch.float64, device=x.device)
     taken = torch.linalg.inv(eye + curvature @ gram)  # (I + C G)⁻¹
-    # It magnifies what the inverse is off: in a direction that only the rows that leave had, beyond all use.
+    # In a direction that only the rows that leave had, beyond all use.
     magnified = float(
         (torch.linalg.matrix_norm(taken, 1) * torch.linalg.matrix_norm(taken, torch.inf)).sqrt()
     )
-    if not (FLOOR + drift) * magnified <= SINGLE_DRIFT:
+    if not magnified <= most:
         return None
     middle = taken @ curvature
     middle = (0.5 * (middle + middle.mT)).to(matrix)

@@ -89,7 +89,7 @@ class _Walk:
         everything = torch.arange(b, device=device)
         never = torch.zeros_like(everything, dtype=torch.bool)
         zero = torch.zeros_like(unknown[0])
-        return cls(everything, Secants(), nothing, nothing, unknown, zero, never, never)
+        return cls(everything, Secants(), nothing, nothing, unknown, zero, never, never.clone())
 
     def select(self, keep: Tensor) -> _Walk:
         """Return the removals picked by a mask."""
@@ -109,12 +109,12 @@ class _Walk:
         overshot = ~(dot(self.step, gradient) > OVERSHOT * dot(self.step, self.gradient))
         return torch.where(overshot[:, None, None], self.gradient, gradient), overshot
 
-    def contraction(self, sizes: Tensor, overshot: Tensor) -> Tensor:
+    def contraction(self, sizes: Tensor, overshot: Tensor, unseen: float = UNSEEN) -> Tensor:
         """Return ρ: the larger of the last two ratios of sizes, and what curvature may vary over a step."""
         first = self.sizes[0].isnan()
         ratio = torch.where(first, 0.0, sizes / self.sizes.clamp_min(TINY)).amax(0)
         ratio = torch.where(overshot, 1.0, ratio)  # steps do not shrink there: the next two certify nothing
-        varies = UNSEEN * torch.where(first, sizes, self.sizes).amax(0)
+        varies = unseen * torch.where(first, sizes, self.sizes).amax(0)
         found = torch.maximum(torch.maximum(ratio, self.before), varies)
         self.before, self.astray = ratio, self.astray | ~(ratio < 1.0)
         return found
@@ -139,7 +139,14 @@ class Refiner:
         posterior: The posterior whose divergence is the score.
         tol: Relative error to reach.
         max_passes: Sweeps of a sample before the safe solver takes over.
+
+    Attributes:
+        unseen: What the contraction is taken as at least, for each unit of the size of the step before.
+        wary: Whether every walk has to look as if it had arrived twice in a row.
     """
+
+    unseen = UNSEEN
+    wary = False
 
     def __init__(
         self,
@@ -179,6 +186,7 @@ class Refiner:
             torch.full((b,), INF, dtype=torch.float64, device=device),
         )
         seen, walk = self._seen(first), _Walk.start(first, dtype)
+        walk.astray |= self.wary
         for _ in range(self.max_passes):
             self._step(first, seen, result, walk)
             walk = walk.select(walk.goes_on(result.certificate[walk.active] <= self.tol))
@@ -239,7 +247,7 @@ class Refiner:
         length = dot(step, gradient).clamp_min(0) / self._energy(removal)
         sizes = torch.stack([metric / frozen.mean.clamp_min(TINY), length]).sqrt()
         size, unseen = sizes[0], walk.sizes[0].isnan()
-        contraction = walk.contraction(sizes, overshot)
+        contraction = walk.contraction(sizes, overshot, self.unseen)
         terms, kappa = self._shifted_terms(part, updated, swept.shift, frozen, size, contraction)
         if not self.posterior.shift_is_current:
             contraction = torch.where(unseen, torch.maximum(contraction, kappa), contraction)
