@@ -45,7 +45,13 @@ def test_it_is_lsi_score():
 def test_settings_and_defaults_are_those_of_lsi_score():
     theirs = inspect.signature(lsi.score).parameters
     ours = inspect.signature(LaplaceSampleInformation).parameters
-    assert set(ours) == set(theirs) - {"X", "y", "sample_id", "shard"}  # what belongs to samples goes to fit
+    assert set(ours) == set(theirs) - {
+        "X",
+        "y",
+        "sample_id",
+        "groups",
+        "shard",
+    }  # what belongs to samples goes to fit
     for name in ours:
         assert ours[name].default == theirs[name].default, name
 

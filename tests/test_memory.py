@@ -19,7 +19,7 @@ from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.dense import DenseSolver
 from lsi.loo.retrain.copies import CopiesEngine
 from lsi.loo.retrain.engine import RetrainEngine
-from lsi.noisy_labels.estimate import needed_bytes
+from lsi.planning.label_noise import needed_bytes
 from lsi.validation.problem import Shape
 
 X, Y = clusters(3, (40, 35, 25), 5)
@@ -154,7 +154,7 @@ def test_an_estimate_of_label_noise_that_does_not_fit_is_refused_or_left_out():
     x, y = np.zeros((30_000, 40), dtype=np.float32), np.arange(30_000) % 2
     x[:, 0] = y
     memory = needed_bytes(Shape(30_000, 41, 2, 30_000)) - 1
-    with pytest.raises(InputError, match="label_noise=True needs about"):
+    with pytest.raises(InputError, match="estimate of label noise needs about"):
         lsi.score(x, y, memory=memory, label_noise=True)
 
 

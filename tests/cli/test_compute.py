@@ -135,7 +135,7 @@ def test_overwrite_replaces(tmp_path):
         (["--dataset", "wine", "--corrupt-label", "1"], "less than 1"),
         (["--dataset", "wine", "--corrupt-label", "-0.5"], "at least 0"),
         (["--dataset", "wine", "--prior-precision", "-1"], "prior_precision"),
-        (["--dataset", "wine", "--weight-decay", "0"], "weight_decay=0"),
+        (["--dataset", "wine", "--weight-decay", "0"], "--weight-decay 0"),
         (["--dataset", "wine", "--device", "abacus"], "--device abacus cannot be used"),
         (["--dataset", "wine", "--weight-decay", "-1"], "weight_decay"),
         (["--dataset", "wine", "--subset", "500"], "178 samples"),

@@ -65,7 +65,7 @@ def test_features_are_not_encoded_again():
 def test_settings_of_a_source_are_keywords(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("x,z,mood\n1,2,good\n3,4,bad\n")
-    samples = lsi.load_samples(path, label_column="mood", feature_columns="z")
+    samples = lsi.load_samples(path, label_column="mood", feature_columns="z", prepare=False)
     assert samples.labels.tolist() == ["good", "bad"]
     assert samples.features.tolist() == [[2.0], [4.0]]
     both = lsi.load_samples(path, lsi.data.SourceOptions(label_column="x"), label_column="mood")

@@ -74,8 +74,8 @@ def test_a_group_of_one_is_its_row(posterior):
     some[:6] = list("abcdef")
     table = fitted.groups(some).to_frame()
     scores = fitted.scores(range(6), audit=False).to_frame()
-    assert_allclose(table["lsi"], scores["lsi"], rtol=1e-9)
-    assert_allclose(table["interaction"] / table["lsi"], 0, atol=1e-9)
+    assert_allclose(table["lsi"], scores["lsi"], rtol=1e-3)
+    assert_allclose(table["interaction"] / table["lsi"], 0, atol=1e-3)
 
 
 def test_copies_stand_in_for_each_other():

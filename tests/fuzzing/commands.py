@@ -304,9 +304,9 @@ def run(words, folder):
     before, place, ending = cli._tell, os.getcwd(), io.StringIO()
     os.environ["HF_HUB_OFFLINE"] = "1"
 
-    def tell(error, debug):
+    def tell(error, debug, tokens):
         told.append(error)
-        return before(error, debug)
+        return before(error, debug, tokens)
 
     cli._tell = tell
     os.chdir(folder)

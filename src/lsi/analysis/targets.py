@@ -64,9 +64,9 @@ def target_noise(z: np.ndarray) -> TargetNoise:
     """Return how many and which targets are wrong, by the size of their residuals, `(n,)`.
 
     Examples:
-        >>> z = np.r_[np.linspace(-2, 2, 195), [7.0, -8.0, 7.5, 8.0, -7.0]]
+        >>> z = np.r_[np.linspace(-2, 2, 185), np.linspace(6.5, 8.5, 15)]
         >>> found = target_noise(z)
-        >>> bool(found.wrong[:195].max() < 0.5 < found.wrong[195:].min())
+        >>> bool(found.wrong[:185].max() < 0.5 < found.wrong[185:].min())
         True
     """
     size = np.abs(np.asarray(z, dtype=np.float64))

@@ -107,7 +107,7 @@ def affordable(n: int, d: int, c: int, work: float = SEARCH_WORK) -> tuple[int, 
 
     Examples:
         >>> affordable(1500, 385, 2), affordable(50_000, 513, 10), affordable(50_000, 513, 100)
-        ((1500, 2), (395, 10), (395, 10))
+        ((1500, 2), (395, 10), (298, 13))
     """
     classes = c
     while True:

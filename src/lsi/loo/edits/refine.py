@@ -39,9 +39,9 @@ class EditRefiner(Refiner):
         self, model: SoftmaxModel, solver: EditSolver, posterior: Posterior, tol: float, joined: bool = False
     ) -> None:
         super().__init__(model, solver, posterior, tol, PASSES)
-        self.joined = joined
+        self.joined, self.wary = joined, True
         if joined:
-            self.unseen, self.wary = JOINED_UNSEEN, True
+            self.unseen = JOINED_UNSEEN
 
     def _seen(self, removal: Any) -> tuple[Tensor, ...]:
         """Return nothing: a change carries its own rows."""

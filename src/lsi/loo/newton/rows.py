@@ -160,8 +160,8 @@ class RowSampler:
     def draw(self, first: FirstOrder, near: Pairs, count: int, pool: bool) -> Pairs:
         """Return what each removal reads of the pool, or of all rows, and what it reads of `near`.
 
-                About `count` rows each. Only the pool is looked at where `pool` says so.
-                """
+        About `count` rows each. Only the pool is looked at where `pool` says so.
+        """
         device = self._number.device
         rows = self._pool if pool else torch.arange(len(self._number), device=device)
         limit = self.pooled[rows] if pool else torch.ones_like(self._number)
