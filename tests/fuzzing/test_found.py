@@ -10,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from tests.fuzzing.loaders import X, Y, items_table, npy_bytes, table_bytes, zip_bytes
 
@@ -17,10 +18,12 @@ import lsi
 from lsi.cli import main
 from lsi.data import SourceOptions, load_samples, parse_subset, read_transition
 from lsi.data.corruption.human import human_labels
+from lsi.data.corruption.items import corrupt_data
 from lsi.data.pairs import holds_pairs
 from lsi.errors import InputError
 from lsi.features.cache import FeatureCache
 from lsi.report.html import write_report
+from lsi.report.summary import summarize
 from lsi.report.wording import correlation
 from lsi.results.schema import table_fault
 
@@ -316,3 +319,31 @@ def test_numbers_of_a_table_have_a_type_of_numpy(values):
     """The sign of a truth value cannot be turned: sorting by `wrong_probability` failed with a TypeError."""
     table = pd.DataFrame({"wrong_probability": values})
     assert "'wrong_probability' holds no numbers" in table_fault(table, {})
+
+
+def test_texts_are_not_added_without_end(tmp_path):
+    """A strength of 1e308 failed with an OverflowError, and one of 1e6 filled the memory."""
+    pd.DataFrame({"text": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    samples = lsi.load_samples(tmp_path / "t.csv", text_column="text")
+    for strength in (1e308, 1e6):
+        with pytest.raises(InputError, match="at most 100"):
+            corrupt_data(samples, samples.labels, strength, ())
+
+
+def test_a_time_beyond_python_is_no_likely_label(tmp_path):
+    """Durations that Python cannot hold failed where the likely columns of labels are named."""
+    long = pa.array([2**62, 2**62, 1, 1], pa.duration("s"))
+    pyarrow.parquet.write_table(pa.table({"took": long, "kind": [0, 1, 0, 1]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"Likely: 'kind' \(2 values\)"):
+        lsi.load_samples(tmp_path / "t.parquet")
+
+
+def test_a_check_of_features_whose_probe_is_a_word(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "s")
+    manifest = tmp_path / "s" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["config"]["probe"] = "classification"
+    manifest.write_text(json.dumps(told))
+    assert summarize(lsi.load(tmp_path / "s"))["feature_check"]["linear"] is False

@@ -94,7 +94,7 @@ def feature_check(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
         "interval": list(found["interval"]),
         "train_accuracy": train if isinstance(train, int | float) else None,
         "chosen_decay": "weight_decay" in manifest,
-        "linear": probe.get("kind") in ("linear", "sigmoid"),
+        "linear": isinstance(probe, Mapping) and probe.get("kind") in ("linear", "sigmoid"),
     }
 
 

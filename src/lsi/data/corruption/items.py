@@ -26,6 +26,8 @@ _LOREM = (
     "laborum"
 ).split()
 
+MOST_ADDED = 100  # texts for each given one: beyond, nothing of the data is left, and memory fills
+
 
 def corrupt_data(
     samples: Samples, labels: np.ndarray, strength: float, classes: Sequence[Any], seed: int = 0
@@ -49,7 +51,8 @@ def corrupt_data(
         The samples after the change, and the truth about them.
 
     Raises:
-        InputError: If the strength is not positive, a class is unknown, or the data are recordings.
+        InputError: If the strength is not positive, or above 100 for texts, a class is unknown, or the data
+            are recordings.
     """
     if not (math.isfinite(strength) and strength > 0):
         raise InputError(f"--corrupt-data must be a positive number, got {strength}.")
@@ -140,6 +143,11 @@ def _noisy_rows(features: np.ndarray, mask: np.ndarray, strength: float, seed: i
 def _add_texts(
     samples: Samples, labels: np.ndarray, strength: float, classes: np.ndarray, seed: int
 ) -> tuple[Samples, Corruption]:
+    if strength > MOST_ADDED:
+        raise InputError(
+            f"--corrupt-data {strength:g} would add that many made-up texts for each of yours. Use at most "
+            f"{MOST_ADDED}."
+        )
     n, count = len(samples), round(strength * len(samples))
     generator = np.random.default_rng(seed)
     texts = [_lorem(generator) for _ in range(count)]

@@ -232,10 +232,12 @@ def is_plain(kind: pa.DataType) -> bool:
 
 def likely_labels(table: Table, *without: str) -> str:
     """Return as a sentence which columns may hold labels: few values, in many rows; empty where none does."""
-    names = [
-        field.name for field in table.schema
-        if field.name not in without and is_plain(field.type) and not pa.types.is_floating(field.type)
-    ]  # fmt: skip
+
+    def may_hold(kind: pa.DataType) -> bool:
+        # Moments are no classes, and some that a file can hold are beyond what Python has.
+        return is_plain(kind) and not (pa.types.is_floating(kind) or pa.types.is_temporal(kind))
+
+    names = [field.name for field in table.schema if field.name not in without and may_hold(field.type)]
     values: dict[str, list[object]] = {name: [] for name in names}
     for row, batch in table.batches(names) if names else ():
         if row >= _LOOK:
