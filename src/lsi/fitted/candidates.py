@@ -131,19 +131,19 @@ def _seen(engine: NewtonEngine, rows: Design) -> Iterator[tuple[slice, NewtonEng
             yield one, facing(roomy, direction[k]), whole[k : k + 1]
 
 
-def _weights(engine: NewtonEngine, target: Tensor) -> Tensor:
-    """Return the sample weights of labels: those of the rows of the data that have them."""
+def label_weights(engine: NewtonEngine) -> Tensor:
+    """Return the sample weight of each label, `(C,)`: that of the rows of the data that have it."""
     model = engine.model
-    of_class = torch.ones(model.n_classes, dtype=torch.float64, device=target.device)
+    of_class = torch.ones(model.n_classes, dtype=torch.float64, device=model.target.device)
     of_class[model.target] = model.weight
-    return of_class[target]
+    return of_class
 
 
 def _joined(engine: NewtonEngine, x: Tensor, target: Tensor, tol: float) -> Columns:
     """Return the columns of labelled rows, each certified."""
     parts = []
     for rows in torch.arange(len(x), device=x.device).split(ROWS):
-        edits = Edits.joining(engine.model, x[rows], target[rows], _weights(engine, target[rows]))
+        edits = Edits.joining(engine.model, x[rows], target[rows], label_weights(engine)[target[rows]])
         found = certified(engine, edits, tol, joined=True, prepare=prepare_joining)
         error = found.certificate * found.terms.total
         parts.append((found.terms.mean, found.terms.covariance, error))
@@ -178,7 +178,7 @@ def _estimated(engine: NewtonEngine, x: Tensor) -> tuple[Tensor, Tensor]:
     parts, solver = [], EditSolver(engine.solver)
     for rows in torch.arange(len(x), device=x.device).split(together):
         label = torch.arange(c, device=x.device).repeat(len(rows))
-        edits = Edits.joining(model, x[rows].repeat_interleave(c, 0), label, _weights(engine, label))
+        edits = Edits.joining(model, x[rows].repeat_interleave(c, 0), label, label_weights(engine)[label])
         edit = edits.for_posterior(prepare_joining(solver, edits).delta)
         terms = posterior.divergence_of(edit, joined=True)
         parts.append(torch.stack([terms.mean, terms.covariance]).view(2, len(rows), c))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.features.design import Design
-from lsi.fitted.candidates import candidate_names
+from lsi.fitted.candidates import candidate_names, label_weights
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.probes.softmax.math import contrast_curvature
 from lsi.system.progress import Progress
@@ -94,10 +94,8 @@ class _Pool:
         rows = Design(features, intercept, design.dtype, design.device).rows(0, len(features))
         inside = engine.posterior.project(rows)
         p = model.probabilities(inside.to(torch.float64))
-        weight = torch.ones(model.n_classes, dtype=torch.float64, device=p.device)
-        weight[model.target] = model.weight
         self.x, self.inverse = _whole(engine, rows, inside)
-        curvature = contrast_curvature(p, model.contrasts) * (p @ weight)[:, None, None]
+        curvature = contrast_curvature(p, model.contrasts) * (p @ label_weights(engine))[:, None, None]
         values, vectors = torch.linalg.eigh(curvature)
         self.root = vectors * values.clamp_min(0).sqrt()[:, None, :]
         self.information = self.root.mT @ self._grams() @ self.root
