@@ -13,9 +13,9 @@ _INTERRUPTED = 130
 def main() -> int:
     """Run the command line and return its exit code; SIGTERM interrupts it as Ctrl-C does, from here on."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # Threads that wait for each other by spinning stand still while another program has one of their cores: with
-    # one such program, sums over sampled rows took 20 ms a sample on two cores, and 5 ms without spinning; alone
-    # on the machine it costs a tenth. OpenMP reads this when torch is loaded.
+    # Threads that wait for each other by spinning stand still while another program has one of their cores:
+    # beside one such program, sums over sampled rows took four times as long on two cores as without that.
+    # Where the machine does nothing else, that costs a tenth. OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from lsi.cli import main as run
