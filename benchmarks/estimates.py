@@ -56,6 +56,19 @@ CASES = [
     case(2000, 60, 8, task="multilabel"),
     case(20_000, 128, 10, subset=500),
 ]
+# Shapes that no constant of the model was fitted to.
+UNSEEN = [
+    case(800, 200, 4, separable=True),
+    case(2500, 100, 20),
+    case(12_000, 48, 6),
+    case(900, 60, 3, posterior="kron"),
+    case(4000, 512, 2),
+    case(7000, 100, 4, tol=None),
+    case(1500, 256, 10, subset=200),
+    case(5000, 64, 1, task="ridge"),
+    case(1200, 30, 2, task="sigmoid"),
+    case(2000, 48, 60, solver="blocks"),
+]
 
 
 def made(given):
@@ -148,12 +161,14 @@ def main():
     """Run the cases that were asked for."""
     options = parser(__doc__.partition("\n")[0])
     options.add_argument("--case", type=int, action="append", help="which cases, by number; default: all")
+    options.add_argument("--unseen", action="store_true", help="shapes that the model was not fitted to")
     given = options.parse_args()
+    cases = UNSEEN if given.unseen else CASES
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(given.threads))
     context, rows = multiprocessing.get_context("spawn"), []
-    for which in given.case or range(len(CASES)):
+    for which in given.case or range(len(cases)):
         with context.Pool(1) as pool:
-            rows.append(pool.apply(run, (CASES[which], given.threads)))
+            rows.append(pool.apply(run, (cases[which], given.threads)))
         print(json.dumps(rows[-1]), flush=True)
     within = [name for name in ("time ratio", "memory ratio")]
     facts = {f"{name} within 2": sum(0.5 <= row[name] <= 2 for row in rows) for name in within}

@@ -257,9 +257,9 @@ def ridge_cost(shape: Shape, audited: int) -> tuple[float, int]:
     """Return operations and bytes: a factorisation, a product with its factor for each sample, and the audit.
 
     The audit factorises the rows again for each sample. Measured by `python -m benchmarks.estimates`, that
-    takes as long as 4·N·D² operations of a product and 4,000 for each number of the rows.
+    takes as long as 4·N·D² operations of a product and 2,500 for each number of the rows.
     """
     n, d = shape.n_samples, shape.n_features
     own = 4.0 * n * d**2 + 2.0 * shape.n_scored * d**2 + 40.0 * d**3
-    again = (audited + 2.0) * (4.0 * n * d**2 + 4000.0 * n * d)
+    again = (audited + 2.0) * (4.0 * n * d**2 + 2500.0 * n * d)
     return 2.0 * own + again, 16 * n * d + 80 * d**2 + (64 << 20)

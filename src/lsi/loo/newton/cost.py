@@ -17,14 +17,15 @@ from lsi.probes.softmax.model import ROWS
 from lsi.system.device import has_fast_double
 from lsi.validation.problem import Shape
 
-# Rows read for a left-out sample, some 16 operations for each weight and row: measured on CIFAR-10 features.
-TYPICAL_ROWS = 4096
+# Rows read for a left-out sample, what a weight of one costs in operations of a product, with gathering and
+# choosing them, and the share of samples that are swept: measured on CIFAR-10 features.
+TYPICAL_ROWS, ROW_WEIGHT, ROWS_SWEPT = 740, 90.0, 0.012
 FIT_PASSES = 300  # over the data, of descent and conjugate gradients: 170 to 570 on CIFAR-10 features
 AUDIT_PASSES = 15  # of a sample to 1e-7
 # Measured by `python -m benchmarks.estimates`, on shapes from 150 × 4 × 3 to 20,000 × 384 × 2, in operations
 # that a matrix product would have done in that time.
 ELEMENT = {"kron": 2500.0}  # one probability of one row in a sweep, with its exponential; else:
-PLAIN_ELEMENT = 1200.0
+PLAIN_ELEMENT = 700.0
 SWEEPS = 2.0  # of a sample: 1.3 to 3 where classes overlap
 # More where they are separable, the more features a sample has: 3 at D/N = 0.04, 5 to 11 above 0.25.
 MORE_SWEEPS, FEW_SAMPLES = 5.5, 0.25
@@ -33,7 +34,9 @@ SMALL_FIT = 30.0  # Hessians of a fit, each at a fifth of the speed of a product
 FACTOR = 2.0  # of a large matrix with its inverse, at half the speed
 REBUILT = 4.0  # of a full posterior
 REFIT = 10.0  # of a sample of a small problem, in NumPy
-TYPICAL_ENTRIES = 8  # classes with a noticeable probability in a row of a trained probe of many classes
+TYPICAL_ENTRIES = (
+    16  # classes with a noticeable probability in a row: 8 on features that fit, 32 where they do not
+)
 DOUBLE_LIMIT = 2e11  # (N + K)·K² up to which everything runs in float64: a few seconds at most
 # GPUs without fast float64 have some 0.3 TFLOP/s of it, and a hundred times as much of float32.
 SLOW_DOUBLE = 8.0
@@ -79,22 +82,23 @@ def dense_cost(
     if tol is None:
         swept = 0.0
     elif samples_rows(n, k, tol):
-        swept = 0.08 * n_scored if not full or k <= REBUILD_LIMIT else 0.0
-        leave += n_scored * (2.0 * k**2 + 16.0 * TYPICAL_ROWS * k)
+        swept = ROWS_SWEPT * n_scored if not full or k <= REBUILD_LIMIT else 0.0
+        leave += n_scored * (2.0 * k**2 + ROW_WEIGHT * TYPICAL_ROWS * k)
     walk = 4.0 * n * k + 2.0 * k**2 + ELEMENT.get(posterior, PLAIN_ELEMENT) * n * c
     refine = swept * (walk + rebuilt)
-    exact = AUDIT_PASSES * (12.0 * n * k + 2.0 * k**2)
+    exact, exact_bytes = AUDIT_PASSES * (12.0 * n * k + 2.0 * k**2), 0
     if is_small(shape, posterior):
-        exact = REFIT * (6.0 * PASSES * n * k + k**3)
+        # Three arrays of all rows and weights, in double precision.
+        exact, exact_bytes = REFIT * (6.0 * PASSES * n * k + k**3), 3 * 8 * n * k
     audit = default_count(k, posterior) * (exact + rebuilt)
 
     # A block of first-order steps, the rows of a Hessian's panels, and what the libraries need themselves.
     tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
     together = min(block, n, max(REFINE_BLOCK, n_scored // TASKS))
-    working = together * tensors + 2 * min(n, ROWS) * k * item + (16 << 20)
+    working = together * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
     inverse = 2 * item if k > SINGLE_START or item == 8 else 2 * 8 + item  # in the memory of the factor
     matrices = (7 * 8 + 2 * item if full else inverse) * k**2
-    return fit + leave + refine + audit, int(2 * n * d * item + matrices + working)
+    return fit + leave + refine + audit, int(2 * n * d * item + matrices + max(working, exact_bytes))
 
 
 def blocks_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float, int]:
@@ -106,15 +110,15 @@ def blocks_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float,
     # Some 30 evaluations of descent; then two Newton steps of ten products each, which take the logits twice.
     fit = 30 * product + 2 * (10 * 1.5 + 2) * product + 2 * blocks
     leave = n_scored * (2.0 * min(c, TYPICAL_ENTRIES) * d**2 + 6.0 * d * c)
-    # One sample's optimum: a sweep has three products, and they gather rows for as long as they multiply.
-    solved = block_engine.PASSES * 1.5 * product + 8.0 * block_engine.PRODUCTS * entries * d
+    solved = block_engine.solving_work(n, d, c, entries)
     refine = 0.0
     if tol is not None:
         refine = block_engine.PILOTS * solved + min(n_scored * solved, block_engine.REFINE_WORK)
     audit = default_count(k, posterior) * 3 * solved
 
     resident = 4 * n * d + 20 * entries
-    working = (3 << 30) * min(1.0, c / 1000)
+    # What was measured for 20 to 1,000 classes; small data do not fill the blocks.
+    working = min((512 << 20) + (3 << 30) * min(1.0, c / 1000), (64 << 20) + 300 * n * c)
     modes = 16 * 4 * c * c if posterior == "kron" else 0
-    memory = resident + 4 * c * d * d + 60 * 8 * k + working + modes + (512 << 20)
+    memory = resident + 4 * c * d * d + 60 * 8 * k + working + modes
     return fit + leave + refine + audit, int(memory)

@@ -25,4 +25,4 @@ def retrain_cost(shape: Shape, method: Retrain) -> tuple[float, int]:
 
     tensors = TENSORS * min(n, d) if grids else 4 * d
     heads = 4 * min(TOGETHER, n_scored) * c * (tensors + 2 * n)
-    return operations, 4 * n * d * (3 if grids else 2) + heads + (32 << 20)
+    return operations, 4 * n * d * (3 if grids else 2) + heads + (48 << 20)
