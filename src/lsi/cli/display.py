@@ -14,8 +14,10 @@ from rich.text import Text
 from lsi.cli.console import ALARM, out_console, plain_table, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
+from lsi.report.wording import GROUP_FINDINGS
 from lsi.report.wording import detection as detection_sentence
 from lsi.report.wording import features as features_sentence
+from lsi.report.wording import groups as groups_sentence
 from lsi.report.wording import weight_decay as decay_sentence
 from lsi.system.text import counted, plain_text
 
@@ -157,6 +159,7 @@ def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[st
         "classes": summary["classes"],
         "detection": found and {key: value for key, value in found.items() if key != "curve"},
         "audit": audit and {key: value for key, value in audit.items() if key != "pairs"},
+        "groups": summary["groups"],
         "feature_check": summary["feature_check"],
         "weight_decay": summary["weight_decay"],
         "corruption": scores.manifest.get("corruption"),
@@ -178,6 +181,9 @@ def _show_tables(console: Console, summary: dict[str, Any], scores: Scores) -> N
     if task == "multilabel":
         console.print()
         console.print(_label_table(scores.class_summary()))
+    if summary["groups"]:
+        console.print()
+        console.print(_group_table(summary["groups"]["rows"]))
 
 
 def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task: str) -> Table:
@@ -221,9 +227,26 @@ def _label_table(labels: pd.DataFrame) -> Table:
     return table
 
 
+def _group_table(groups: list[dict[str, Any]]) -> Table:
+    some = len(groups) > CLASS_ROWS
+    which = f", the {CLASS_ROWS} of {len(groups):,} that are worth the most for each sample" if some else ""
+    table = plain_table(f"Groups{which}")
+    table.add_column("group", overflow="ellipsis", max_width=28)
+    for column in ("samples", "LSI (nats)", "a sample", "interaction"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in groups[:CLASS_ROWS]:
+        figures = (number(row["lsi"]), number(row["lsi_per_row"]), number(row["interaction"]))
+        said = GROUP_FINDINGS.get(row["finding"], "")
+        table.add_row(Text(row["group"]), f"{row['n']:,}", *figures, Text(said))
+    return table
+
+
 def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[Text]:
     lines = [Text()]
     found = summary["detection"]
+    if summary["groups"]:
+        lines.append(Text(groups_sentence(summary["groups"])))
     if found:
         figures = f"AUROC {found['auroc']:.3f}, average precision {found['average_precision']:.3f}"
         lines.append(Text(f"Planted errors: {figures}. {detection_sentence(found)}"))

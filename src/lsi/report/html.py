@@ -26,6 +26,8 @@ GENERATOR = '<meta name="generator" content="laplace-sample-information">'
 """Marks the pages of this library: only these are replaced without --overwrite."""
 MAX_CLASSES = 200
 """Most rows of the class table."""
+MAX_GROUPS = 200
+"""Most rows of the table of groups: as many of either end."""
 _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
 
 
@@ -130,6 +132,7 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         "curve": charts.detection_curve(found["curve"]) if found else None,
         "scatter": charts.audit_scatter(audit["pairs"]) if audit else None,
         "shown_classes": shown,
+        "shown_groups": _both_ends(summary["groups"]["rows"]) if summary["groups"] else [],
         "boxes": charts.boxes(shown),
         "noise_shades": charts.shade(_without_diagonal(suspects["noise"]["shares"]))
         if suspects and suspects["noise"]
@@ -139,6 +142,12 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         else None,
         "curves": charts.curves(summary["curation"]) if summary["curation"] else None,
     }
+
+
+def _both_ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that fit into the page's table of groups."""
+    half = MAX_GROUPS // 2
+    return rows if len(rows) <= MAX_GROUPS else rows[:half] + rows[-half:]
 
 
 def _without_diagonal(shares: list[list[float]]) -> list[list[float]]:

@@ -14,7 +14,7 @@ from lsi.analysis import detection_quality
 from lsi.data import Samples
 from lsi.errors import InputError
 from lsi.report.cards import CardMaker
-from lsi.report.findings import class_rows, curation, feature_check, redundancy, weight_decay
+from lsi.report.findings import class_rows, curation, feature_check, groups, redundancy, weight_decay
 from lsi.report.labels import class_namer
 from lsi.report.suspects import find_suspects, suspects_summary
 from lsi.results.marks import REPORT, Mark
@@ -43,7 +43,7 @@ def summarize(
 
     Returns:
         JSON values only, under ``title``, ``run``, ``task``, ``overview``, ``detection``,
-        ``distribution``, ``suspects``, ``classes``, ``gallery``, ``redundancy``, ``curation``,
+        ``distribution``, ``suspects``, ``classes``, ``groups``, ``gallery``, ``redundancy``, ``curation``,
         ``audit``, ``feature_check`` and ``weight_decay``; what a run did not have is None, and ``classes``
         empty. LSI in nats.
 
@@ -71,6 +71,7 @@ def summarize(
         if scores.has_classes
         else None,
         "classes": class_rows(finite, name),
+        "groups": groups(manifest),
         "gallery": _gallery(frame, CardMaker(finite, samples, name), gallery_size),
         "redundancy": redundancy(frame),
         "curation": curation(manifest),
