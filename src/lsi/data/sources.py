@@ -58,10 +58,11 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
     options = _with_settings(options or SourceOptions(), settings)
     samples = _load(source, options)
     if options.group_column and samples.groups is None and not options.unlabelled:
+        name = options.group_column
         raise InputError(
-            f"{samples.name} has no columns, so that --group-column {options.group_column} finds no "
-            "groups. Give a table with a column of groups; for pictures one that names their files: --dataset "
-            f"table.csv --image-column file --label-column label --group-column {options.group_column}."
+            f"{samples.name} has no columns, so that --group-column {name} finds no groups. Give a table "
+            "that has one; for pictures a table that names their files: --dataset table.csv --image-column file "
+            f"--label-column label --group-column {name}."
         )
     return samples
 
