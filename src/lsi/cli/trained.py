@@ -70,16 +70,9 @@ class Trained:
 def trained(
     folder: Path, encoder: EncoderOptions, memory: str | None = None, *, quiet: bool = False
 ) -> Trained:
-    """Return the probe of a folder.
+    """Return the probe of a folder that `lsi fit` or `lsi compute` wrote.
 
-    Args:
-        folder: What `lsi fit` or `lsi compute` wrote.
-        encoder: How items become features, where the folder may not say it: a function is code.
-        memory: Memory that may be used.
-        quiet: Whether no progress is shown.
-
-    Raises:
-        InputError: The folder holds neither, or the data of the scores are not what they were.
+    A typed encoder goes before that of the folder, which may not name a function.
     """
     from lsi.fitted.fitted import load_fitted
     from lsi.results.marks import SCORES, read_mark

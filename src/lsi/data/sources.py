@@ -61,8 +61,8 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
         name = options.group_column
         raise InputError(
             f"{samples.name} has no columns, so that --group-column {name} finds no groups. Give a table "
-            "that has one; for pictures a table that names their files: --dataset table.csv --image-column file "
-            f"--label-column label --group-column {name}."
+            "that has one; for pictures a table that names their files: --dataset table.csv "
+            f"--image-column file --label-column label --group-column {name}."
         )
     return samples
 

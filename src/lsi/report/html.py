@@ -10,6 +10,7 @@ from lsi.data import Samples
 from lsi.errors import InputError, OutputError
 from lsi.report import assets, charts, format, wording
 from lsi.report.encode import script_json
+from lsi.report.errors import Validation
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.results.table import ScoreTable
@@ -71,12 +72,15 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def build_page(scores: ScoreTable, samples: Samples | None = None) -> str:
+def build_page(
+    scores: ScoreTable, samples: Samples | None = None, validation: Validation | None = None
+) -> str:
     """Turn scores into a page.
 
     Args:
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
+        validation: Errors on validation rows, and the samples that caused them. Optional.
 
     Returns:
         A complete HTML document.
@@ -85,7 +89,7 @@ def build_page(scores: ScoreTable, samples: Samples | None = None) -> str:
         InputError: If packages are missing or `samples` are not the ones that were scored.
     """
     require_packages()
-    return render(summarize(scores, samples), page_data(scores, samples))
+    return render(summarize(scores, samples, validation=validation), page_data(scores, samples))
 
 
 def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
@@ -176,7 +180,12 @@ def _environment() -> jinja2.Environment:
 
 
 def write_report(
-    path: str | Path, scores: ScoreTable, samples: Samples | None = None, *, overwrite: bool = False
+    path: str | Path,
+    scores: ScoreTable,
+    samples: Samples | None = None,
+    *,
+    validation: Validation | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page for `scores`.
 
@@ -186,6 +195,7 @@ def write_report(
         path: The file to write; missing folders are made.
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
+        validation: Errors on validation rows, and the samples that caused them. Optional.
         overwrite: Whether a file that is not a report of this library may be replaced.
 
     Returns:
@@ -196,7 +206,7 @@ def write_report(
         OutputError: If the file cannot be written.
     """
     path = check_report(path, overwrite=overwrite)
-    replace_file(path, build_page(scores, samples).encode(), "the report")
+    replace_file(path, build_page(scores, samples, validation).encode(), "the report")
     return path
 
 

@@ -42,6 +42,7 @@ def sentences(summary: dict[str, Any]) -> dict[str, Any]:
         "redundancy": redundancy(summary),
         "groups": groups(summary["groups"]),
         "findings": GROUP_FINDINGS,
+        "validation": validation(summary["validation"]),
         "curation": curation(summary["curation"]),
         "cost": cost(summary["run"]),
         "features": features(summary["feature_check"])[0],
@@ -259,6 +260,21 @@ def groups(found: dict[str, Any] | None) -> str:
             shown = ", ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
             told += f" {len(names):,} of {len(rows):,} {verb[len(names) > 1]}{f': {shown}' if few else ''}."
     return told
+
+
+def validation(found: dict[str, Any] | None) -> str:
+    """Say how many validation rows are predicted wrongly, and what is shown of them."""
+    if not found:
+        return ""
+    n, wrong, shown = found["n"], found["n_wrong"], len(found["rows"])
+    told = f"{wrong:,} of {counted(n, 'validation row')} {'is' if wrong == 1 else 'are'} predicted wrongly"
+    if not wrong:
+        return f"{told}."
+    which = "" if wrong == shown else f" Here are the {shown} of the highest loss."
+    return (
+        f"{told}.{which} Beside each are the training samples that spoke against its label the most: without "
+        "that one sample, and the model trained again, its loss changes by the figure in bold."
+    )
 
 
 def curation(found: dict[str, Any] | None) -> str:
