@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def worst_errors(scores: Path, source: str, encoder: EncoderOptions) -> Validation:
-    """Return the errors of the probe of scores on the rows of a file or folder, and the causes of the worst."""
+    """Return the errors that the probe of scores makes on other rows, and the causes of the worst."""
     probe = trained(scores, encoder)
     rows = read_rows(probe, source, encoder, False)
     labels = labels_of(rows, "leave these rows out")

@@ -39,7 +39,8 @@ def class_rows(scores: ScoreTable, name: Callable[[object], str]) -> list[dict[s
 
 
 MOST = 0.5
-"""What “most of” means: more than half."""
+"""What “most of” means: more than half. Measured on digits: interaction is 10 to 38 % of the LSI of random
+groups of 128, and 67 to 85 % where the rows of a group are of one hand (docs/how-to/groups.md)."""
 
 
 def groups(manifest: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -249,7 +249,7 @@ def groups(found: dict[str, Any] | None) -> str:
     rows, column = found["rows"], found["column"]
     named = f" of the column {plain_text(column, 60)}" if column else ""
     told = (
-        f"Each of {counted(len(rows), 'group')}{named} was left out as a whole. A sample of "
+        f"Each of {counted(len(rows), 'group')}{named} was left out as a whole. A sample of group "
         f"{rows[0]['group']} is worth the most, {number(rows[0]['lsi_per_row'])} nats; the median over all "
         f"groups is {number(found['median'])}."
     )
