@@ -91,7 +91,10 @@ def compute(
             raise InputError("--redundancy is for classes, and the target of these samples is none. Drop it.")
         if not quiet:
             n_right = job.target.shape[1] if in_pairs else None
-            announce(samples.name, job.problem, job.settings, job.truth, samples.notes, n_right)
+            groups = (
+                0 if samples.groups is None else len({each for each in samples.groups if each is not None})
+            )
+            announce(samples.name, job.problem, job.settings, job.truth, samples.notes, n_right, groups)
         if long.shard is not None and not quiet:
             say(f"part {long.shard} of it; `lsi merge` puts all parts together")
         scores = run(job, quiet=quiet, checkpoint=kept.checkpoint, shard=long.shard)

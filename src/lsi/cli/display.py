@@ -50,6 +50,7 @@ def announce(
     truth: Corruption | None,
     notes: Sequence[str],
     n_right: int | None = None,
+    n_groups: int = 0,
 ) -> None:
     """Say on stderr what will be done and what it will cost; `n_right`: right features of pairs."""
     n, d, n_scored = problem.n_samples, problem.n_features, len(problem.subset)
@@ -61,7 +62,7 @@ def announce(
         ]
     else:
         lines = [f"{name}: {n:,} pairs, {d:,} and {counted(n_right, 'feature')}, no labels"]
-    lines.append(f"expected cost: {_cost(problem, chosen)}")
+    lines.append(f"expected cost: {_cost(problem, chosen, n_groups)}")
     if truth is not None:
         lines.insert(1, _changed(truth))
     if chosen["cluster"] is not None:
@@ -70,13 +71,19 @@ def announce(
         say(line)
 
 
-def _cost(problem: Problem, chosen: dict[str, Any]) -> str:
+def _cost(problem: Problem, chosen: dict[str, Any], n_groups: int) -> str:
+    from lsi.planning.groups import with_groups
     from lsi.system.text import parse_size
     from lsi.tasks import task_of
 
     task, memory = task_of(chosen["probe"]), parse_size(chosen["memory"])
     found = task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
-    return "that of the network, which is not predicted" if found is None else found.text
+    if found is None:
+        return "that of the network, which is not predicted"
+    if problem.n_classes:  # other targets' groups take next to nothing, or as often as there are labels
+        shape = problem.shape(chosen["probe"].fit_intercept)
+        found = with_groups(found, shape, chosen["posterior"], n_groups)
+    return found.text
 
 
 def _cluster(address: str, device: str | None) -> str:
