@@ -11,7 +11,14 @@ import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+from tests import makers, onnx_maker
+
+from lsi.errors import InputError
+from lsi.features.encoders.timm_models import _timm
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -98,3 +105,73 @@ def test_the_demo_runs_where_only_the_wheel_is(built, environment, clean, tmp_pa
     assert "Audit" in told
     assert json.loads((tmp_path / "scores" / "manifest.json").read_text())["data"]["n_samples"] == 200
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+ENCODER = """
+import torch
+
+def build():
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+"""
+
+# Every kind of data and of encoder that a first run may bring, one line each.
+FIRST_RUNS = {
+    "a table": "compute --dataset customers.csv --label-column churn --id-column customer --output table",
+    "its wrong labels": "mislabeled customers.csv --label-column churn --id-column customer -o suspects.csv",
+    "settings from a file": "init --from table -o again.toml",
+    "a run of them": "compute --config again.toml --output again",
+    "an encoder of one's own": "compute --dataset photos --encoder mine:build --output mine",
+    "a network of any framework": "compute --dataset photos --encoder net.onnx --output net",
+    "questions": "fit --dataset photos --encoder net.onnx -o fitted",
+}
+TIMM_RUN = {"torchvision's weights": "compute --dataset photos --encoder resnet18.tv_in1k:r.pth --output r"}
+
+# All in one process, since it takes seconds to start one. torchvision and the repository have to be absent.
+SCRIPT = """
+import json, sys
+from lsi.cli import main
+for name, words in json.load(open("runs.json")).items():
+    print(name, flush=True)
+    if code := main([*words.split()]):
+        sys.exit(f"{name}: exit code {code}")
+assert not any("torchvision" == name for name in sys.modules)
+"""
+
+
+def has_timm():
+    try:
+        return _timm("the tests") is not None
+    except InputError:
+        return False
+
+
+def test_every_kind_of_data_and_encoder_works_where_only_the_wheel_is(environment, clean, tmp_path):
+    pixels, codes = makers.pictures(40, side=8)
+    for k, code in enumerate(codes % 2):
+        place = tmp_path / "photos" / ("cat", "dog")[code]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[k]).save(place / f"{k}.png")
+    rng, churn = np.random.default_rng(0), np.arange(60) % 2
+    columns = {
+        "customer": [f"C{k}" for k in range(60)],
+        "age": np.where(np.arange(60) == 7, np.nan, rng.normal(40, 4, 60) + 9 * churn),
+        "plan": np.where(rng.random(60) < 0.2 + 0.6 * churn, "basic", "pro"),
+        "churn": np.where(churn, "yes", "no"),
+    }
+    pd.DataFrame(columns).to_csv(tmp_path / "customers.csv", index=False)
+    (tmp_path / "net.onnx").write_bytes(onnx_maker.image_encoder())
+    (tmp_path / "mine.py").write_text(ENCODER)
+    runs = dict(FIRST_RUNS)
+    if has_timm():
+        import torch
+
+        model = _timm("the tests").create_model("resnet18", pretrained=False)
+        torch.save(model.state_dict(), tmp_path / "r.pth")
+        runs |= TIMM_RUN
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    told = call(environment[1], "script.py", cwd=tmp_path, env=clean)
+    assert [line for line in told.splitlines() if line in runs] == list(runs)
+    for name in {"table", "again", "mine", "net"} | ({"r"} if has_timm() else set()):
+        assert (tmp_path / name / "scores.parquet").is_file()
+    assert (tmp_path / "suspects.csv").is_file()

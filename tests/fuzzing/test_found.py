@@ -340,6 +340,17 @@ def test_a_time_beyond_python_is_no_likely_label(tmp_path):
         lsi.load_samples(tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("changed", [{"task": "contrastive"}, {"classes": None}, {"classes": []}])
+def test_an_estimate_of_label_noise_belongs_to_classes(changed, saved, tmp_path):
+    """Pairs have none: there its matrix met no names, and failed in pandas."""
+    shutil.copytree(saved, tmp_path / "s")
+    manifest = tmp_path / "s" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(told | changed))
+    with pytest.raises(InputError, match="'label_noise' is incomplete, or belongs to other classes"):
+        lsi.load(tmp_path / "s")
+
+
 def test_a_check_of_features_whose_probe_is_a_word(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "s")
     manifest = tmp_path / "s" / "manifest.json"

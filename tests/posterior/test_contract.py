@@ -126,7 +126,9 @@ def test_sensitivity_is_the_slope_of_the_divergence(kind, name):
     p, z = model.probabilities(model.design.rows(8, 9)), torch.zeros((1, model.n_classes, 2), dtype=x.dtype)
     sensitivity, both = posterior.sensitivity(kept), model.design.rows(8, 9).expand(2, 1, -1)
     own = p.expand(2, -1)[:, :, None]
-    price = posterior.row_price(sensitivity, both, own, z.permute(2, 1, 0)).permute(2, 1, 0)
+    price = posterior.row_price(sensitivity, posterior.row_image(both), own, z.permute(2, 1, 0)).permute(
+        2, 1, 0
+    )
     change = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     change -= change.mean(1, keepdim=True)
     found = []
@@ -157,7 +159,10 @@ def test_rows_of_each_removals_own_shift_the_curvature_as_common_ones_do(kind, n
     common = posterior.new_shift(2)
     posterior.add_shift(common, x, weight, p, change)
     own = posterior.own_shift(
-        x.expand(2, -1, -1), weight.expand(2, -1), p.T.expand(2, -1, -1), change.permute(2, 1, 0)
+        posterior.row_image(x.expand(2, -1, -1)),
+        weight.expand(2, -1),
+        p.T.expand(2, -1, -1),
+        change.permute(2, 1, 0),
     )
     assert_allclose(own, common, rtol=1e-12, atol=1e-15)
 
@@ -171,7 +176,7 @@ def test_products_of_shifts_are_their_covariance_term_to_lowest_order(kind, name
     shifts = [1e-5 * torch.randn(empty.shape, generator=generator, dtype=empty.dtype) for _ in range(2)]
     if kind == "kron":
         shifts = [shift + shift.mT for shift in shifts]
-    products = posterior.shift_products(shifts)[0]
+    products = posterior.shift_products(torch.stack(shifts, 1))[0]
     if kind == "diag":
         ratio = [shift[0] / posterior.precision for shift in shifts]
         exact = [[0.25 * float((a * b).sum()) for b in ratio] for a in ratio]

@@ -77,7 +77,7 @@ class Design:
     def take(self, index: Tensor) -> Tensor:
         """Return the rows at the positions `index`, in their order."""
         if isinstance(self._source, Tensor):
-            return self._source[index.to(self.device)].to(self.dtype)
+            return self._source.index_select(0, index.to(self.device)).to(self.dtype)
         return self._load(self._source[index.cpu().numpy()])
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Tensor]]:

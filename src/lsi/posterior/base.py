@@ -203,22 +203,26 @@ class Posterior(ABC):
     def sensitivity(self, removal: Removal) -> Sensitivity:
         """Return the derivatives of the divergence, with the other samples' curvature kept."""
 
-    def own_shift(self, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
+    def row_image(self, x: Tensor) -> Tensor:
+        """Return what `own_shift` and `row_price` need of rows, `(B, n, …)`. Shapes: x `(B, n, D)`."""
+        return x[:, :, :0]
+
+    def own_shift(self, image: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
         """Return what rows of each removal's own add to the change of the curvature, as in `add_shift`.
 
-        Shapes: x `(B, n, D)`, weight `(B, n)`, probabilities and change `(B, C, n)`.
+        Shapes: image of the rows `(B, n, …)`, weight `(B, n)`, probabilities and change `(B, C, n)`.
         """
         raise NotImplementedError(f"{self.name} computes the shifted curvature itself")
 
-    def shift_products(self, shifts: list[Tensor]) -> Tensor:
+    def shift_products(self, shifts: Tensor) -> Tensor:
         r"""Return :math:`\tfrac14 \mathrm{tr}\, P_1^{-1} \Delta_a P_1^{-1} \Delta_b`, `(B, m, m)`.
 
-        That of a shift with itself is its covariance term, to lowest order.
+        That of a shift with itself is its covariance term, to lowest order. Shapes: shifts `(B, m, …)`.
         """
         raise NotImplementedError(f"{self.name} computes the shifted curvature itself")
 
     @abstractmethod
-    def row_price(self, sensitivity: Sensitivity, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+    def row_price(self, sensitivity: Sensitivity, image: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         r"""Return what a changed probability of each class adds to the divergence, `(B, C, n)`.
 
         To first order, a row whose probabilities change by :math:`\Delta p` adds
@@ -226,7 +230,7 @@ class Posterior(ABC):
 
         Args:
             sensitivity: Of the removals.
-            x: Rows of each removal's own, `(B, n, D)`.
+            image: Of rows of each removal's own, `(B, n, …)`.
             probabilities: At the full-data weights, `(B, C, n)`.
             z: Change of the logits minus its mean under `probabilities`, `(B, C, n)`.
         """

@@ -109,23 +109,26 @@ class DiagPosterior(Posterior):
         # 1/P₁ − 1/P₂ = (P₂ − P₁) / (P₁ P₂) does not cancel.
         return Sensitivity(gradient, 0.5 * (delta.square() + (p2 - p1) / (p1 * p2)))
 
-    def own_shift(self, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
+    def row_image(self, x: Tensor) -> Tensor:
+        """Return the squares of their features, `(B, n, D₀)`."""
+        return self.lift(x).square()
+
+    def own_shift(self, image: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
         """Return it, `(B, C, D₀)`."""
         observed = self.model.observed
         dp = change[:, observed]
         ds = (1.0 - 2.0 * probabilities[:, observed] - dp).mul_(dp).mul_(weight[:, None, :])
-        return ds @ self.lift(x).square()
+        return ds @ image
 
-    def shift_products(self, shifts: list[Tensor]) -> Tensor:
+    def shift_products(self, shifts: Tensor) -> Tensor:
         """Return `¼ Σ_cd Δ_a Δ_b / P²`."""
-        inverse = self.precision.reciprocal().to(shifts[0].dtype)
-        share = torch.stack([(shift * inverse).flatten(1) for shift in shifts], 1)
+        share = (shifts * self.precision.reciprocal().to(shifts.dtype)).flatten(2)
         return 0.25 * (share @ share.mT).to(torch.float64)
 
-    def row_price(self, sensitivity: Sensitivity, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+    def row_price(self, sensitivity: Sensitivity, image: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `(1 − 2 p_c) Σ_d x_d² ∂KL/∂P_cd`."""
         observed = self.model.observed
-        out = sensitivity.curvature @ self.lift(x).square().mT
+        out = sensitivity.curvature @ image.mT
         out.mul_(1.0 - 2.0 * probabilities[:, observed])
         if out.shape == z.shape:
             return out

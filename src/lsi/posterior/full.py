@@ -132,7 +132,7 @@ class FullPosterior(Posterior):
         lost = (removal.curvature @ (delta @ x[:, :, None])) * x[:, None, :]  # (S_i ⊗ x xᵀ) δ
         return Sensitivity(p1_delta - lost, delta.new_empty(0))
 
-    def row_price(self, sensitivity: Sensitivity, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+    def row_price(self, sensitivity: Sensitivity, image: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `½ z_c²`, z centred: `Σ_c Δp_c ½ z_c² = ½ zᵀ ΔS z` to first order.
 
         The effect of a changed curvature on the covariance term is of second order and left out.

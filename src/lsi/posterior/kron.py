@@ -173,7 +173,7 @@ class KronPosterior(Posterior):
         slope = torch.diag_embed(first) - (vectors * second[:, None, :]) @ vectors.mT
         return 0.5 * (basis @ slope @ basis.T)
 
-    def own_shift(self, x: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
+    def own_shift(self, image: Tensor, weight: Tensor, probabilities: Tensor, change: Tensor) -> Tensor:
         """Return it, `(B, C', C')`, with the terms of `add_shift`."""
         contrasts = self.model.contrasts.to(change.dtype)
         w_dp = change * weight[:, None, :]
@@ -182,14 +182,14 @@ class KronPosterior(Posterior):
         dp_p = w_dp @ (contrasts.T @ probabilities).mT
         return (diagonal - dp_p - dp_p.mT - w_dp @ (contrasts.T @ change).mT).to(torch.float64)
 
-    def shift_products(self, shifts: list[Tensor]) -> Tensor:
+    def shift_products(self, shifts: Tensor) -> Tensor:
         """Return `¼ Σ_cd ΔB_a ΔB_b α² / (f_c f_d)` summed over the features, in the eigenbasis of B."""
         share = self.precision.feature_values / self.precision.spectrum() / (self.model.n_samples - 1)
         basis, across = self.class_basis, (share @ share.T).sqrt()
-        changes = torch.stack([((basis.T @ shift @ basis) * across).flatten(1) for shift in shifts], 1)
+        changes = ((basis.T @ shifts @ basis) * across).flatten(2)
         return 0.25 * (changes @ changes.mT)
 
-    def row_price(self, sensitivity: Sensitivity, x: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
+    def row_price(self, sensitivity: Sensitivity, image: Tensor, probabilities: Tensor, z: Tensor) -> Tensor:
         """Return `W_cc − 2 (W p)_c` with `W = ∂KL/∂B₂`."""
         w = sensitivity.curvature
         return w.diagonal(dim1=1, dim2=2)[:, :, None] - 2.0 * (w @ probabilities)

@@ -181,10 +181,12 @@ def manifest_fault(manifest: Mapping[str, Any]) -> str | None:
     data = manifest.get("data")
     if data is not None and (not data.get("n_samples", 1) or data.get("n_features") == 0):
         return "its entry 'data' gives no samples or no features"
-    noise, n = manifest.get("label_noise"), len(manifest.get("classes") or [])
+    # Only samples of one class each have a matrix of noise. Old manifests name no task.
+    has_classes = manifest.get("task", "classification") == "classification"
+    noise, n = manifest.get("label_noise"), len(manifest.get("classes") or []) * has_classes
     if noise:
         rows = noise.get("noise_matrix") or []
-        if noise.get("n_wrong") is None or [len(row) for row in rows] != [n] * n:
+        if noise.get("n_wrong") is None or [len(row) for row in rows] != [n] * n or has_classes > n:
             return "its entry 'label_noise' is incomplete, or belongs to other classes"
     return None
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
+ELEMENTS = 1 << 19  # cosines held at a time: they stay in cache
 SKETCH = 96  # coordinates that rows are compared in
 UNRELATED = 5.0 / SKETCH**0.5  # c₀, a cosine that one unrelated row in two million seems to have
 
@@ -30,10 +31,19 @@ class Neighbours:
         for rows, x in model.design.blocks(ROWS):
             self._rows[rows] = torch.nn.functional.normalize(x @ white)
 
-    def excess(self, index: Tensor) -> Tensor:
-        """Return `(c − c₀)₊ / (1 − c₀)` of each row at `index` with every row, `(B, N)`."""
-        alike = (self._rows[index] @ self._rows.T).abs_()
-        return alike.sub_(UNRELATED).clamp_min_(0).mul_(1.0 / (1.0 - UNRELATED))
+    def above(self, index: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which of the rows at `index`, which rows, and `(c − c₀) / (1 − c₀)`, where that is larger.
+
+        Shapes: index `(B,)`, threshold `(N,)`, not negative; three times `(P,)`.
+        """
+        own, least, found = self._rows[index], UNRELATED + (1.0 - UNRELATED) * threshold, []
+        for part in torch.arange(len(least), device=least.device).split(max(1, ELEMENTS // len(index))):
+            start, stop = int(part[0]), int(part[-1]) + 1
+            alike = (own @ self._rows[start:stop].T).abs_()
+            which, row = (alike > least[start:stop]).nonzero(as_tuple=True)
+            found.append((which, row + start, (alike[which, row] - UNRELATED) / (1.0 - UNRELATED)))
+        which, row, excess = (torch.cat(each) for each in zip(*found, strict=True))
+        return which, row, excess
 
 
 def whitened(model: SoftmaxModel) -> Tensor:

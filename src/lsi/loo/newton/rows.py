@@ -35,7 +35,6 @@ from lsi.probes.softmax.model import ROWS, SoftmaxModel
 POOL = 8192  # rows that are looked at for every removal
 POOL_SHARE = 0.5  # share of all rows from which they are all looked at
 LEAST = 0.1  # f: what a row counts for that lies between other classes, or is unlike the sample
-ELEMENTS = 1 << 22  # cosines held at a time
 HELD = 1 << 25  # chances held at a time
 WORKED = 1 << 17  # numbers worked on at a time: they stay in cache
 TINY = 1e-30
@@ -139,23 +138,17 @@ class RowSampler:
 
     def probabilities(self, rows: Tensor) -> Tensor:
         """Return those of rows, `(…, C)`."""
-        return self._p[rows]
+        return self._p.index_select(0, rows.view(-1)).view(*rows.shape, -1)
 
     def near(self, index: Tensor) -> Pairs:
         """Return rows that are very like the samples at `index`, likelier to be read for that than pooled.
 
         Shapes: index `(B,)`.
         """
-        found, start = [], 0
-        for part in index.split(max(1, ELEMENTS // len(self._number))):
-            excess = self._neighbours.excess(part)
-            excess.scatter_(1, part[:, None], 0.0)
-            removal, row = (excess > self._threshold).nonzero(as_tuple=True)
-            chance = (self._hazard[row] * excess[removal, row].pow(3)).clamp_max(1.0)
-            keep = (chance > self.pooled[row]) | self._is_whole
-            found.append(Pairs(removal[keep] + start, row[keep], chance[keep]))
-            start += len(part)
-        return Pairs.joined(found)
+        removal, row, excess = self._neighbours.above(index, self._threshold)
+        chance = (self._hazard[row] * excess.pow(3)).clamp_max(1.0)
+        keep = ((chance > self.pooled[row]) | self._is_whole) & (row != index[removal])
+        return Pairs(removal, row, chance).of(keep)
 
     def draw(self, first: FirstOrder, near: Pairs, count: int, pool: bool) -> Pairs:
         """Return what each removal reads of the pool, or of all rows, and what it reads of `near`.

@@ -26,8 +26,8 @@ from lsi.loo.newton.certificate import NOISE, SURPRISE, TINY, Doubt, State
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.effects import Effects, Sums
 from lsi.loo.newton.rows import Pairs, RowSampler, centred, leverages, probe_logits
-from lsi.loo.newton.tables import Table, tables
-from lsi.posterior.base import Posterior, Removal
+from lsi.loo.newton.tables import GROUPS, Table, tables
+from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
 
 # Rows that may be read for a removal, and whether they are from the pool.
@@ -36,7 +36,6 @@ LEVELS = (
     *((512, False), (1024, False), (2048, False), (4096, False), (8192, False)),
 )
 AHEAD = 0.9  # share of the tolerance that a level must promise to be tried
-GROUPS = 8  # of rows, whose differences show the noise of the changed curvature
 DRAWS = 4  # of a full posterior, whose covariance term is bounded with them
 ELEMENTS = 1 << 21  # numbers of the rows that are read at a time: they stay in cache
 
@@ -202,8 +201,9 @@ class RowCorrector:
         x = x.view(b, n, -1)
         weights = torch.cat([part.first.delta[which], part.pull[which]], 1)
         z, y = self._all_classes(weights @ x.mT)
-        sensitivity = part.sensitivity.select(which)
-        effect = Effects.of(p, z, y, posterior.row_price(sensitivity, x, p, centred(z, p)), draws)
+        images = [posterior.row_image(x[:, rows]) for rows in table.parts]
+        price = self._price(part.sensitivity.select(which), table, images, p, centred(z, p))
+        effect = Effects.of(p, z, y, price, draws)
         weight = model.weight[table.rows].to(x.dtype)
         scale = (weight / table.chance).to(x.dtype)  # zero where the table is filled up
         each = effect.each * scale
@@ -218,16 +218,36 @@ class RowCorrector:
         total["largest_pool"] = (each.abs() * share * (left > 0)).amax(1).to(torch.float64)
         shift = products = None
         if not posterior.shift_is_current:
-            parts = [
-                slice(0, table.n_certain),
-                *(slice(table.n_certain + k, n, GROUPS) for k in range(GROUPS)),
-            ]
-            shifts = [
-                posterior.own_shift(x[:, k], scale[:, k], p[:, :, k], effect.change[:, :, k]) for k in parts
-            ]
-            shift, products = sum(shifts[1:], shifts[0]), posterior.shift_products(shifts)
+            shifts = self._shifts(table, images, scale, p, effect.change)
+            shift, products = shifts.sum(1), posterior.shift_products(shifts)
         gradient = (effect.rest * scale[:, None, :]) @ x
         return Sums(**total, gradient=gradient, shift=shift, products=products)
+
+    def _price(
+        self, sensitivity: Sensitivity, table: Table, images: list[Tensor], p: Tensor, z: Tensor
+    ) -> Tensor:
+        """Return what a changed probability of each class adds to the divergence, `(B, C, n)`."""
+        each = [
+            self.posterior.row_price(sensitivity, image, p[:, :, rows], z[:, :, rows])
+            for rows, image in zip(table.parts, images, strict=True)
+        ]
+        return torch.cat(each, 2)
+
+    def _shifts(self, table: Table, images: list[Tensor], scale: Tensor, p: Tensor, change: Tensor) -> Tensor:
+        """Return the changes of the curvature by certain rows and by groups, `(B, 1 + GROUPS, …)`."""
+        certain, others = table.parts
+        first = self.posterior.own_shift(
+            images[0], scale[:, certain], p[:, :, certain], change[:, :, certain]
+        )
+        grouped = self.posterior.own_shift(
+            images[1].unflatten(1, (GROUPS, -1)).flatten(0, 1),
+            scale[:, others].unflatten(1, (GROUPS, -1)).flatten(0, 1),
+            *(
+                each[:, :, others].unflatten(2, (GROUPS, -1)).transpose(1, 2).flatten(0, 1)
+                for each in (p, change)
+            ),
+        )
+        return torch.cat([first[:, None], grouped.unflatten(0, (-1, GROUPS))], 1)
 
     def _all_classes(self, contrasts: Tensor) -> tuple[Tensor, Tensor]:
         """Return two changes of logits, `(B, 2·C', n)`, in all classes, `(B, C, n)` each."""

@@ -1,14 +1,20 @@
-"""Rows of several removals side by side: one tensor for those with about as many of them."""
+"""Rows of several removals side by side: one tensor for those with about as many of them.
+
+Rows that are read by chance are dealt out to groups, whose differences show the noise of what they add up to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsi.loo.newton.rows import Pairs
+
+GROUPS = 8
 
 
 @dataclass
@@ -24,6 +30,11 @@ class Table:
     rows: Tensor
     chance: Tensor
     n_certain: int
+
+    @property
+    def parts(self) -> tuple[slice, slice]:
+        """Places of rows that are certain to be read, and of the others."""
+        return slice(0, self.n_certain), slice(self.n_certain, self.rows.shape[1])
 
 
 def tables(pairs: Pairs, index: Tensor, most: int) -> Iterator[tuple[Tensor, Table]]:
@@ -43,15 +54,24 @@ def tables(pairs: Pairs, index: Tensor, most: int) -> Iterator[tuple[Tensor, Tab
         line = torch.full((b,), -1, device=index.device)
         line[which] = torch.arange(len(which), device=index.device)
         mine = line[kind // 2] >= 0
-        at, column = line[kind[mine] // 2], place[mine] + (kind[mine] % 2) * n_certain
-        rows = index[which][:, None].repeat(1, max(1, n_certain + n_others))
+        at, by_chance, column = line[kind[mine] // 2], kind[mine] % 2, place[mine]
+        deep = _depth(n_others)
+        dealt = n_certain + column % GROUPS * deep + column // GROUPS
+        column = torch.where(by_chance == 1, dealt, column)
+        rows = index[which][:, None].repeat(1, n_certain + GROUPS * deep)
         chance = torch.full(rows.shape, float("inf"), device=index.device)
         rows[at, column], chance[at, column] = pairs.row[order[mine]], pairs.chance[order[mine]]
         yield which, Table(rows, chance, n_certain)
         start = stop
 
 
+def _depth(n_others: Any) -> Any:
+    """Return how many rows a group has room for: at least one."""
+    return (n_others + GROUPS - 1 + (n_others == 0)) // GROUPS
+
+
 def _fits(counts: Tensor, most: int) -> int:
     """Return how many of the next removals one table may hold. Shapes: counts `(B, 2)`, by their sum."""
-    widths = counts.cummax(0).values.sum(1) * torch.arange(1, len(counts) + 1, device=counts.device)
+    certain, others = counts.cummax(0).values.unbind(1)
+    widths = (certain + GROUPS * _depth(others)) * torch.arange(1, len(counts) + 1, device=counts.device)
     return max(1, int((widths <= most).sum()))
