@@ -82,6 +82,28 @@ def test_texts_stand_side_by_side(folder):
     assert shown.count('<p class="text">') == shown.count('class="card"') > 2
 
 
+def test_several_labels_and_regressions(capsys):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((60, 4))
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    frame["red"], frame["big"] = (x[:, :2] + random.standard_normal((60, 2)) > 0).astype(int).T
+    frame[:40].to_csv("train.csv", index=False)
+    frame[40:].to_csv("val.csv", index=False)
+    words = ["-d", "train.csv", "--no-prepare", *QUIET]
+    assert main(["compute", *words, "-o", "scores", "--label-columns", "red", "big"]) == 0
+    assert main(["report", "scores", "--validation", "val.csv"]) == 0
+    assert re.search("<dt>predicted</dt><dd><bdi>(red, big|red|big|\\(none\\))</bdi>", section())
+    assert main(["compute", *words, "-o", "numbers", "--label-column", "d", "--task", "regression"]) == 0
+    for question in (
+        ["report", "numbers", "--validation"],
+        ["explain", "numbers"],
+        ["candidates", "numbers"],
+    ):
+        capsys.readouterr()
+        assert main([*question, "val.csv"]) == 2
+        assert "This question is not answered for a RidgeProbe" in capsys.readouterr().err
+
+
 def test_what_cannot_be_shown_is_refused_and_no_page_is_written(tables, folder, capsys):
     case = tables
     lsi.score(case.x, case.y, audit=False, label_noise=False).save("python")

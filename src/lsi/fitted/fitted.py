@@ -325,6 +325,7 @@ class Fitted:
             InputError: Other columns than those of the data, labels never seen, ids given twice, or a probe
                 that answers no such question.
         """
+        next(self.engines())
         with exact_products():
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
