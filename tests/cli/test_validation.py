@@ -1,6 +1,7 @@
 """`lsi report --validation`: errors and their causes, from the folder of scores and a file of rows."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -62,9 +63,13 @@ def test_images_stand_side_by_side(folder):
         place = folder / ("train" if k < 40 else "val") / "ab"[k % 2]
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{k:02}.png").write_bytes(makers.encoded_image(pixels[k]))
-    raw = ["--encoder", "raw", "--cache-dir", "cache"]
-    assert main(["compute", "-d", "train", "-o", "scores", *raw, *QUIET]) == 0
-    assert main(["report", "scores", "--validation", "val", *raw]) == 0
+    raw = ["--encoder", "raw", "--cache-dir"]
+    assert main(["compute", "-d", "train", "-o", "scores", *raw, "first", *QUIET]) == 0
+    shutil.rmtree("first")
+    assert main(["report", "scores", "--validation", "val", *raw, "second"]) == 0
+    assert not (
+        folder / "first"
+    ).exists()  # scores may come from anyone, and say nothing of places to write to
     shown = section()
     assert shown.count("data:image/") == shown.count('class="card"') > 4
 

@@ -140,13 +140,13 @@ def _options(folder: Path, encoder: EncoderOptions) -> dict[str, Any]:
             "Python, or of pairs. Train one with `lsi fit`, or `Fitted.save` in Python, and give its folder."
         )
     app = App(default_command=compute)
-    known = {name: value for name, value in command.items() if name != "encoder" or encoder.encoder is None}
+    # Scores may come from anyone: where features are kept, only the command line says.
+    ours = {"cache-dir", *(() if encoder.encoder is None else ("encoder",))}
+    known = {name: value for name, value in command.items() if name not in ours}
     found = checked(folder, known, arguments_of(app))
     _, bound, _ = app.parse_args(words_of(found), exit_on_error=False, print_error=False)
     bound.apply_defaults()
     options = {**bound.arguments, "command": command}
-    if encoder.encoder is not None:
-        options["encoder"] = replace(options["encoder"], encoder=encoder.encoder)
-    if encoder.cache_dir is not None:
-        options["encoder"] = replace(options["encoder"], cache_dir=encoder.cache_dir)
+    typed = {name: value for name, value in vars(encoder).items() if value != getattr(EncoderOptions(), name)}
+    options["encoder"] = replace(options["encoder"], **typed)
     return options
