@@ -316,7 +316,7 @@ def score_run(
                 run = replace(run, fitted=run.fitted or task.fit(run, settings))
             result, measured, report = task.run(run, settings)
             if members is not None:
-                run.notes["groups"] = describe_groups(run, settings, members)
+                run.notes["groups"] = describe_groups(run, settings, members, result.lsi)
             if task.name == "classification" and problem.n_classes:  # several labels a sample are no classes
                 add_label_noise(run, result, label_noise)
     if part is not None:

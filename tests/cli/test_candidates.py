@@ -63,6 +63,31 @@ def test_new_rows_need_no_ids(places, capsys):
     assert sorted(row["candidate"] for row in rows) == list(range(8))
 
 
+def test_a_probe_of_scores_is_trained_again(places, monkeypatch, capsys):
+    monkeypatch.chdir(places)
+    words = (
+        "--label-column kind --id-column name --weight-decay 0.01 --no-prepare --no-audit --no-label-noise"
+    )
+    assert main(["compute", "-d", "old.parquet", "-o", "scores", "-q", *words.split()]) == DONE
+    assert main(["candidates", "scores", "new.parquet", "--budget", "3", "--json"]) == DONE
+    told = [row["candidate"] for row in json.loads(capsys.readouterr().out)["rows"]]
+    assert told == lsi.load_fitted("model").choose(NEW, 3, list("stuvwxyz"))["candidate"].tolist()
+
+
+def test_the_next_command_is_told(places, monkeypatch, capsys):
+    monkeypatch.chdir(places)
+    assert main(["candidates", "model", "new.parquet"]) == DONE
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "Next: lsi candidates model new.parquet --budget 1 -o chosen.csv"
+    assert main(said.removeprefix("Next: lsi ").split()) == DONE
+    said = capsys.readouterr().out.splitlines()[-1]
+    told = "Label these rows, add them to the dataset, and train again: lsi fit --dataset old.parquet "
+    assert said.startswith(told) and said.endswith("--weight-decay 0.01 -o model --overwrite")
+    assert main(said.partition(": lsi ")[2].split()) == DONE
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said == ["Next: lsi explain model NEW-ROWS-WITH-LABELS", "Or: lsi candidates model NEW-ROWS"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

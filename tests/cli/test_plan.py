@@ -40,6 +40,12 @@ def test_a_dataset_with_features_is_enough(capsys, tmp_path):
     assert "dense solver" in capsys.readouterr().out
 
 
+def test_groups_are_counted_and_need_the_dense_solver(capsys):
+    plain, some, more = (planned(capsys, *SIZE, "10", "--n-groups", n) for n in ("0", "10", "1000"))
+    assert plain["chosen"]["seconds"] < some["chosen"]["seconds"] < more["chosen"]["seconds"]
+    assert {way["solver"] for way in some["alternatives"]} == {"dense"}
+
+
 def test_retrain_can_be_the_chosen_way(capsys):
     assert planned(capsys, *SIZE, "10", "--epochs", "100")["chosen"]["method"] == "retrain"
 
@@ -51,6 +57,9 @@ def test_retrain_can_be_the_chosen_way(capsys):
         (["digits", "--n-classes", "3"], "either a dataset"),
         ([*SIZE, "10", "--memory", "much"], "such as '4GiB'"),
         ([*SIZE, "1"], "at least 2 samples"),
+        ([*SIZE, "10", "--n-groups", "-1"], "a plan takes 0 to 50,000 groups"),
+        ([*SIZE, "10", "--n-groups", "9", "--epochs", "5"], "groups need --method newton"),
+        ([*SIZE, "100", "--n-groups", "9", "--memory", "4GiB"], "groups need --method newton"),
         ([*SIZE, "10", "--posterior", "dial"], "diag"),
     ],
 )

@@ -139,7 +139,40 @@ def test_any_of_several_labels_may_change():
     assert table["found"].any()
 
 
+@pytest.mark.parametrize("name", ["three classes", "weights", "twins"])
+def test_errors_are_those_of_a_probe_trained_again(name):
+    case = CASES[name]
+    found = case.fitted.errors(
+        pd.DataFrame(case.new_x, index=[f"q{k}" for k in range(len(case.new_x))]), case.new_y
+    )
+    log_p = case.refits.log_p(case.refits.theta, one(case.new_x))
+    loss = -log_p[np.arange(len(log_p)), case.new_y]
+    wrong = np.flatnonzero(log_p.argmax(1) != case.new_y)
+    assert len(wrong)
+    assert found["position"].tolist() == sorted(wrong, key=lambda row: -loss[row])
+    assert found["query"].tolist() == [f"q{row}" for row in found["position"]]
+    np.testing.assert_allclose(found["loss"], loss[found["position"]], rtol=1e-5)
+    assert found["label"].tolist() == case.new_y[found["position"]].tolist()
+    assert found["prediction"].tolist() == log_p.argmax(1)[found["position"]].tolist()
+
+
+def test_an_error_of_several_labels_is_a_wrong_set():
+    x, _, new_x, _ = blobs(40, 9, seed=11)
+    y, new_y = ((rows[:, :2] + 0.5 * rows[:, 2:4] > 0).astype(int) for rows in (x, new_x))
+    found = lsi.fit(x, y, probe=lsi.SigmoidProbe(1.0)).errors(new_x, new_y)
+    heads = [SigmoidRefits(one(x), y[:, k], 1.0) for k in range(2)]
+    z = np.column_stack([one(new_x) @ head.theta for head in heads])
+    loss = np.logaddexp(0, np.where(new_y == 1, -z, z)).sum(1)
+    wrong = ((z > 0) != new_y).any(1)
+    assert set(found["position"]) == set(np.flatnonzero(wrong)) != set()
+    np.testing.assert_allclose(found["loss"], np.sort(loss[wrong])[::-1], rtol=1e-5)
+    names = [", ".join(np.array(["0", "1"])[row]) or "(none)" for row in z > 0]
+    assert found["prediction"].tolist() == [names[row] for row in found["position"]]
+
+
 REFUSED = [
+    (lambda f, x: f.errors(x, None), "y_val is None"),
+    (lambda f, x: f.errors(x, ["zebra"] * len(x)), "never trained on: 'zebra'"),
     (lambda f, x: f.explain(x[:, :2]), "has 2 columns"),
     (lambda f, x: f.explain(x, [9] * len(x)), "never trained on: 9"),
     (lambda f, x: f.explain(x, [0]), "but y has 1 labels"),

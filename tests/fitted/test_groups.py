@@ -227,6 +227,20 @@ def test_scores_with_groups_are_saved_with_them(tmp_path):
         case.score().groups  # noqa: B018
 
 
+@pytest.mark.parametrize("subset", [None, [30, 2, 17]])
+@pytest.mark.parametrize("probe", [lsi.SigmoidProbe(1e-2), lsi.RidgeProbe(1e-2)])
+def test_a_run_leaves_out_the_groups_of_several_labels_and_targets(probe, subset):
+    """The LSI of single rows, which interactions are against, is that of the run where it scored all rows."""
+    random = np.random.default_rng(5)
+    x = random.standard_normal((40, 3))
+    y = x[:, :2] + random.standard_normal((40, 2))
+    y = (y > 0).astype(int) if isinstance(probe, lsi.SigmoidProbe) else y
+    groups = np.array(["a", "b", "c", None], dtype=object)[np.arange(40) % 4]
+    scores = lsi.score(x, y, probe=probe, groups=groups, subset=subset, audit=False)
+    expected = lsi.fit(x, y, probe=probe).groups(groups).to_frame()
+    pd.testing.assert_frame_equal(scores.groups, expected)
+
+
 def test_groups_that_a_run_cannot_leave_out():
     case = CASES["multiclass"]
     groups = some_groups(case)

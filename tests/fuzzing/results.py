@@ -30,7 +30,7 @@ def _scores():
     generator = np.random.default_rng(0)
     y = np.repeat(["cat", "dog", "owl"], _N // 3)
     X = generator.normal(size=(_N, 3)) + (y[:, None] == np.array(["cat", "dog", "owl"]))
-    return lsi.score(X, y, audit=3, label_noise=True)
+    return lsi.score(X, y, audit=3, label_noise=True, groups=np.array(list("abcd"))[np.arange(_N) % 4])
 
 
 def result_targets(folder):
@@ -71,6 +71,18 @@ def result_targets(folder):
         with_table(_changed_table(table, changed))
 
     yield Target("scores, columns", [b"\x40\x40", b"\x40\x40\x40\x40"], with_columns)
+
+    def with_groups(changed):
+        groups = _changed_table(
+            pd.concat([whole.groups] * 3, ignore_index=True), changed
+        )  # columns are of 12
+        described = {**written["groups"], "rows": 12, "sha256": hashlib.sha256(groups).hexdigest()}
+        (place / "groups.parquet").write_bytes(groups)
+        (place / "scores.parquet").write_bytes(content)
+        (place / "manifest.json").write_text(json.dumps({**written, "groups": described}))
+        tell(place, whole)
+
+    yield Target("scores, groups", [b"\x40\x40", b"\x40\x40\x40\x40"], with_groups)
 
 
 def _changed_table(table, recipe):

@@ -74,6 +74,30 @@ def frame_of(scores):
     return scores.to_frame().sort_values("lsi", ascending=False, kind="stable")
 
 
+def test_the_table_of_groups_is_sorted_by_its_headings(open_page):
+    rows = [(10, 5.0, None), (2, 9.0, -1.5), (33, 7.0, 0.5)]
+    names = ("lsi", "lsi_per_row", "mean_term", "covariance_term", "relative_error")
+    groups = [
+        {"group": f"site {n}", "n": n, "interaction": more, **dict.fromkeys(names, lsi)}
+        for n, lsi, more in rows
+    ]
+    scores = made_up_scores(100, 3)
+    page = open_page(Scores(scores.to_frame(), {**scores.manifest, "groups": groups}))
+    listed = page.locator("#worth tbody th")
+    expected = {
+        "Group": [["2", "10", "33"], ["33", "10", "2"]],
+        "Samples": [["33", "10", "2"], ["2", "10", "33"]],
+        "Interaction": [["33", "2", "10"], ["2", "33", "10"]],  # what is unknown comes last
+    }
+    assert listed.all_inner_texts() == ["site 2", "site 33", "site 10"]
+    for heading, orders in expected.items():
+        for order in orders:
+            page.locator("#worth thead").get_by_role("button", name=heading).click()
+            assert listed.all_inner_texts() == [f"site {n}" for n in order]
+    assert page.locator("#worth th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    assert page.locator("#worth th[aria-sort]").inner_text() == "Interaction"
+
+
 def test_search_sort_and_filter_agree_with_the_table(open_page):
     scores = made_up_scores(3000, 10)
     frame = frame_of(scores)

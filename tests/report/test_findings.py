@@ -88,6 +88,46 @@ def test_groups_are_counted(make_scores):
     assert wording.redundancy(empty) == "No two samples carry the same information."
 
 
+def group(name, n, lsi, interaction, relative_error=1e-3):
+    terms = {"mean_term": 0.9 * lsi, "covariance_term": 0.1 * lsi}
+    figures = {"interaction": interaction, "relative_error": relative_error, **terms}
+    return {"group": name, "n": n, "lsi": lsi, "lsi_per_row": lsi / n, **figures}
+
+
+LEFT_OUT = [
+    group("</script><b>first</b>", 10, 9.0, 4.0),
+    group("plain", 10, 8.0, 1.0),
+    group("alike", 10, 8.0, 7.0),  # its rows alone: 1 of 8
+    group("opposed", 10, 5.0, -6.0),  # its rows alone: 11, of which 5 are left
+    group("echo", 10, 3.9, 3.0),  # less than half of the median, 8
+    group("unsure", 10, 3.9, 3.0, 0.6),
+    group(7, 1, 8.0, 0.0),
+]
+
+
+def test_what_stands_out_about_groups_is_said_in_words(make_scores):
+    scores = with_table(
+        make_scores(), {"groups": LEFT_OUT, "source": {"options": {"group_column": "<i>who"}}}
+    )
+    summary = summarize(scores)
+    found = {row["group"]: row["finding"] for row in summary["groups"]["rows"]}
+    expected = {"alike": "together", "opposed": "single", "echo": "others"}
+    assert {name: finding for name, finding in found.items() if finding} == expected
+    assert list(found)[:2] == ["7", "</script><b>first</b>"]
+    assert "1 of 7 says what others say: echo." in wording.groups(summary["groups"])
+    page = build_page(scores)
+    assert "<i>who" not in page and "<b>first</b>" not in page
+    assert "&lt;b&gt;first" in page and "these samples say what others say" in page
+    assert summarize(make_scores())["groups"] is None and 'id="worth"' not in build_page(make_scores())
+
+
+def test_of_many_groups_the_page_holds_both_ends(make_scores):
+    many = [group(f"g{k:03}", 2, 1.0 + k, 0.0) for k in range(300)]
+    page = build_page(with_table(make_scores(), {"groups": many}))
+    assert [f"<bdi>g{k:03}</bdi>" in page for k in (299, 200, 199, 100, 99, 0)] == [1, 1, 0, 0, 1, 1]
+    assert "The 100 groups of either end of 300." in page
+
+
 def test_curation_curves_are_drawn_inside_their_box_and_told(make_scores):
     page = build_page(with_table(make_scores(), {"curation": EVIDENCE}))
     assert "Does keeping less help?" in page

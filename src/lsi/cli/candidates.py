@@ -15,6 +15,7 @@ from lsi.system.text import plain_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lsi.cli.trained import Trained
     from lsi.data import Samples
     from lsi.fitted.fitted import Fitted
 
@@ -36,11 +37,11 @@ def candidates(
     """Say what rows would be worth if they joined the data, or choose which to label.
 
     Args:
-        model: Folder that `lsi fit` wrote.
+        model: Folder that `lsi fit` wrote, or scores, whose probe is then trained again on the same data.
         rows: The new rows, as a dataset. Without labels, what a row is worth is an expectation over them.
         budget: Choose this many of them, each pick knowing those before it; labels are not looked at.
         output: File to write: .csv, .json or .parquet. Never overwritten.
-        encoder: How images, texts and recordings become features: as for `lsi fit`.
+        encoder: How images, texts and recordings become features: as for the probe.
         memory: Memory that the run may use, as `4GiB`. Default: what the machine has available.
         json: Print one JSON object on stdout and nothing else there.
         quiet: Print errors only.
@@ -50,21 +51,20 @@ def candidates(
     """
     from lsi.cli.inputs.places import path_of
     from lsi.cli.mislabeled import check_list_file, records, write_table
-    from lsi.results.marks import CANDIDATES, Mark, read_mark
+    from lsi.results.marks import CANDIDATES
     from lsi.system.places import check_apart
 
     if output is not None:
         check_list_file(output)
         check_apart({"--output": output}, {"the trained probe": model, "the new rows": path_of(rows)})
     from lsi.cli.inputs.queries import read_rows
-    from lsi.fitted.fitted import load_fitted
+    from lsi.cli.trained import trained
 
-    fitted, trained = load_fitted(model, memory=memory), read_mark(model)
-    assert trained is not None
     silent = quiet or json
-    frame = _table(fitted, read_rows(fitted, rows, encoder, silent), budget, silent)
+    probe = trained(model, encoder, memory, quiet=silent)
+    frame = _table(probe.fitted, read_rows(probe, rows, encoder, silent), budget, silent)
     if output is not None:
-        write_table(frame, output, Mark(CANDIDATES, fingerprint=trained.fingerprint))
+        write_table(frame, output, probe.marked(CANDIDATES))
     if json:
         shown = frame if budget is not None or output is None else frame.head(SHOWN)
         print(to_json.dumps({"n_rows": len(frame), "rows": records(shown)}))
@@ -72,6 +72,22 @@ def candidates(
         _show(frame)
         if output is not None:
             print(plain_text(f"Written: {output} ({len(frame):,} rows)", 400))
+        _tell_after(probe, rows, budget, len(frame))
+
+
+def _tell_after(probe: Trained, rows: str, budget: int | None, count: int) -> None:
+    """Say which command usually comes next: to choose rows, or to train with those that were chosen."""
+    from lsi.cli.inputs.recall import again
+    from lsi.cli.next_step import dataset_of, shown, tell_next
+
+    if budget is None:
+        tell_next("candidates", probe.folder, rows, "--budget", max(1, count // 10), "-o", "chosen.csv")
+        return
+    dataset, command = dataset_of(probe.notes), probe.notes.get("command")
+    if dataset is not None and isinstance(command, dict):
+        name = "compute" if probe.from_scores else "fit"
+        words = [*again(command, Path(shown(dataset))), "-o", probe.folder, "--overwrite"]
+        tell_next(name, *words, then="Label these rows, add them to the dataset, and train again")
 
 
 def _table(fitted: Fitted, samples: Samples, budget: int | None, quiet: bool) -> pd.DataFrame:

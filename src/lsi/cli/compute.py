@@ -69,7 +69,7 @@ def compute(
     from lsi.cli.resume import keeping
 
     in_pairs, quiet = wants_pairs(data, pairs), output.quiet
-    check_together(output, long, in_pairs)
+    check_together(data, output, long, in_pairs)
     check_results(output, long, data, encoder, corruption, pairs, file)
     if file.config is not None and not quiet:
         say(f"options from {str(file.config)!r}; those of the command line go before them")
@@ -91,7 +91,10 @@ def compute(
             raise InputError("--redundancy is for classes, and the target of these samples is none. Drop it.")
         if not quiet:
             n_right = job.target.shape[1] if in_pairs else None
-            announce(samples.name, job.problem, job.settings, job.truth, samples.notes, n_right)
+            groups = (
+                0 if samples.groups is None else len({each for each in samples.groups if each is not None})
+            )
+            announce(samples.name, job.problem, job.settings, job.truth, samples.notes, n_right, groups)
         if long.shard is not None and not quiet:
             say(f"part {long.shard} of it; `lsi merge` puts all parts together")
         scores = run(job, quiet=quiet, checkpoint=kept.checkpoint, shard=long.shard)
@@ -119,17 +122,24 @@ def tell_after(scores: Scores, place: Path, long: LongRunOptions) -> None:
         tell_next("mislabeled", place, "-o", "suspects.csv")
 
 
-def check_together(output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
+def check_together(data: DataOptions, output: OutputOptions, long: LongRunOptions, in_pairs: bool) -> None:
     """Refuse options that do not go together, before any work."""
     from lsi.execution.work import Shard
     from lsi.run.shards import check_shard
 
     if output.redundancy and in_pairs:
         raise InputError("--redundancy is for samples with class labels, not for pairs. Drop it.")
+    if data.group_column and in_pairs:
+        raise InputError("--group-column is for samples with a target, not for pairs. Drop it.")
     if long.shard is None:
         return
     shard = Shard.parse(long.shard)
     check_shard(shard, "contrastive" if in_pairs else "classification")
+    if data.group_column:
+        raise InputError(
+            "--group-column leaves out whole groups, and --shard scores a part of the samples. Score "
+            "the groups in a run of their own, without --shard."
+        )
     if output.redundancy:
         raise InputError("--redundancy needs all scores, and --shard gives a part of them. Drop one of them.")
     if output.report is not None:

@@ -14,8 +14,10 @@ from rich.text import Text
 from lsi.cli.console import ALARM, out_console, plain_table, say
 from lsi.report.format import number, percent, settings
 from lsi.report.summary import summarize
+from lsi.report.wording import GROUP_FINDINGS
 from lsi.report.wording import detection as detection_sentence
 from lsi.report.wording import features as features_sentence
+from lsi.report.wording import groups as groups_sentence
 from lsi.report.wording import weight_decay as decay_sentence
 from lsi.system.text import counted, plain_text
 
@@ -48,6 +50,7 @@ def announce(
     truth: Corruption | None,
     notes: Sequence[str],
     n_right: int | None = None,
+    n_groups: int = 0,
 ) -> None:
     """Say on stderr what will be done and what it will cost; `n_right`: right features of pairs."""
     n, d, n_scored = problem.n_samples, problem.n_features, len(problem.subset)
@@ -59,7 +62,7 @@ def announce(
         ]
     else:
         lines = [f"{name}: {n:,} pairs, {d:,} and {counted(n_right, 'feature')}, no labels"]
-    lines.append(f"expected cost: {_cost(problem, chosen)}")
+    lines.append(f"expected cost: {_cost(problem, chosen, n_groups)}")
     if truth is not None:
         lines.insert(1, _changed(truth))
     if chosen["cluster"] is not None:
@@ -68,13 +71,19 @@ def announce(
         say(line)
 
 
-def _cost(problem: Problem, chosen: dict[str, Any]) -> str:
+def _cost(problem: Problem, chosen: dict[str, Any], n_groups: int) -> str:
+    from lsi.planning.groups import with_groups
     from lsi.system.text import parse_size
     from lsi.tasks import task_of
 
     task, memory = task_of(chosen["probe"]), parse_size(chosen["memory"])
     found = task.cost(chosen["probe"], problem, chosen["posterior"], chosen["method"], memory)
-    return "that of the network, which is not predicted" if found is None else found.text
+    if found is None:
+        return "that of the network, which is not predicted"
+    if problem.n_classes:  # other targets' groups take next to nothing, or as often as there are labels
+        shape = problem.shape(chosen["probe"].fit_intercept)
+        found = with_groups(found, shape, chosen["posterior"], n_groups)
+    return found.text
 
 
 def _cluster(address: str, device: str | None) -> str:
@@ -157,6 +166,7 @@ def machine_readable(summary: dict[str, Any], scores: Scores, places: Mapping[st
         "classes": summary["classes"],
         "detection": found and {key: value for key, value in found.items() if key != "curve"},
         "audit": audit and {key: value for key, value in audit.items() if key != "pairs"},
+        "groups": summary["groups"],
         "feature_check": summary["feature_check"],
         "weight_decay": summary["weight_decay"],
         "corruption": scores.manifest.get("corruption"),
@@ -178,6 +188,9 @@ def _show_tables(console: Console, summary: dict[str, Any], scores: Scores) -> N
     if task == "multilabel":
         console.print()
         console.print(_label_table(scores.class_summary()))
+    if summary["groups"]:
+        console.print()
+        console.print(_group_table(summary["groups"]["rows"]))
 
 
 def _sample_table(title: str, entries: list[dict[str, Any]], planted: bool, task: str) -> Table:
@@ -221,9 +234,26 @@ def _label_table(labels: pd.DataFrame) -> Table:
     return table
 
 
+def _group_table(groups: list[dict[str, Any]]) -> Table:
+    some = len(groups) > CLASS_ROWS
+    which = f", the {CLASS_ROWS} of {len(groups):,} that are worth the most for each sample" if some else ""
+    table = plain_table(f"Groups{which}")
+    table.add_column("group", overflow="ellipsis", max_width=28)
+    for column in ("samples", "LSI (nats)", "a sample", "interaction"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in groups[:CLASS_ROWS]:
+        figures = (number(row["lsi"]), number(row["lsi_per_row"]), number(row["interaction"]))
+        said = GROUP_FINDINGS.get(row["finding"], "")
+        table.add_row(Text(row["group"]), f"{row['n']:,}", *figures, Text(said))
+    return table
+
+
 def _closing_lines(summary: dict[str, Any], scores: Scores, places: Mapping[str, str]) -> list[Text]:
     lines = [Text()]
     found = summary["detection"]
+    if summary["groups"]:
+        lines.append(Text(groups_sentence(summary["groups"])))
     if found:
         figures = f"AUROC {found['auroc']:.3f}, average precision {found['average_precision']:.3f}"
         lines.append(Text(f"Planted errors: {figures}. {detection_sentence(found)}"))

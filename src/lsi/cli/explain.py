@@ -3,121 +3,98 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lsi.cli.inputs.options import DataOptions, EncoderOptions, MachineOptions, MethodOptions, ProbeOptions
+from lsi.cli.inputs.options import EncoderOptions
 from lsi.cli.mislabeled import SHOWN, check_list_file, records, write_table
-from lsi.errors import InputError
-from lsi.results.marks import EXPLANATION, Mark
+from lsi.cli.next_step import dataset_of, shown, tell_next
+from lsi.results.marks import EXPLANATION
 from lsi.system.places import check_apart
 from lsi.system.text import plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lsi.cli.job import Job
+    from lsi.cli.trained import Trained
     from lsi.data import Samples
-    from lsi.data.preparation.plan import TablePreparation
 
-_PROBE, _METHOD, _MACHINE, _ENCODER = ProbeOptions(), MethodOptions(), MachineOptions(), EncoderOptions()
+_ENCODER = EncoderOptions()
 
 
 def explain(
+    model: Path,
+    queries: str,
     *,
-    data: DataOptions,
-    queries: Path,
     k: Annotated[int, Parameter(name=["-k", "--k"])] = 10,
     predicted: Annotated[bool, Parameter(negative="")] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
     encoder: EncoderOptions = _ENCODER,
-    probe: ProbeOptions = _PROBE,
-    method: MethodOptions = _METHOD,
-    machine: MachineOptions = _MACHINE,
+    memory: str | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Find the training samples that made a probe's answers to other rows.
 
     Args:
-        data: What the probe is trained on.
-        queries: The rows to explain: a file or folder like the dataset, with labels.
+        model: Folder that `lsi fit` wrote, or scores, whose probe is then trained again on the same data.
+        queries: The rows to explain: a file or folder like the dataset of the probe, with labels.
         k: How many samples to name for each row that spoke for its label, and how many against it.
         predicted: Explain the probe's own predictions, not the labels that are given.
         output: File to write: .csv, .json or .parquet. Never overwritten.
+        encoder: How images, texts and recordings become features: as for the probe.
+        memory: Memory that the run may use, as `4GiB`. Default: what the machine has available.
         json: Print one JSON object on stdout and nothing else there.
-        encoder: How images, texts and recordings become features.
-        probe: What is trained.
-        method: How a model without a sample is found.
-        machine: What the computation runs on.
 
     Raises:
-        InputError: If options do not fit each other or the data.
+        InputError: If there is no trained probe, or the rows do not fit it.
     """
-    if data.standardise or data.pca is not None:
-        raise InputError(
-            "--standardise and --pca would change the queries by themselves. Change the dataset and the "
-            "queries alike before, for example with sklearn.preprocessing.StandardScaler."
-        )
+    from lsi.cli.inputs.places import path_of
+
     if output is not None:
         check_list_file(output)
-        check_apart({"--output": output}, {"--queries": queries})
-    from lsi.cli.inputs.options import CorruptionOptions
-    from lsi.cli.job import prepare
+        check_apart({"--output": output}, {"the trained probe": model, "the queries": path_of(queries)})
+    from lsi.cli.inputs.queries import read_rows
+    from lsi.cli.trained import trained
 
-    quiet = json
-    job = prepare(data, encoder, CorruptionOptions(), probe, method, machine, quiet=quiet)
-    asked = _encoded(data, queries, encoder, machine, quiet, job.samples.preparation)
-    frame = _explained(job, asked, k, predicted, quiet)
+    probe = trained(model, encoder, memory, quiet=json)
+    asked = read_rows(probe, queries, encoder, json)
+    frame = _explained(probe, asked, k, predicted, json)
     if output is not None:
-        write_table(frame, output, Mark(EXPLANATION, dataset_fingerprint=job.read))
+        write_table(frame, output, probe.marked(EXPLANATION))
     if json:
         print(json_module.dumps({"n_queries": len(asked), "rows": records(frame)}))
         return
     _show(frame)
     if output is not None:
         print(plain_text(f"Written: {output} ({len(frame):,} rows)", 400))
+    _tell_after(probe, queries)
 
 
-def _encoded(
-    data: DataOptions,
-    queries: Path,
-    encoder: EncoderOptions,
-    machine: MachineOptions,
-    quiet: bool,
-    preparation: TablePreparation | None,
-) -> Samples:
-    """Return the queries with the features of the dataset's encoder, or prepared as its table was."""
-    from lsi.cli.console import speaker
-    from lsi.cli.inputs.settings import encoder_settings, source_options
-    from lsi.cli.progress import progress_bar
-    from lsi.data import load_samples
-    from lsi.features import encode
-
-    named = replace(data, dataset=str(queries))
-    with progress_bar(quiet) as progress:
-        options = source_options(named, encoder, progress)
-        samples = load_samples(named.dataset, options, preparation=preparation)
-        settings = encoder_settings(encoder, named, machine)
-        return encode(samples, **settings, progress=progress, say=speaker(quiet)).samples
-
-
-def _explained(job: Job, asked: Samples, k: int, predicted: bool, quiet: bool) -> pd.DataFrame:
-    """Train the probe, and return the table of `lsi.Fitted.explain` with the queries' ids."""
+def _explained(probe: Trained, asked: Samples, k: int, predicted: bool, quiet: bool) -> pd.DataFrame:
+    """Return the table of `lsi.Fitted.explain` with the queries' ids."""
     import pandas as pd
 
-    from lsi import fit
+    from lsi.cli.inputs.queries import labels_of
     from lsi.cli.progress import progress_bar
-    from lsi.data.targets import target_of
 
-    names = ("probe", "posterior", "method", "prior_precision", "seed", "device", "memory")
-    settings = {name: job.settings[name] for name in names}
-    fitted = fit(job.samples.features, job.target, sample_id=job.samples.ids, **settings)
+    labels = None if predicted else labels_of(asked, "add --predicted to explain the probe's own predictions")
     rows = pd.DataFrame(asked.features, index=asked.ids)
     with progress_bar(quiet) as progress:
-        return fitted.explain(rows, None if predicted else target_of(asked), k=k, progress=progress)
+        return probe.fitted.explain(rows, labels, k=k, progress=progress)
+
+
+def _tell_after(probe: Trained, queries: str) -> None:
+    """Say which command usually comes next: to see these samples, or to doubt their labels."""
+    dataset = dataset_of(probe.notes)
+    if probe.from_scores:
+        tell_next("report", probe.folder, "--validation", queries, "-o", "report.html")
+    elif dataset is not None and probe.fitted.classes.size:
+        from lsi.cli.next_step import column_words
+
+        columns = (probe.notes.get("source") or {}).get("options") or {}
+        tell_next("mislabeled", shown(dataset), *column_words(columns), "-o", "suspects.csv")
 
 
 def _show(frame: pd.DataFrame) -> None:

@@ -17,6 +17,7 @@ from lsi.cli.inputs.options import (
     ProbeOptions,
 )
 from lsi.cli.inputs.places import inputs_of
+from lsi.cli.trained import refuse_own_scale
 from lsi.errors import InputError
 from lsi.system.places import check_apart
 from lsi.system.text import plain_text
@@ -60,20 +61,26 @@ def fit(
     """
     _refuse_idle(data, method, machine)
     check_apart({"--output": output}, inputs_of(data, encoder, corruption))
-    from lsi.cli.job import notes_of, prepare
-    from lsi.fitted.fitted import fit_problem
+    from lsi.cli.inputs.recall import asked
+    from lsi.cli.job import prepare
+    from lsi.cli.next_step import tell_next
+    from lsi.cli.trained import train
     from lsi.fitted.storage import check_output
 
     check_output(output, overwrite)
     job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet or json)
-    names = job.samples.feature_names
-    notes = notes_of(job) | ({} if names is None else {"feature_names": list(names)})
-    fitted = fit_problem(job.problem, notes, **_settings(job.settings))
+    job.extra["command"] = asked(data, encoder, corruption, probe, method, machine)
+    fitted = train(job)
     place = fitted.save(output, overwrite=overwrite)
     if json:
         print(to_json.dumps(_summary(fitted, place)))
     elif not quiet:
         print(plain_text(_text(_summary(fitted, place)), 2000))
+        if (
+            fitted.run.probe.describe()["kind"] != "ridge"
+        ):  # that one is asked about groups and changes, in Python
+            tell_next("explain", output, "NEW-ROWS-WITH-LABELS")
+            tell_next("candidates", output, "NEW-ROWS", then="Or")
 
 
 def _refuse_idle(data: DataOptions, method: MethodOptions, machine: MachineOptions) -> None:
@@ -86,17 +93,7 @@ def _refuse_idle(data: DataOptions, method: MethodOptions, machine: MachineOptio
     for flags, values in given.items():
         if any(value is not None for value in values):
             raise InputError(f"{flags}: for scoring, and `lsi fit` scores nothing. Leave it out.")
-    if data.standardise or data.pca is not None:
-        raise InputError(
-            "--standardise, --pca: new rows would need the same scale and components, which a trained probe "
-            "does not keep. Change the features in the file itself."
-        )
-
-
-def _settings(settings: dict[str, object]) -> dict[str, object]:
-    """Return the settings that training takes."""
-    wanted = ("probe", "posterior", "method", "prior_precision", "seed", "device", "memory")
-    return {name: settings[name] for name in wanted}
+    refuse_own_scale(data)
 
 
 def _summary(fitted: Fitted, place: Path) -> dict[str, object]:

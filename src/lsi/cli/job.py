@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lsi.cli.console import speaker
 from lsi.cli.inputs.options import (
@@ -38,8 +39,10 @@ from lsi.features.reduction import check_components, reduce_features
 from lsi.noisy_labels.consensus import consensus
 from lsi.pipeline import check_settings, score_problem
 from lsi.scores import Scores
+from lsi.system.text import counted
 from lsi.tasks import task_of
 from lsi.tasks.columns import label_texts
+from lsi.tasks.groups import check_groups, check_leaves_groups
 from lsi.validation.problem import Problem, check_problem
 
 _NAMED = 20
@@ -103,6 +106,8 @@ def prepare(
             _check_annotators(task, truth, data)
         samples, truth = _choose(samples, truth, data)
         _check_labels(samples, truth, task)
+        if samples.groups is not None:
+            samples = _with_groups(samples, truth, task, data, settings)
         encoded = encode(
             samples, **encoder_settings(encoder, data, machine), progress=progress, say=speaker(quiet)
         )
@@ -163,9 +168,35 @@ def _labels(samples: Samples, truth: Corruption | None) -> np.ndarray:
 def _check_labels(samples: Samples, truth: Corruption | None, task: str) -> None:
     """Say what is wrong with labels or ids before hours of encoding, not after."""
     if samples.features is None:
-        kind = "classification" if task in CLASSES else task
-        no_features = np.zeros((len(samples), 1), dtype=np.float32)
-        check_problem(no_features, _labels(samples, truth), sample_id=samples.ids, task=kind)
+        _featureless(samples, truth, task)
+
+
+def _featureless(samples: Samples, truth: Corruption | None, task: str) -> Problem:
+    """Return the checked labels and ids of samples that need not have features yet."""
+    kind = "classification" if task in CLASSES else task
+    no_features = np.zeros((len(samples), 1), dtype=np.float32)
+    return check_problem(no_features, _labels(samples, truth), sample_id=samples.ids, task=kind)
+
+
+def _with_groups(
+    samples: Samples, truth: Corruption | None, task: str, data: DataOptions, settings: dict[str, Any]
+) -> Samples:
+    """Return the samples with a note on their groups; refuse, before any work, what cannot be left out."""
+    assert samples.groups is not None
+    check_leaves_groups(settings["probe"], settings["method"])
+    without = int(pd.isna(samples.groups).sum())
+    names, counts = np.unique(samples.groups[~pd.isna(samples.groups)].astype(str), return_counts=True)
+    if len(names) and counts.max() == 1:
+        raise InputError(
+            f"--group-column {data.group_column} has another value in each row, so it names samples rather "
+            "than groups. Name another column; ids are for --id-column."
+        )
+    if samples.answers is None:  # else the labels are not known yet, and the run checks before it leaves out
+        check_groups(samples.groups, _featureless(samples, truth, task))
+    largest = counted(int(counts.max(initial=0)), "sample")
+    note = f"{len(names):,} groups in {data.group_column!r}, the largest of {largest}"
+    note += f"; {counted(without, 'sample')} without a value belong to none." if without else "."
+    return replace(samples, notes=(*samples.notes, note))
 
 
 def _subset(data: DataOptions, strata: np.ndarray, task: str, seed: int) -> np.ndarray | None:
@@ -192,6 +223,7 @@ def run(job: Job, *, quiet: bool, checkpoint: Checkpoint | None = None, shard: s
     samples, truth = job.samples, job.truth
     with progress_bar(quiet) as progress:
         settings = {name: value for name, value in job.settings.items() if name != "subset"}
+        settings |= {} if samples.groups is None else {"groups": samples.groups}
         scores = score_problem(job.problem, **settings, checkpoint=checkpoint, shard=shard, progress=progress)
     table, manifest = scores.to_frame(), dict(scores.manifest)
     manifest |= notes_of(job) | ({} if checkpoint is None else {"run": checkpoint.run})

@@ -12,7 +12,10 @@ from lsi.errors import LsiError
 from lsi.results.marks import Mark
 from lsi.system.text import plain_text
 
-_FLAGS = ("label_column", "id_column", "image_column", "text_column", "audio_column", "feature_columns")
+_FLAGS = (
+    "label_column", "id_column", "group_column", "image_column", "text_column", "audio_column",
+    "feature_columns",
+)  # fmt: skip
 
 
 def tell_next(*words: object, then: str = "Next") -> None:

@@ -29,6 +29,7 @@ def plan(
     n_features: int | None = None,
     n_classes: int | None = None,
     n_scored: int | None = None,
+    n_groups: int = 0,
     posterior: str = "diag",
     method: MethodOptions = _METHOD,
     machine: MachineOptions = _MACHINE,
@@ -45,6 +46,7 @@ def plan(
         n_features: Number of features.
         n_classes: Number of classes.
         n_scored: Number of samples to score. Default: all.
+        n_groups: Number of groups (`lsi compute --group-column`) that are left out as well.
         posterior: `diag`, `kron` or `full`.
         method: How a model without a sample would be found.
         machine: What it would run on.
@@ -69,6 +71,7 @@ def plan(
         posterior=posterior,
         method=settings,
         n_scored=n_scored,
+        n_groups=n_groups,
         memory=parse_size(machine.memory),
         workers=workers,
         separable=separable,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lsi.cli.inputs.options import OTHER_FORM, AgainOptions
+from lsi.cli.inputs.options import OTHER_FORM, AgainOptions, EncoderOptions
 from lsi.cli.next_step import tell_apply
 from lsi.errors import InputError
 from lsi.system.text import plain_text
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lsi.data import Samples
     from lsi.scores import Scores
 
-_AGAIN = AgainOptions()
+_AGAIN, _ENCODER = AgainOptions(), EncoderOptions()
 
 
 def show(
@@ -49,8 +49,10 @@ def report(
     dataset: Annotated[str | None, Parameter(name=["--dataset", "-d"])] = None,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("report.html"),
+    validation: str | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     again: AgainOptions = _AGAIN,
+    encoder: EncoderOptions = _ENCODER,
 ) -> None:
     """Write the HTML page of saved scores.
 
@@ -58,21 +60,31 @@ def report(
         scores: Folder that `lsi compute --output` wrote.
         dataset: The data that were scored, for pictures. Default: where the scores say they came from.
         output: Page to write.
+        validation: Rows with labels, a file or folder like the dataset: the page then shows the worst errors
+            on them beside the training samples that caused them. The probe is trained again for this.
         overwrite: Replace a file that lsi did not write.
         again: How the dataset is read.
+        encoder: How images, texts and recordings of `--validation` become features: as for the scores.
     """
     from lsi.cli.inputs.places import inputs_of, path_of, source_of
     from lsi.report import check_report, write_report
     from lsi.scores import load
     from lsi.system.places import check_apart
 
-    check_apart(
-        {"--output": output}, {"the scores": scores, **inputs_of(again), "--dataset": path_of(dataset)}
-    )
+    read = {**inputs_of(again, encoder), "--dataset": path_of(dataset), "--validation": path_of(validation)}
+    check_apart({"--output": output}, {"the scores": scores, **read})
+    if validation is None and encoder != _ENCODER:
+        raise InputError("options of an encoder are for the rows of --validation. Add it, or leave them out.")
     check_report(output, overwrite=overwrite)
     loaded = load(scores)
     check_apart({"--output": output}, {"the dataset": source_of(loaded)})
-    written = write_report(output, loaded, find_samples(loaded, dataset, again), overwrite=overwrite)
+    samples = find_samples(loaded, dataset, again)
+    errors = None
+    if validation is not None:
+        from lsi.cli.validation import worst_errors
+
+        errors = worst_errors(scores, validation, encoder)
+    written = write_report(output, loaded, samples, validation=errors, overwrite=overwrite)
     print(plain_text(f"Report: {written}", 400))
     if loaded.task == "classification":
         print("Review: open it, accept, reject or remove suspected labels, and export the decisions.")

@@ -21,6 +21,7 @@ class SourceOptions:
         label_column: Column of a table that holds the labels.
         clean_label_column: Column with labels known to be right.
         id_column: Column with stable ids.
+        group_column: Column that says to which group a row belongs; it is no feature.
         image_column: Column with images: bytes, paths, or Hugging Face's ``{bytes, path}``.
         text_column: Column with texts.
         audio_column: Column with recordings, as for images.
@@ -40,6 +41,7 @@ class SourceOptions:
     label_column: str | None = None
     clean_label_column: str | None = None
     id_column: str | None = None
+    group_column: str | None = None
     image_column: str | None = None
     text_column: str | None = None
     audio_column: str | None = None

@@ -61,6 +61,7 @@ class Samples:
         task: ``regression`` or ``multilabel`` where the source knows; None elsewhere.
         label_doubt: Why the labels can be no classes, for whoever takes them for classes; or None.
         preparation: What was done to the columns of a table, where that is how its features were made.
+        groups: `(N,)` the group of each sample, None where it belongs to none; or None.
         content: Digest of what the features were made of, by which the dataset is known again where features
             are not what it holds; None where they are, and for a selection.
 
@@ -86,6 +87,7 @@ class Samples:
     task: str | None = None
     label_doubt: str | None = None
     preparation: TablePreparation | None = None
+    groups: np.ndarray | None = None
     content: str | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ class Samples:
             "clean labels": self.clean_labels,
             "targets": self.targets,
             "answers": self.answers,
+            "groups": self.groups,
         }
         for what, part in parts.items():
             if part is not None and len(part) != len(self.labels):
@@ -144,6 +147,7 @@ class Samples:
             clean_labels=None if self.clean_labels is None else self.clean_labels[positions],
             targets=None if self.targets is None else self.targets[positions],
             answers=None if self.answers is None else self.answers.iloc[positions],
+            groups=None if self.groups is None else self.groups[positions],
             content=None,
         )
 
@@ -207,6 +211,20 @@ def row_texts(values: np.ndarray) -> np.ndarray:
     missing = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
     texts = [", ".join(f"{value:.6g}" for value in row) for row in values.tolist()]
     return np.array([None if gone else text for text, gone in zip(texts, missing, strict=True)], dtype=object)
+
+
+def group_array(values: np.ndarray) -> np.ndarray:
+    """Return the group of each sample as an object array; None where the entry is missing or an empty text.
+
+    Dates and the like become text, which is how tables and pages name a group.
+    """
+    plain = (
+        value if isinstance(value, str | bool | int | float) else str(value) for value in values.tolist()
+    )
+    missing = pd.isna(values) | (values.astype(object) == "")
+    found = np.fromiter(plain, dtype=object, count=len(values))
+    found[missing] = None
+    return found
 
 
 def text_array(values: Sequence[str | None]) -> np.ndarray:

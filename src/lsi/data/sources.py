@@ -55,7 +55,20 @@ def load_samples(source: str | Path, options: SourceOptions | None = None, **set
         >>> len(samples), samples.features.shape, samples.class_name(2)
         (178, (178, 13), 'class_2')
     """
-    text, options = os.fspath(source), _with_settings(options or SourceOptions(), settings)
+    options = _with_settings(options or SourceOptions(), settings)
+    samples = _load(source, options)
+    if options.group_column and samples.groups is None and not options.unlabelled:
+        name = options.group_column
+        raise InputError(
+            f"{samples.name} has no columns, so that --group-column {name} finds no groups. Give a table "
+            "that has one; for pictures a table that names their files: --dataset table.csv "
+            f"--image-column file --label-column label --group-column {name}."
+        )
+    return samples
+
+
+def _load(source: str | Path, options: SourceOptions) -> Samples:
+    text = os.fspath(source)
     if isinstance(source, str):
         if text.startswith(PREFIX):
             return read_hub(text, options)

@@ -21,6 +21,7 @@ from lsi.fitted.answer import Answer
 from lsi.fitted.asked import Asked
 from lsi.fitted.candidates import score_candidates
 from lsi.fitted.choice import choose_rows
+from lsi.fitted.errors import find_errors
 from lsi.fitted.explain import explain_queries, smallest_changes
 from lsi.fitted.leaks import find_leaks
 from lsi.fitted.storage import read_fitted, write_fitted
@@ -324,6 +325,7 @@ class Fitted:
             InputError: Other columns than those of the data, labels never seen, ids given twice, or a probe
                 that answers no such question.
         """
+        next(self.engines())
         with exact_products():
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
@@ -525,6 +527,34 @@ class Fitted:
         asked = self._asked(X, y)
         with exact_products():
             return explain_queries(self._heads, asked, k, progress)
+
+    def errors(self, X_val: Any, y_val: Any) -> pd.DataFrame:
+        r"""Return the rows that the probe predicts wrongly, those of the highest loss first.
+
+        The loss of row q with label y is :math:`-\log p_y`; of several labels a sample it is their sum.
+
+        Args:
+            X_val: `(M, D)` rows, with the features that the probe was trained on.
+            y_val: Their labels, as in `fit`.
+
+        Returns:
+            One row for each error: `query`, its name in the index of a DataFrame, else its position;
+            `position`; `label`; `prediction`; and `loss` in nats. ``fitted.explain(X_val[position],
+            y_val[position])`` says which training samples made them.
+
+        Raises:
+            InputError: Rows that cannot be used, labels that the probe was never trained on, or a probe that
+                answers no such question.
+
+        Examples:
+            >>> from sklearn.datasets import load_iris
+            >>> X, y = load_iris(return_X_y=True)
+            >>> fit(X[::2], y[::2]).errors(X[1::2], y[1::2])["position"].tolist()
+            []
+        """
+        asked = self._asked(X_val, _given(y_val))
+        with exact_products():
+            return find_errors(self.engines(), asked)
 
     def smallest_change(
         self, X: Any, *, limit: int | None = None, progress: Progress | None = None

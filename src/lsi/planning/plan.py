@@ -10,6 +10,7 @@ import torch
 from lsi.errors import InputError
 from lsi.methods import Newton, Retrain, as_method
 from lsi.planning.cost import Estimate, cost, counted, product_rate
+from lsi.planning.groups import with_groups
 from lsi.planning.label_noise import noise_cost, worthwhile
 from lsi.posterior import POSTERIORS
 from lsi.system.machine import Machine, available_memory
@@ -93,6 +94,7 @@ def make_plan(
     posterior: str = "diag",
     method: str | Newton | Retrain = "newton",
     n_scored: int | None = None,
+    n_groups: int = 0,
     memory: int | None = None,
     workers: int = 1,
     separable: bool | None = None,
@@ -108,6 +110,7 @@ def make_plan(
         posterior: ``"diag"``, ``"kron"`` or ``"full"``.
         method: As in `lsi.score`.
         n_scored: Samples to score; None: all.
+        n_groups: Groups of about equal size that are left out as well, each as a whole; 0: none.
         memory: Bytes that a run may use; None: what the machine has left.
         workers: Workers of a cluster, each with the threads of this process.
         separable: Whether the probe separates the classes, which makes samples harder to leave out; None: not
@@ -123,6 +126,8 @@ def make_plan(
         >>> make_plan(1000, 64, 10).chosen.solver
         'dense'
     """
+    if not 0 <= n_groups <= n_samples:
+        raise InputError(f"n_groups={n_groups}: a plan takes 0 to {n_samples:,} groups, as many as samples.")
     if min(n_samples, n_classes) < 2 or n_features < 1 or (n_scored or 1) < 1 or workers < 1:
         raise InputError(
             "A plan needs at least 2 samples, 2 classes, 1 feature, 1 scored sample and 1 worker."
@@ -131,10 +136,17 @@ def make_plan(
     method = as_method(method)
     have = budget(memory)
     shape = Shape(n_samples, n_features + 1, n_classes, n_scored or n_samples)
+    ways = [each for each in _ways(shape, posterior, method, memory) if _exists(each[0], each[2])]
+    if n_groups:
+        if ways[0][2] != "dense":
+            raise InputError(
+                "groups need method='newton' and its dense solver: more memory, fewer features (a "
+                "projection) or fewer classes."
+            )
+        ways = [each for each in ways if each[2] == "dense"]
     first, *others = [
-        _way(shape, structure, way, solver, have, workers, memory, separable)
-        for structure, way, solver in _ways(shape, posterior, method, memory)
-        if _exists(structure, solver)
+        _way(shape, structure, way, solver, have, workers, memory, separable, n_groups)
+        for structure, way, solver in ways
     ]
     return Plan(first, tuple(others), have)
 
@@ -170,8 +182,10 @@ def _way(
     workers: int,
     memory: int | None,
     separable: bool | None,
+    n_groups: int,
 ) -> Way:
     found = with_label_noise(cost(shape, posterior, method, solver, separable=separable), shape, memory)
+    found = with_groups(found, shape, posterior, n_groups)
     name = "retrain" if isinstance(method, Retrain) else "newton"
     seconds = found.seconds
     if workers > 1:

@@ -23,6 +23,7 @@ SCRIPTS = (
     "rows",
     "table",
     "classes",
+    "sorting",
     "groups",
     "main",
 )

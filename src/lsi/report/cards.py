@@ -20,6 +20,53 @@ PIXELATED_BELOW = 49
 """Images with a longest side below this are enlarged with sharp pixels."""
 
 
+class FaceMaker:
+    """Makes what samples look like.
+
+    Attributes:
+        kind: ``image``, ``text``, ``features`` or ``none``.
+    """
+
+    def __init__(self, samples: Samples | None, like: FaceMaker | None = None) -> None:
+        """Prepare what all faces share; features are shown beside those of `like`, on the same scale."""
+        self._samples = samples
+        self.kind = "none"
+        if samples is not None and samples.images is not None:
+            self.kind = "image"
+        elif samples is not None and samples.items is not None:
+            # Recordings have nothing to show; a profile of an encoder's features would tell nobody anything.
+            self.kind = "text" if samples.items.kind == "text" else "none"
+        elif samples is not None and samples.features is not None:
+            self.kind = "features"
+            whole = samples if like is None or like.kind != "features" else like._samples
+            assert whole is not None and whole.features is not None
+            self._centre = whole.features.mean(axis=0, dtype=np.float64)
+            spread = whole.features.std(axis=0, dtype=np.float64)
+            self._spread = np.where(spread > 0, spread, 1.0)
+
+    def __call__(self, position: int) -> dict[str, Any]:
+        """Return the picture, the text or the feature profile of the sample at `position`."""
+        samples = self._samples
+        if self.kind == "text" and samples is not None and samples.items is not None:
+            return {"text": plain_text(samples.items.take([position])[0] or "", LONGEST_TEXT)}
+        if self.kind == "image" and samples is not None and samples.images is not None:
+            image = samples.images[position]
+            return {"image": thumbnail(image), "pixelated": max(image.shape[:2]) < PIXELATED_BELOW}
+        if self.kind == "features" and samples is not None and samples.features is not None:
+            z = (np.asarray(samples.features[position], dtype=np.float64) - self._centre) / self._spread
+            return {"profile": [round(value, 2) for value in profile(z)], "striking": self._striking(z)}
+        return {}
+
+    def _striking(self, z: np.ndarray) -> list[dict[str, Any]]:
+        """Return the three features furthest from their mean."""
+        names = self._samples.feature_names if self._samples else None
+        furthest = np.argsort(-np.abs(z), kind="stable")[:3]
+        return [
+            {"name": plain_text(names[k] if names else f"x{k}", 32), "z": round(float(z[k]), 2)}
+            for k in furthest
+        ]
+
+
 class CardMaker:
     """Makes cards for rows of a score table.
 
@@ -35,19 +82,9 @@ class CardMaker:
     ) -> None:
         """Prepare what all cards share."""
         self._frame, self._disagrees = scores.to_frame(), scores.disagrees
-        self._samples = samples
         self._name = name
-        self.kind = "none"
-        if samples is not None and samples.images is not None:
-            self.kind = "image"
-        elif samples is not None and samples.items is not None:
-            # Recordings have nothing to show; a profile of an encoder's features would tell nobody anything.
-            self.kind = "text" if samples.items.kind == "text" else "none"
-        elif samples is not None and samples.features is not None:
-            self.kind = "features"
-            self._centre = samples.features.mean(axis=0, dtype=np.float64)
-            spread = samples.features.std(axis=0, dtype=np.float64)
-            self._spread = np.where(spread > 0, spread, 1.0)
+        self._face = FaceMaker(samples)
+        self.kind = self._face.kind
 
     def __call__(self, row: int, rank: int) -> dict[str, Any]:
         """Return the card of table row `row`."""
@@ -72,25 +109,7 @@ class CardMaker:
 
     def face(self, row: int) -> dict[str, Any]:
         """Return the picture, the text or the feature profile of table row `row`."""
-        samples, position = self._samples, int(self._frame["position"].iloc[row])
-        if self.kind == "text" and samples is not None and samples.items is not None:
-            return {"text": plain_text(samples.items.take([position])[0] or "", LONGEST_TEXT)}
-        if self.kind == "image" and samples is not None and samples.images is not None:
-            image = samples.images[position]
-            return {"image": thumbnail(image), "pixelated": max(image.shape[:2]) < PIXELATED_BELOW}
-        if self.kind == "features" and samples is not None and samples.features is not None:
-            z = (np.asarray(samples.features[position], dtype=np.float64) - self._centre) / self._spread
-            return {"profile": [round(value, 2) for value in profile(z)], "striking": self._striking(z)}
-        return {}
-
-    def _striking(self, z: np.ndarray) -> list[dict[str, Any]]:
-        """Return the three features furthest from their mean."""
-        names = self._samples.feature_names if self._samples else None
-        furthest = np.argsort(-np.abs(z), kind="stable")[:3]
-        return [
-            {"name": plain_text(names[k] if names else f"x{k}", 32), "z": round(float(z[k]), 2)}
-            for k in furthest
-        ]
+        return self._face(int(self._frame["position"].iloc[row]))
 
 
 def profile(z: np.ndarray) -> list[float]:

@@ -10,6 +10,7 @@ from lsi.data import Samples
 from lsi.errors import InputError, OutputError
 from lsi.report import assets, charts, format, wording
 from lsi.report.encode import script_json
+from lsi.report.errors import Validation
 from lsi.report.payload import describes, page_data
 from lsi.report.summary import summarize
 from lsi.results.table import ScoreTable
@@ -26,6 +27,8 @@ GENERATOR = '<meta name="generator" content="laplace-sample-information">'
 """Marks the pages of this library: only these are replaced without --overwrite."""
 MAX_CLASSES = 200
 """Most rows of the class table."""
+MAX_GROUPS = 200
+"""Most rows of the table of groups: as many of either end."""
 _NEEDED = {"jinja2": "jinja2", "PIL": "pillow"}
 
 
@@ -69,12 +72,15 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def build_page(scores: ScoreTable, samples: Samples | None = None) -> str:
+def build_page(
+    scores: ScoreTable, samples: Samples | None = None, validation: Validation | None = None
+) -> str:
     """Turn scores into a page.
 
     Args:
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
+        validation: Errors on validation rows, and the samples that caused them. Optional.
 
     Returns:
         A complete HTML document.
@@ -83,7 +89,7 @@ def build_page(scores: ScoreTable, samples: Samples | None = None) -> str:
         InputError: If packages are missing or `samples` are not the ones that were scored.
     """
     require_packages()
-    return render(summarize(scores, samples), page_data(scores, samples))
+    return render(summarize(scores, samples, validation=validation), page_data(scores, samples))
 
 
 def render(summary: dict[str, Any], data: dict[str, Any]) -> str:
@@ -130,6 +136,7 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         "curve": charts.detection_curve(found["curve"]) if found else None,
         "scatter": charts.audit_scatter(audit["pairs"]) if audit else None,
         "shown_classes": shown,
+        "shown_groups": _both_ends(summary["groups"]["rows"]) if summary["groups"] else [],
         "boxes": charts.boxes(shown),
         "noise_shades": charts.shade(_without_diagonal(suspects["noise"]["shares"]))
         if suspects and suspects["noise"]
@@ -139,6 +146,12 @@ def _drawings(summary: dict[str, Any]) -> dict[str, Any]:
         else None,
         "curves": charts.curves(summary["curation"]) if summary["curation"] else None,
     }
+
+
+def _both_ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that fit into the page's table of groups."""
+    half = MAX_GROUPS // 2
+    return rows if len(rows) <= MAX_GROUPS else rows[:half] + rows[-half:]
 
 
 def _without_diagonal(shares: list[list[float]]) -> list[list[float]]:
@@ -167,7 +180,12 @@ def _environment() -> jinja2.Environment:
 
 
 def write_report(
-    path: str | Path, scores: ScoreTable, samples: Samples | None = None, *, overwrite: bool = False
+    path: str | Path,
+    scores: ScoreTable,
+    samples: Samples | None = None,
+    *,
+    validation: Validation | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page for `scores`.
 
@@ -177,6 +195,7 @@ def write_report(
         path: The file to write; missing folders are made.
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
+        validation: Errors on validation rows, and the samples that caused them. Optional.
         overwrite: Whether a file that is not a report of this library may be replaced.
 
     Returns:
@@ -187,7 +206,7 @@ def write_report(
         OutputError: If the file cannot be written.
     """
     path = check_report(path, overwrite=overwrite)
-    replace_file(path, build_page(scores, samples).encode(), "the report")
+    replace_file(path, build_page(scores, samples, validation).encode(), "the report")
     return path
 
 

@@ -14,7 +14,8 @@ from lsi.analysis import detection_quality
 from lsi.data import Samples
 from lsi.errors import InputError
 from lsi.report.cards import CardMaker
-from lsi.report.findings import class_rows, curation, feature_check, redundancy, weight_decay
+from lsi.report.errors import Validation, validation_summary
+from lsi.report.findings import class_rows, curation, feature_check, groups, redundancy, weight_decay
 from lsi.report.labels import class_namer
 from lsi.report.suspects import find_suspects, suspects_summary
 from lsi.results.marks import REPORT, Mark
@@ -32,7 +33,11 @@ AUDIT_POINTS = 200
 
 
 def summarize(
-    scores: ScoreTable, samples: Samples | None = None, *, gallery_size: int = GALLERY_SIZE
+    scores: ScoreTable,
+    samples: Samples | None = None,
+    *,
+    gallery_size: int = GALLERY_SIZE,
+    validation: Validation | None = None,
 ) -> dict[str, Any]:
     """Reduce scores to what a reader wants to know.
 
@@ -40,12 +45,13 @@ def summarize(
         scores: The result of a run.
         samples: The data that were scored, for pictures, features and class names. Optional.
         gallery_size: Most samples shown at each end of the distribution.
+        validation: Errors on validation rows, and the samples that caused them. Optional.
 
     Returns:
         JSON values only, under ``title``, ``run``, ``task``, ``overview``, ``detection``,
-        ``distribution``, ``suspects``, ``classes``, ``gallery``, ``redundancy``, ``curation``,
-        ``audit``, ``feature_check`` and ``weight_decay``; what a run did not have is None, and ``classes``
-        empty. LSI in nats.
+        ``distribution``, ``suspects``, ``classes``, ``groups``, ``validation``, ``gallery``,
+        ``redundancy``, ``curation``, ``audit``, ``feature_check`` and ``weight_decay``; what a run did not
+        have is None, and ``classes`` empty. LSI in nats.
 
     Raises:
         InputError: If `samples` are not the ones that were scored.
@@ -71,6 +77,8 @@ def summarize(
         if scores.has_classes
         else None,
         "classes": class_rows(finite, name),
+        "groups": groups(manifest),
+        "validation": validation_summary(validation, samples, name),
         "gallery": _gallery(frame, CardMaker(finite, samples, name), gallery_size),
         "redundancy": redundancy(frame),
         "curation": curation(manifest),

@@ -10,6 +10,18 @@ from lsi.report.format import duration, number, percent
 from lsi.system.text import counted, plain_text
 
 SEPARATED = 0.999  # share of its own labels from which a probe separates the data
+GROUP_FINDINGS = {
+    "others": "these samples say what others say",
+    "together": "worth more together than one by one",
+    "single": "worth more one by one than together",
+}
+"""What stands out about a group, in words."""
+_GROUP_VERBS = {
+    "others": ("says what others say", "say what others say"),
+    "together": ("is worth more together than one by one", "are worth more together than one by one"),
+    "single": ("is worth more one by one than together", "are worth more one by one than together"),
+}
+_NAMED = 5  # groups that a sentence names
 _TASKS = {
     "regression": " of a regression",
     "multilabel": " with several labels each",
@@ -28,6 +40,9 @@ def sentences(summary: dict[str, Any]) -> dict[str, Any]:
         "suspects": suspects(summary),
         "top": top(summary["suspects"]),
         "redundancy": redundancy(summary),
+        "groups": groups(summary["groups"]),
+        "findings": GROUP_FINDINGS,
+        "validation": validation(summary["validation"]),
         "curation": curation(summary["curation"]),
         "cost": cost(summary["run"]),
         "features": features(summary["feature_check"])[0],
@@ -224,6 +239,41 @@ def redundancy(summary: dict[str, Any]) -> str:
     return (
         f"{found['n_samples']:,} of {n:,} samples ({percent(found['n_samples'] / n)}) fall into {groups} "
         f"whose members carry the same information; the largest has {found['largest']:,} members."
+    )
+
+
+def groups(found: dict[str, Any] | None) -> str:
+    """Say which groups are worth the most, and which say nothing of their own."""
+    if not found:
+        return ""
+    rows, column = found["rows"], found["column"]
+    named = f" of the column {plain_text(column, 60)}" if column else ""
+    told = (
+        f"Each of {counted(len(rows), 'group')}{named} was left out as a whole. A sample of group "
+        f"{rows[0]['group']} is worth the most, {number(rows[0]['lsi_per_row'])} nats; the median over all "
+        f"groups is {number(found['median'])}."
+    )
+    for finding, verb in _GROUP_VERBS.items():
+        names = [row["group"] for row in rows if row["finding"] == finding]
+        if names:
+            few = 2 * len(names) <= len(rows)  # what holds for most groups tells none of them from the others
+            shown = ", ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
+            told += f" {len(names):,} of {len(rows):,} {verb[len(names) > 1]}{f': {shown}' if few else ''}."
+    return told
+
+
+def validation(found: dict[str, Any] | None) -> str:
+    """Say how many validation rows are predicted wrongly, and what is shown of them."""
+    if not found:
+        return ""
+    n, wrong, shown = found["n"], found["n_wrong"], len(found["rows"])
+    told = f"{wrong:,} of {counted(n, 'validation row')} {'is' if wrong == 1 else 'are'} predicted wrongly"
+    if not wrong:
+        return f"{told}."
+    which = "" if wrong == shown else f" Here are the {shown} of the highest loss."
+    return (
+        f"{told}.{which} Beside each are the training samples that spoke against its label the most: without "
+        "that one sample, and the model trained again, its loss changes by the figure in bold."
     )
 
 

@@ -37,6 +37,7 @@ SENSITIVITY, REPORT, RECEIPT = "lsi-sensitivity", "lsi-report", "lsi-receipt"
 CONSENSUS = "lsi-consensus"
 FITTED, CANDIDATES = "lsi-fitted", "lsi-candidates"
 EXPLANATION = "lsi-explanation"
+GROUPS = "lsi-groups"
 NOUNS = {
     SCORES: "a folder of scores",
     TABLE: "a table of scores",
@@ -46,6 +47,7 @@ NOUNS = {
     CONSENSUS: "labels on which annotators agree",
     SENSITIVITY: "a table of how ranks depend on settings",
     REPORT: "a report",
+    GROUPS: "a table of what groups of samples are worth",
     EXPLANATION: "a table of which rows made which answers",
     RECEIPT: "the receipt of a cleaned dataset",
     CHECKPOINT: "finished blocks of a run",
@@ -55,8 +57,8 @@ NOUNS = {
 """What messages call each kind."""
 VERSION = 1
 COLUMNS = (
-    "split", "label_column", "clean_label_column", "id_column", "image_column", "text_column", "audio_column",
-    "feature_columns", "label_columns", "prepare",
+    "split", "label_column", "clean_label_column", "id_column", "group_column", "image_column", "text_column",
+    "audio_column", "feature_columns", "label_columns", "prepare",
 )  # fmt: skip
 """Options of a dataset that a mark repeats: texts, such as names of columns, never paths."""
 _TEXTS = ("lsi_version", "run", "fingerprint", "dataset_fingerprint", "scores")

@@ -17,6 +17,10 @@ Check = Callable[[Any], bool]
 TASKS = ("classification", "regression", "multilabel", "contrastive")
 NUMBERS = ("lsi", "mean_term", "covariance_term", "loo_probability")
 """Required columns that hold float64."""
+GROUP_COLUMNS = (
+    "group", "n", "lsi", "lsi_per_row", "mean_term", "covariance_term", "interaction", "relative_error",
+)  # fmt: skip
+"""Columns of the table of groups."""
 REQUIRED_COLUMNS = ("sample_id", "position", "label", "loo_prediction", *NUMBERS)
 _OPTIONAL_NUMBERS = (
     "leverage", "relative_error", "wrong_probability", "wrong_at_least", "wrong_at_most", "flip_gain",
@@ -126,7 +130,7 @@ _ENTRIES: dict[str, Check] = {
         shares=_of(_number),
         curves=_by_name(_by_name(_of(_number))),
     ),
-    "groups": lambda value: _of(lambda row: _group(row))(value),
+    "groups": _with(file=_text, rows=_count, sha256=_text, repr_columns=_of(_text)),
     "audit": lambda value: isinstance(value, Mapping),
 }  # fmt: skip
 
@@ -144,14 +148,21 @@ def _pair(value: Any) -> bool:
     )
 
 
-def _group(value: Any) -> bool:
-    """Return whether a value is a row of the table of groups: a name, and numbers."""
-    return (
-        isinstance(value, Mapping)
-        and {"group", "n", "lsi"} <= value.keys()
-        and _scalar(value["group"])
-        and all(entry is None or _number(entry) for name, entry in value.items() if name != "group")
-    )
+def groups_fault(rows: list[dict[str, Any]]) -> str | None:
+    """Return what is wrong with the rows of a table of groups from a file, or None."""
+    for row in rows:
+        if not set(GROUP_COLUMNS) <= row.keys():
+            return "it lacks columns of a table of groups"
+        figures = all(row[name] is None or _number(row[name]) for name in GROUP_COLUMNS if name != "group")
+        if not (
+            _scalar(row["group"])
+            and figures
+            and _count(row["n"])
+            and row["n"]
+            and None not in (row["lsi"], row["lsi_per_row"])
+        ):
+            return "it does not hold what lsi writes there"
+    return None
 
 
 def _options(value: Any) -> bool:

@@ -1,8 +1,8 @@
 """Scores on disk: a folder with `scores.parquet` and `manifest.json`, written as a whole or not at all.
 
-The folder is built under a hidden name next to its target, flushed to the disk, and renamed; scores that it
-replaces are kept until then. `manifest.json` holds the SHA-256 of the table, so damage is noticed on loading.
-Nothing is pickled.
+Groups that a run left out are a table of their own, `groups.parquet`. The folder is built under a hidden name
+next to its target, flushed to the disk, and renamed; scores that it replaces are kept until then.
+`manifest.json` holds the SHA-256 of each table, so damage is noticed on loading. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from lsi.errors import InputError
-from lsi.results.marks import SCORES, TABLE, Mark, marked_table, read_mark, refuse_other
-from lsi.results.schema import manifest_fault, table_fault
+from lsi.results.marks import GROUPS, SCORES, TABLE, Mark, marked_table, read_mark, refuse_other
+from lsi.results.schema import groups_fault, manifest_fault, table_fault
 from lsi.system.door import read_bytes, read_json
 from lsi.system.drafts import tidy
-from lsi.system.files import PathLike, check_folder, replace_folder
+from lsi.system.files import Content, PathLike, check_folder, replace_folder
 from lsi.system.pages import read_parquet
 from lsi.system.versions import install_hint
 
-TABLE_FILE = "scores.parquet"
+TABLE_FILE, GROUPS_FILE = "scores.parquet", "groups.parquet"
 MANIFEST_FILE = "manifest.json"
 FORMAT = SCORES
 FORMAT_VERSION = 1
@@ -44,21 +44,15 @@ def check_output(path: PathLike, overwrite: bool = False, n_rows: int = 0) -> Pa
 def write_scores(path: PathLike, table: pd.DataFrame, manifest: dict[str, Any], overwrite: bool) -> Path:
     """Write a table and its manifest into a folder, as a whole or not at all."""
     target = check_output(path, overwrite, len(table))
-    stored, repr_columns = _storable(table)
-    content = _parquet_bytes(stored, Mark.of(manifest, TABLE))
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "table": {
-            "file": TABLE_FILE,
-            "rows": len(table),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "repr_columns": repr_columns,
-        },
-    }
+    content, described_table = _packed(table, TABLE_FILE, Mark.of(manifest, TABLE))
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "table": described_table}
     described = {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
+    files: dict[str, Content] = {TABLE_FILE: content}
+    if manifest.get("groups"):
+        groups = pd.DataFrame(manifest["groups"])
+        files[GROUPS_FILE], described["groups"] = _packed(groups, GROUPS_FILE, Mark.of(manifest, GROUPS))
     text = json.dumps({**header, **described}, indent=2, allow_nan=False) + "\n"
-    files = {TABLE_FILE: content, MANIFEST_FILE: text.encode()}
+    files[MANIFEST_FILE] = text.encode()
     replace_folder(target, files, "scores", _holds_scores)
     return target
 
@@ -67,7 +61,14 @@ def read_scores(path: PathLike) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read what `write_scores` wrote."""
     folder = Path(path)
     manifest = _read_manifest(folder)
-    table = _read_table(folder, manifest)
+    table = _read_table(folder, TABLE_FILE, manifest["table"])
+    if fault := table_fault(table, manifest):
+        raise _damaged(folder, f"{TABLE_FILE}: {fault}")
+    if manifest.get("groups"):
+        groups = _read_table(folder, GROUPS_FILE, manifest["groups"])
+        manifest["groups"] = groups.astype(object).where(groups.notna(), None).to_dict("records")
+        if fault := groups_fault(manifest["groups"]):
+            raise _damaged(folder, f"{GROUPS_FILE}: {fault}")
     return table, {key: value for key, value in manifest.items() if key not in _FILE_KEYS}
 
 
@@ -78,6 +79,14 @@ def written_run(path: PathLike) -> str | None:
     except InputError:
         return None
     return run if isinstance(run, str) else None
+
+
+def _packed(table: pd.DataFrame, name: str, mark: Mark) -> tuple[bytes, dict[str, Any]]:
+    """Return a table as the content of a file, and what the manifest says about it."""
+    stored, repr_columns = _storable(table)
+    content = _parquet_bytes(stored, mark)
+    digest = hashlib.sha256(content).hexdigest()
+    return content, {"file": name, "rows": len(table), "sha256": digest, "repr_columns": repr_columns}
 
 
 def _storable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -106,7 +115,7 @@ def _parquet_bytes(table: pd.DataFrame, mark: Mark) -> bytes:
 
 def _holds_scores(folder: Path) -> bool:
     """Return whether a folder holds scores and nothing else."""
-    if not set(os.listdir(folder)) <= {TABLE_FILE, MANIFEST_FILE}:
+    if not set(os.listdir(folder)) <= {TABLE_FILE, GROUPS_FILE, MANIFEST_FILE}:
         return False
     try:
         manifest = read_json(folder / MANIFEST_FILE)
@@ -152,26 +161,23 @@ def _check_version(folder: Path, version: object) -> None:
         )
 
 
-def _read_table(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
-    described = manifest["table"]
-    content = _read_file(folder, TABLE_FILE)
+def _read_table(folder: Path, name: str, described: dict[str, Any]) -> pd.DataFrame:
+    content = _read_file(folder, name)
     if hashlib.sha256(content).hexdigest() != described.get("sha256"):
-        raise _damaged(folder, f"{TABLE_FILE} does not match the checksum in {MANIFEST_FILE}")
+        raise _damaged(folder, f"{name} does not match the checksum in {MANIFEST_FILE}")
     try:
-        table = _to_pandas(content)
+        table = _to_pandas(content, name)
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{TABLE_FILE} cannot be read: {error}") from error
+        raise _damaged(folder, f"{name} cannot be read: {error}") from error
     if len(table) != described.get("rows"):
-        raise _damaged(folder, f"{TABLE_FILE} has {len(table)} rows, not {described.get('rows')}")
-    if fault := table_fault(table, manifest):
-        raise _damaged(folder, f"{TABLE_FILE}: {fault}")
+        raise _damaged(folder, f"{name} has {len(table)} rows, not {described.get('rows')}")
     return table
 
 
-def _to_pandas(content: bytes) -> pd.DataFrame:
-    frame = read_parquet(content, TABLE_FILE).to_pandas()
+def _to_pandas(content: bytes, name: str) -> pd.DataFrame:
+    frame = read_parquet(content, name).to_pandas()
     if isinstance(frame.index, pd.RangeIndex):
         return frame
     raise ValueError("it has an index")

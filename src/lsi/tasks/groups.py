@@ -50,9 +50,18 @@ def heads_of(fitted: Any) -> Iterator[NewtonEngine | RidgeEngine]:
 
 
 def group_table(
-    fitted: Any, problem: Problem, tol: float, groups: Any, interaction: bool, work: Work
+    fitted: Any,
+    problem: Problem,
+    tol: float,
+    groups: Any,
+    interaction: bool,
+    work: Work,
+    known: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Return one row for each group: its LSI, terms, interaction and certificate."""
+    """Return one row for each group: its LSI, terms, interaction and certificate.
+
+    `known` is the LSI of all single rows `(N,)`, where a run has scored them already.
+    """
     names, members = check_groups(groups, problem)
     totals, error, rows = np.zeros((2, len(names))), np.zeros(len(names)), np.zeros(len(names))
     everyone = torch.from_numpy(np.concatenate(members))
@@ -63,9 +72,11 @@ def group_table(
         # Heads share no weights: divergences add up, and so do absolute errors.
         error += terms[2] * (terms[0] + terms[1])
         totals += terms[:2]
-        if interaction:
+        if interaction and known is None:
             found = engine.run(everyone.to(engine.model.design.device), part.within("rows"))
             rows += np.bincount(owner, found.lsi, minlength=len(names))
+    if known is not None:
+        rows += np.bincount(owner, known[everyone.numpy()], minlength=len(names))
     lsi, count = totals.sum(0), np.array([len(group) for group in members])
     return pd.DataFrame(
         {
@@ -121,23 +132,32 @@ class GroupEngine:
 
 def groups_of(groups: Any, run: Run, method: Method, shard: Any) -> np.ndarray:
     """Return the group of each row, `(N,)`, for a run that can leave groups out; refuse any other."""
-    if not isinstance(method, Newton) or not isinstance(run.probe, LinearProbe | SigmoidProbe | RidgeProbe):
-        raise InputError(
-            "groups= needs method='newton' with a LinearProbe, SigmoidProbe or RidgeProbe. Leave it out, or "
-            "change the probe."
-        )
+    check_leaves_groups(run.probe, method)
     if shard is not None:
         raise InputError("groups= cannot be divided among shards. Score them in a run of their own.")
     check_groups(groups, run.problem)
     return check_membership(groups, run.problem)
 
 
-def describe_groups(run: Run, method: Method, members: np.ndarray) -> list[dict[str, Any]]:
-    """Return the table of the groups as JSON values, for the manifest."""
+def check_leaves_groups(probe: Any, method: Method) -> None:
+    """Refuse a probe or a method that leaves out single rows only."""
+    if not isinstance(method, Newton) or not isinstance(probe, LinearProbe | SigmoidProbe | RidgeProbe):
+        raise InputError(
+            "groups need method='newton' with a LinearProbe, SigmoidProbe or RidgeProbe (on the command line "
+            "a probe without hidden layers). Score without groups, or change the probe."
+        )
+
+
+def describe_groups(run: Run, method: Method, members: np.ndarray, lsi: np.ndarray) -> list[dict[str, Any]]:
+    """Return the table of the groups as JSON values, for the manifest; lsi: of the scored rows."""
+    problem, known = run.problem, None
+    if len(problem.subset) == problem.n_samples:
+        known = np.empty(problem.n_samples)
+        known[problem.subset] = lsi
     tol = method.tol if isinstance(method, Newton) else None
     with run.clock("groups"):
         work = run.work.within("groups")
-        table = group_table(run.fitted, run.problem, tol or TOL, members, True, work)
+        table = group_table(run.fitted, problem, tol or TOL, members, True, work, known)
     return json_rows(table)
 
 
@@ -149,6 +169,11 @@ def check_membership(groups: Any, problem: Problem) -> np.ndarray:
             f"groups has {len(given)} entries but the data have {problem.n_samples} rows. Pass the group of "
             "each row, and None for a row that belongs to none."
         )
+    if given.dtype.kind == "f" and np.isnan(given).any():
+        known = given[~np.isnan(given)]
+        if np.isfinite(known).all() and (known == known.round()).all():
+            # Whole numbers became floats because some were missing.
+            return np.array([None if np.isnan(value) else int(value) for value in given], dtype=object)
     return np.asarray(given, dtype=object)
 
 
@@ -185,5 +210,5 @@ def _refuse_whole(names: np.ndarray, members: list[np.ndarray], problem: Problem
             shown = name_some([repr(problem.classes[c]) for c in whole])
             raise InputError(
                 f"group {name!r} holds every sample of class {shown}, which could not be learned without it. "
-                "Pass None for its rows, or join it with another class."
+                "Leave its rows without a group, or join the group with another that has this class."
             )

@@ -41,6 +41,8 @@ class DataOptions:
             the label is their consensus.
         clean_label_column: Column of labels known to be right: labels that differ count as planted errors.
         id_column: Column of ids that stay the same from run to run. Example: `--id-column customer`.
+        group_column: Column of groups of samples, such as patients, annotators or suppliers: each whole group
+            is left out as well, to see what it is worth. It is no feature. Example: `--group-column patient`.
         image_column: Column of images: paths or bytes. Example: `--image-column file`.
         text_column: Column of texts. Example: `--text-column review`.
         audio_column: Column of recordings: paths or bytes.
@@ -68,6 +70,7 @@ class DataOptions:
     annotators: Annotated[bool, Parameter(negative="")] = False
     clean_label_column: str | None = None
     id_column: Annotated[str | None, COMMON] = None
+    group_column: Annotated[str | None, COMMON] = None
     image_column: Annotated[str | None, COMMON] = None
     text_column: Annotated[str | None, COMMON] = None
     audio_column: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,27 +11,30 @@ from lsi.cli.inputs.options import EncoderOptions
 from lsi.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from lsi.cli.trained import Trained
     from lsi.data import Samples
     from lsi.data.preparation.plan import TablePreparation
-    from lsi.fitted.fitted import Fitted
 
 SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl", ".ndjson")
 """Files of tables, whose columns of features are those of the trained probe."""
 
 
-def read_rows(fitted: Fitted, source: str, encoder: EncoderOptions, quiet: bool) -> Samples:
+def read_rows(probe: Trained, source: str, encoder: EncoderOptions, quiet: bool) -> Samples:
     """Return samples with features; their labels are None where the file has none."""
     from lsi.cli.console import speaker
     from lsi.cli.progress import progress_bar
-    from lsi.data import SourceOptions, load_samples
+    from lsi.data import load_samples
     from lsi.features import encode
 
-    notes = fitted.run.notes
-    options = SourceOptions.restore((notes.get("source") or {}).get("options") or {})
+    notes = probe.notes
+    # A file of labels is that of the probe's own rows.
+    options = replace(probe.options, labels=None)
     settings: dict[str, Any] = {"unlabelled": True, "cache_dir": encoder.cache_dir}
     names = notes.get("feature_names")
     if notes.get("preparation"):
-        settings["preparation"] = _preparation(notes["source"])
+        settings["preparation"] = probe.preparation or _preparation(notes["source"])
     elif names and Path(source).suffix.lower() in SUFFIXES:
         settings["feature_columns"] = tuple(names)
     record = notes.get("encoder") or {}
@@ -64,6 +68,20 @@ def read_rows(fitted: Fitted, source: str, encoder: EncoderOptions, quiet: bool)
             "--encoder, --pooling and --precision as for `lsi fit`."
         )
     return found.samples
+
+
+def labels_of(samples: Samples, cure: str) -> np.ndarray:
+    """Return what is to be learnt of rows, `(M,)` or `(M, T)`, or refuse rows without."""
+    import pandas as pd
+
+    from lsi.data.targets import target_of
+
+    missing = int(pd.isna(samples.labels).sum())
+    if missing:
+        raise InputError(
+            f"{missing:,} of {len(samples):,} rows of {samples.name} have no label. Fill them in, or {cure}."
+        )
+    return target_of(samples)
 
 
 def _preparation(source: Mapping[str, Any]) -> TablePreparation:

@@ -37,6 +37,7 @@ def source_options(data: DataOptions, encoder: EncoderOptions, progress: Progres
         annotators=data.annotators,
         clean_label_column=data.clean_label_column,
         id_column=data.id_column,
+        group_column=data.group_column,
         image_column=data.image_column,
         text_column=data.text_column,
         audio_column=data.audio_column,

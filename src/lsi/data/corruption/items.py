@@ -160,6 +160,7 @@ def _add_texts(
         labels=np.concatenate([samples.labels, drawn]),
         items=JoinedItems(samples.items, ArrayItems("text", texts, "lorem text")),
         clean_labels=None,
+        groups=None if samples.groups is None else np.append(samples.groups, [None] * count),
     )
     mask = np.arange(n + count) >= n
     truth = Corruption(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lsi.data.options import SourceOptions
-from lsi.data.samples import Samples, row_texts, text_array
+from lsi.data.samples import Samples, group_array, row_texts, text_array
 from lsi.errors import InputError, nearest
 from lsi.system.door import read_text, require_regular
 from lsi.system.npy import load_npy, npz_names, open_safetensors
@@ -25,7 +25,8 @@ def read_npz(path: str | Path, options: SourceOptions | None = None) -> Samples:
     Args:
         path: The file, as `numpy.savez` writes it.
         options: Names of the arrays: ``label_column`` (default ``y``), ``clean_label_column``,
-            ``id_column`` (default ``ids``), and the first of ``feature_columns`` (default ``X``).
+            ``id_column`` (default ``ids``), ``group_column``, and the first of ``feature_columns`` (default
+            ``X``).
 
     Returns:
         The samples; ids are ``0 … N−1`` where the file has none.
@@ -93,6 +94,7 @@ class _Keys:
     labels: str
     ids: str
     clean: str | None
+    groups: str | None = None
     unlabelled: bool = False
 
     @staticmethod
@@ -103,12 +105,13 @@ class _Keys:
             options.label_column or "y",
             options.id_column or "ids",
             options.clean_label_column,
+            options.group_column,
             options.unlabelled,
         )
 
     @property
     def required(self) -> tuple[str, ...]:
-        labels = () if self.unlabelled else (self.labels,)
+        labels = () if self.unlabelled else (self.labels, self.groups)
         return tuple(key for key in (self.features, *labels, self.clean) if key is not None)
 
     @property
@@ -134,6 +137,7 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], keys: _Keys, options
         labels=labels,
         features=arrays[keys.features],
         clean_labels=arrays[keys.clean] if keys.clean else None,
+        groups=group_array(arrays[keys.groups]) if keys.groups in arrays else None,
         description=f"Features and labels from {path.name}.",
         source=source,
         targets=targets,

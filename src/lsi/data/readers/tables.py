@@ -17,7 +17,7 @@ from lsi.data.preparation.numbers import ID_ROWS
 from lsi.data.readers.columns import is_number, is_plain, likely_labels, read_features
 from lsi.data.readers.table import Table, TableItems
 from lsi.data.readers.table_files import FORMATS, open_table_file
-from lsi.data.samples import Samples, row_texts, text_array
+from lsi.data.samples import Samples, group_array, row_texts, text_array
 from lsi.data.targets import first_answers
 from lsi.errors import InputError
 from lsi.system.door import inside
@@ -60,6 +60,7 @@ def samples_of(
     clean = _named(table, options.clean_label_column, "--clean-label-column", options)
     id_column = _named(table, options.id_column, "--id-column", options)
     ids = np.arange(table.n_rows) if not id_column else to_numpy(table.column(id_column))
+    group = _group_column(table, options)
     kind, column = _item_column(table, options)
     answers = _answers(table, several) if options.annotators else None
     targets = _targets(table, several) if several and answers is None else None
@@ -71,7 +72,7 @@ def samples_of(
     if column is not None and kind is not None:
         items = TableItems(kind, table, column)
     else:
-        found = read_features(table, options, {label, *several, clean, id_column}, in_memory)
+        found = read_features(table, options, {label, *several, clean, id_column, group}, in_memory)
     names = None if found is None else found.columns
     how = None if found is None else found.how
     notes = [] if how is None else list(how.notes())
@@ -79,7 +80,7 @@ def samples_of(
         unused = [
             name
             for name in table.schema.names
-            if name not in {label, *several, clean, id_column, *(names or ())}
+            if name not in {label, *several, clean, id_column, group, *(names or ())}
         ]
         if names and unused:
             notes.append(f"columns that hold no numbers were left out: {', '.join(map(repr, unused))}.")
@@ -102,6 +103,7 @@ def samples_of(
         answers=answers,
         label_doubt=None if several or label is None else _label_doubt(table, label, labels),
         preparation=how,
+        groups=None if group is None else group_array(to_numpy(table.column(group))),
         content=None if found is None else found.content,
     )
 
@@ -122,6 +124,21 @@ def _named(table: Table, name: str | None, flag: str, options: SourceOptions) ->
     if not name or (options.unlabelled and name not in table.schema.names):
         return None
     return table.require(name, flag)
+
+
+def _group_column(table: Table, options: SourceOptions) -> str | None:
+    """Return the column of groups, which is no feature."""
+    name = _named(table, options.group_column, "--group-column", options)
+    if name is None:
+        return None
+    if not is_plain(kind := table.schema.field(name).type):
+        raise InputError(f"{table.name}: {name!r} holds {kind}, which names no groups. Name another one.")
+    if name in options.feature_columns:
+        raise InputError(
+            f"{name!r} is both --group-column and one of --feature-columns: what a group is worth is asked "
+            "of features that do not name it. Leave it out of --feature-columns."
+        )
+    return name
 
 
 def _label_columns(table: Table, options: SourceOptions) -> list[str]:

@@ -9,6 +9,7 @@ if (byId("suspects")) {
 }
 startTable();
 if (byId("classes")) startClasses();
+startSorting();
 if (byId("redundancy")) startGroups();
 document.documentElement.classList.add("live");
 // Sections grew while they were filled: go where the address points.
