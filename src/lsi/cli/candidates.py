@@ -57,7 +57,7 @@ def candidates(
         check_list_file(output)
         check_apart({"--output": output}, {"the trained probe": model, "the new rows": path_of(rows)})
     from lsi.cli.inputs.queries import read_rows
-    from lsi.fitted.fitted import load_fitted
+    from lsi.fitted.training import load_fitted
 
     fitted, trained = load_fitted(model, memory=memory), read_mark(model)
     assert trained is not None

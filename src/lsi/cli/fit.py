@@ -61,8 +61,8 @@ def fit(
     _refuse_idle(data, method, machine)
     check_apart({"--output": output}, inputs_of(data, encoder, corruption))
     from lsi.cli.job import notes_of, prepare
-    from lsi.fitted.fitted import fit_problem
     from lsi.fitted.storage import check_output
+    from lsi.fitted.training import fit_problem
 
     check_output(output, overwrite)
     job = prepare(data, encoder, corruption, probe, method, machine, quiet=quiet or json)
