@@ -24,7 +24,15 @@ from lsi.fitted.explain import explain_queries, smallest_changes
 from lsi.fitted.leaks import find_leaks
 from lsi.fitted.storage import write_fitted
 from lsi.fitted.values import value_groups, value_samples
-from lsi.fitted.whatif import most_affected, relabelled, retrained, with_rows, without
+from lsi.fitted.whatif import (
+    is_worth_factorising,
+    most_affected,
+    refactorised,
+    relabelled,
+    retrained,
+    with_rows,
+    without,
+)
 from lsi.loo.attribution.steps import Steps
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
@@ -83,12 +91,27 @@ class Fitted:
         Raises:
             InputError: The probe has none: it is solved in closed form, or has too many weights.
         """
+        self._factorise()
+        yield from self._near()
+
+    def _near(self, n_rows: int = 0) -> Iterator[NewtonEngine]:
+        """Yield the engine of each head, perhaps with the inverse of a curvature near to that of the probe.
+
+        What certifies itself by true gradients can do with that, for so few rows that factorising would take
+        longer.
+        """
+        self._factorise(n_rows)
         for engine in heads_of(self.run.fitted):
             if isinstance(engine, RidgeEngine):
                 raise InputError(
                     "This question is not answered for a RidgeProbe. Use a LinearProbe or a SigmoidProbe."
                 )
             yield engine
+
+    def _factorise(self, n_rows: int | None = None) -> None:
+        """Factorise the curvature after a change, if solving for so many rows takes as long; None: anyway."""
+        if n_rows is None or is_worth_factorising(self.run, n_rows):
+            self.run = refactorised(self.run, self.method)
 
     def scores(
         self,
@@ -115,6 +138,8 @@ class Fitted:
         check_audit(audit)
         problem = self.run.problem
         problem = replace(problem, subset=check_subset(subset, problem.n_samples))
+        with exact_products():
+            self._factorise(len(problem.subset))
         clock = Clock()
         clock.seconds.update(self.run.clock.seconds)
         run = replace(self.run, problem=problem, audit=audit, clock=clock, notes=dict(self.run.notes))
@@ -136,6 +161,8 @@ class Fitted:
             InputError: Ids or labels are neither text nor numbers, or the probe is of a class of your own.
             OutputError: The folder cannot be written, or holds something else.
         """
+        with exact_products():
+            self._factorise()
         return write_fitted(path, self.run, self.method, overwrite)
 
     def groups(
@@ -174,6 +201,7 @@ class Fitted:
         problem = self.run.problem
         asked = {"groups": digest_values(check_membership(groups, problem)), "interaction": interaction}
         with self._work(asked, checkpoint, cluster, progress) as work, exact_products():
+            self._factorise(problem.n_samples)
             return Answer(group_table(self.run.fitted, problem, self.tol, groups, interaction, work))
 
     def _work(
@@ -216,7 +244,7 @@ class Fitted:
         with exact_products():
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
-            return score_candidates(self.engines(), *given)
+            return score_candidates(self._near(len(X_new)), *given)
 
     def choose(
         self, X_new: Any, budget: int, ids: Any = None, *, progress: Progress | None = None
@@ -323,7 +351,7 @@ class Fitted:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         with exact_products():
-            heads = zip(self.engines(), before.engines(), strict=True)
+            heads = zip(self._near(), before._near(), strict=True)
             return most_affected(self.run, before.run, heads, k)
 
     def values(

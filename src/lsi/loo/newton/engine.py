@@ -183,7 +183,8 @@ class NewtonEngine(Engine):
         return self._columns(first, self._refiner.refine(first), self._first_terms(first).total)
 
     def _first_terms(self, first: FirstOrder) -> Terms:
-        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
+        residual = first.residual if self.solver.is_current else None
+        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=residual)
         return self.posterior.divergence(removal)
 
     def _unrefined(self, first: FirstOrder) -> Arrays:
