@@ -22,11 +22,13 @@ from lsi.fitted.candidates import score_candidates
 from lsi.fitted.choice import choose_rows
 from lsi.fitted.explain import explain_queries, smallest_changes
 from lsi.fitted.leaks import find_leaks
+from lsi.fitted.ridge import RidgeAnswers
 from lsi.fitted.storage import write_fitted
 from lsi.fitted.values import value_groups, value_samples
 from lsi.fitted.whatif import (
     is_worth_factorising,
     most_affected,
+    rank_changes,
     refactorised,
     relabelled,
     retrained,
@@ -104,9 +106,16 @@ class Fitted:
         for engine in heads_of(self.run.fitted):
             if isinstance(engine, RidgeEngine):
                 raise InputError(
-                    "This question is not answered for a RidgeProbe. Use a LinearProbe or a SigmoidProbe."
+                    "A RidgeProbe predicts numbers: it has no class that a removal could turn into another. "
+                    "Ask explain(X, y) for the changes of its predictions."
                 )
             yield engine
+
+    @property
+    def _ridge(self) -> RidgeAnswers | None:
+        """What answers for a `RidgeProbe`."""
+        held = self.run.fitted
+        return RidgeAnswers(self.run, held) if isinstance(held, RidgeEngine) else None
 
     def _factorise(self, n_rows: int | None = None) -> None:
         """Factorise the curvature after a change, if solving for so many rows takes as long; None: anyway."""
@@ -242,6 +251,8 @@ class Fitted:
                 that answers no such question.
         """
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.candidates(X_new, y_new, ids)
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
             return score_candidates(self._near(len(X_new)), *given)
@@ -276,6 +287,8 @@ class Fitted:
             information); Minoux, *Accelerated greedy algorithms*, 1978 (the lazy search).
         """
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.choose(X_new, budget, ids, progress)
             intercept = self.run.probe.fit_intercept
             return choose_rows(self.engines(), self.run.problem, intercept, X_new, budget, ids, progress)
 
@@ -351,6 +364,8 @@ class Fitted:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         with exact_products():
+            if (new := self._ridge) and (old := before._ridge):
+                return rank_changes(self.run, before.run, [(new.lsi(), old.lsi())], k)
             heads = zip(self._near(), before._near(), strict=True)
             return most_affected(self.run, before.run, heads, k)
 
@@ -378,9 +393,10 @@ class Fitted:
             `sample_id` (or `group`, `n`); `loss_change`, mean validation loss without it minus with it, nats;
             `effect`, "helps" or "hurts", or "unclear" where the error is as large as the value;
             `accuracy_change`, validation accuracy without it minus with it, for several labels the mean over
-            them; and `relative_error`, an upper estimate of `|loss_change − exact| / |loss_change|`. Samples
-            whose value is next to nothing have large relative errors. Of samples that were not walked to
-            their optimum, `accuracy_change` is that of the first-order step.
+            them, and none for numbers; and `relative_error`, an upper estimate of
+            `|loss_change − exact| / |loss_change|`. Samples whose value is next to nothing have large
+            relative errors. Of samples that were not walked to their optimum, `accuracy_change` is that of
+            the first-order step.
 
         Raises:
             InputError: Validation rows with other columns, none at all, with NaN, or with labels that the
@@ -397,8 +413,11 @@ class Fitted:
             >>> values.columns.tolist()
             ['sample_id', 'loss_change', 'effect', 'accuracy_change', 'relative_error']
         """
-        asked = self._asked(X_val, _given(y_val))
+        y_val = _given(y_val)
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.values(X_val, y_val, groups, progress)
+            asked = self._asked(X_val, y_val)
             if groups is None:
                 return value_samples(self.engines(), asked, self.tol, progress)
             return value_groups(self.engines(), asked, groups, progress)
@@ -423,10 +442,11 @@ class Fitted:
             Up to 2k rows for each query: `query`, its name in the index of a DataFrame, else its position;
             `rank`, 1 … k for the samples whose removal raises the loss the most, which spoke for the label,
             and −1 … −k for those whose removal lowers it the most, which spoke against it; `sample_id`;
-            `loss_change`, loss without the sample minus with it, nats; `logit_change`, log-odds of the label
-            without it minus with it, for several labels the sum over them; `changes_prediction`, whether
-            another class is predicted without it; `relative_error`, an upper estimate of
-            `|loss_change − exact| / |loss_change|`.
+            `loss_change`, loss without the sample minus with it, nats; for a `RidgeProbe`
+            `prediction_change` of each target, whose signs are the sides if y is None; else `logit_change`,
+            log-odds of the label without it minus with it, for several labels the sum over them, and
+            `changes_prediction`, whether another class is predicted without it; `relative_error`, an
+            upper estimate of `|loss_change − exact| / |loss_change|`.
 
         Raises:
             InputError: Rows that cannot be used, labels that the probe was never trained on, k below one, or
@@ -439,8 +459,10 @@ class Fitted:
             [1, 2, -1, -2, 1, 2, -1, -2]
         """
         _check_count(k, "k")
-        asked = self._asked(X, y)
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.explain(X, y, k, progress)
+            asked = self._asked(X, y)
             return explain_queries(self._heads, asked, k, progress)
 
     def smallest_change(
@@ -499,8 +521,10 @@ class Fitted:
             InputError: Rows that cannot be used, labels that the probe was never trained on, or a probe that
                 answers no such question.
         """
-        asked = self._asked(X_test, y_test)
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.leaks(X_test, y_test)
+            asked = self._asked(X_test, y_test)
             return find_leaks(self._heads, asked, progress)
 
     def _asked(self, X: Any, y: Any = None) -> Asked:

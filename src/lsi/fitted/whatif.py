@@ -30,7 +30,6 @@ from lsi.validation.features import name_some
 from lsi.validation.labels import as_vector, object_array
 from lsi.validation.problem import MIN_SAMPLES, Problem, check_unique_ids
 from lsi.validation.queries import check_queries, check_query_labels
-from lsi.validation.targets import check_numbers
 
 ROWS = 2048  # whose change is computed together
 BEARABLE = 0.25  # share of the tolerance that rounding may cost an inverse; certificates count it twice
@@ -58,7 +57,7 @@ def with_rows(problem: Problem, X: Any, y: Any, ids: Any = None) -> Problem:
         features = np.concatenate([problem.features, new.astype(dtype)])
     if not np.isfinite(features[problem.n_samples :]).all():
         raise InputError(f"X holds values beyond {dtype}, the type of the data. Scale them as the data were.")
-    target = np.concatenate([problem.target, _targets(problem, y, len(new))])
+    target = np.concatenate([problem.target, check_query_labels(y, problem, len(new))])
     names = _joined_ids(problem.sample_id, _new_ids(problem, X, ids, len(new)))
     check_unique_ids(names)
     return _checked(replace(problem, features=features, target=target, sample_id=names))
@@ -71,7 +70,7 @@ def relabelled(problem: Problem, labels: Mapping[Any, Any]) -> Problem:
     where = positions_of(problem, list(labels))
     target = problem.target.copy()
     given = list(labels.values())
-    target[where] = _targets(problem, given, len(where))
+    target[where] = check_query_labels(given, problem, len(where))
     return _checked(replace(problem, target=target))
 
 
@@ -89,16 +88,6 @@ def positions_of(problem: Problem, ids: Any) -> np.ndarray:
     if len(twice):
         raise InputError(f"ids given twice: {name_some([repr(i) for i in twice.tolist()])}. Name each once.")
     return np.asarray(found)
-
-
-def _targets(problem: Problem, y: Any, rows: int) -> np.ndarray:
-    """Return new labels in the form of the problem's target."""
-    if problem.target.dtype.kind == "i":
-        return check_query_labels(y, problem, rows)
-    target, _ = check_numbers(y)
-    if target.shape != (rows, problem.target.shape[1]):
-        raise InputError(f"y has the shape {target.shape}, not {(rows, problem.target.shape[1])}.")
-    return target
 
 
 def _new_ids(problem: Problem, X: Any, ids: Any, rows: int) -> np.ndarray:
@@ -239,16 +228,36 @@ def most_affected(after: Run, before: Run, heads: Iterable[tuple[Any, Any]], k: 
     To first order, LSI goes with :math:`\tfrac12 g^\top Q g`; its change with g ranks. `heads` are the
     engines after and before the change.
     """
-    place = pd.Index(before.problem.sample_id).get_indexer(pd.Index(after.problem.sample_id))
-    changed = np.zeros(after.problem.n_samples)
+    place = torch.from_numpy(_place(after, before))
+    found = []
     for new, old in heads:
         now, then = _residuals(new.model), _residuals(old.model)
-        here = _energy(new, now)
         # Draws that go together, so that what they are off by cancels: those of another root do not.
-        together = new.solver.is_current == old.solver.is_current
-        there = _energy(old, then)[place] if together else _energy(new, then[torch.from_numpy(place)])
-        changed += np.where(place >= 0, np.abs(here - there), np.inf)
+        if new.solver.is_current == old.solver.is_current:
+            found.append((_energy(new, now), _energy(old, then)))
+        else:
+            there = np.zeros(len(then))
+            there[place] = _energy(new, then[place.to(then.device)])
+            found.append((_energy(new, now), there))
+    return rank_changes(after, before, found, k)
+
+
+def rank_changes(
+    after: Run, before: Run, scores: Iterable[tuple[np.ndarray, np.ndarray]], k: int
+) -> np.ndarray:
+    """Return the positions of the k rows whose scores differ most, those that joined first.
+
+    Shapes: scores of each head after `(N,)` and before `(N₀,)` the change.
+    """
+    place, changed = _place(after, before), np.zeros(after.problem.n_samples)
+    for here, there in scores:
+        changed += np.where(place >= 0, np.abs(here - there[place]), np.inf)
     return np.argsort(-changed, kind="stable")[:k]
+
+
+def _place(after: Run, before: Run) -> np.ndarray:
+    """Return where each row was before a change, `(N,)`; −1: it joined."""
+    return np.asarray(pd.Index(before.problem.sample_id).get_indexer(pd.Index(after.problem.sample_id)))
 
 
 def _residuals(model: SoftmaxModel) -> Tensor:
