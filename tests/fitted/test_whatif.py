@@ -8,8 +8,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import lsi
 from lsi.errors import InputError
+from lsi.fitted import whatif
 from lsi.loo.edits import update
 from lsi.loo.newton.built import Built
+from lsi.loo.newton.refine import _Walk
 from lsi.probes.softmax.fit import Curvature
 
 RNG = np.random.default_rng(11)
@@ -82,6 +84,7 @@ def large(monkeypatch):
         return of(cls, *given)
 
     monkeypatch.setattr(update, "CHEAP", 0.0)
+    monkeypatch.setattr(whatif, "pays_to_factorise", lambda model, n_rows: n_rows > 100)
     monkeypatch.setattr(Curvature, "of", classmethod(count))
     return counted
 
@@ -157,6 +160,45 @@ def test_steps_with_a_former_curvature_leave_out_what_it_holds_of_the_sample(lar
         assert_allclose(others, right, rtol=1e-6, atol=1e-9 * float(right.abs().max())), place
 
 
+def test_what_a_step_leaves_of_an_error_is_measured(large, monkeypatch):
+    """The largest eigenvalue of `I − H̃⁻¹H`, without which a walk would think to have arrived."""
+    X, y = draw(200)
+    fitted = lsi.fit(X, y, probe=lsi.LinearProbe(1e-2))
+    monkeypatch.setattr(update, "_pays", lambda *given: True)
+    after = fitted.relabel({k: int(y[k] + 1) % 3 for k in range(6)})
+    engine = next(after._near())
+    inverse, model = engine.solver.inverse, engine.model
+    exact = Curvature.of(model).into_inverse()
+    left = torch.eye(len(exact)).double() - inverse.matrix @ torch.linalg.inv(exact)
+    largest = float(torch.linalg.eigvals(left).abs().max())
+    assert 0.02 < largest < 0.5
+    assert 0.85 * largest < inverse.contraction < 1.001 * largest
+    # A first step certifies no more than that, however short it is.
+    first = engine.solver.first_order(torch.arange(3))
+    walk = _Walk.start(first, model.design.dtype)
+    sizes, never = torch.full((2, 3), 1e-9).double(), torch.zeros(3, dtype=torch.bool)
+    assert (walk.contraction(sizes, never, least=inverse.contraction) == inverse.contraction).all()
+    monkeypatch.setattr(update, "SLOW", 0.5 * largest)
+    assert next(fitted.relabel({k: int(y[k] + 1) % 3 for k in range(6)})._near()).solver.is_current
+
+
+def test_a_row_that_opens_a_slow_direction_takes_a_new_factor(large, monkeypatch):
+    """A column of one row gets a second one: steps hardly shrink along it, which no first step would show."""
+    monkeypatch.setattr(update, "_pays", lambda *given: True)
+    rng, y = np.random.default_rng(0), np.arange(200) % 2
+    X = rng.normal(size=(2, 5))[y] * 0.5 + rng.normal(size=(200, 5))
+    X[:, 4] = 30.0 * (np.arange(200) == 5)
+    new = 2.0 * X[20:21]
+    new[0, 4] = 0.1
+    probe = lsi.LinearProbe(2e-3)
+    before = lsi.fit(X, y, probe=probe, posterior="full")
+    after = before.with_rows(new, [1 - y[20]]).without([7])
+    data = np.delete(np.vstack([X, new]), 7, 0), np.delete(np.r_[y, 1 - y[20]], 7)
+    exact = lsi.fit(*data, probe=probe, posterior="full", method=lsi.Newton(tol=1e-6))
+    one, other = (fit.scores(range(10, 190, 15), audit=False).to_frame() for fit in (after, exact))
+    assert (np.abs(one.lsi / other.lsi - 1) <= one.relative_error + other.relative_error).all()
+
+
 def test_a_row_that_alone_holds_a_feature_can_leave(large):
     X, y = draw(500)
     X = np.hstack([X, np.zeros((500, 1))])
@@ -165,6 +207,15 @@ def test_a_row_that_alone_holds_a_feature_can_leave(large):
     after, fresh = fitted.without([5]), lsi.fit(X[keep], y[keep], probe=lsi.LinearProbe(1e-4))
     one, other = (fit.scores(range(20), audit=False).to_frame() for fit in (after, fresh))
     assert (np.abs(one.lsi / other.lsi - 1) <= one.relative_error + other.relative_error).all()
+
+
+def test_factorising_is_chosen_by_cost():
+    X, y = draw(100)
+    (engine,) = lsi.fit(X, y, probe=lsi.LinearProbe(1e-2)).engines()
+    n, k = 100, engine.model.theta.numel()
+    rows = (0.63 * n * k**2 + k**3) / (6.0 * n * k)  # whose sweeps cost as much
+    assert not update.pays_to_factorise(engine.model, int(rows))
+    assert update.pays_to_factorise(engine.model, int(rows) + 1)
 
 
 def test_an_update_that_would_keep_rounding_alone_is_refused():

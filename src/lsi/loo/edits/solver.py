@@ -62,7 +62,7 @@ class EditSolver:
     """
 
     def __init__(self, solver: DenseSolver) -> None:
-        self.solver, self.model = solver, solver.model
+        self.solver, self.model, self.contraction = solver, solver.model, solver.contraction
 
     def prepare(self, edits: Edits) -> Prepared:
         """Return the changes with their first-order steps."""

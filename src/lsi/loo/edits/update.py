@@ -22,11 +22,14 @@ from torch import Tensor
 from lsi.loo.newton.built import Built
 from lsi.loo.newton.dense import Inverse
 from lsi.loo.newton.engine import FLOOR
-from lsi.loo.newton.secants import Secants
+from lsi.loo.newton.secants import Secants, dot
 from lsi.probes.softmax.fit import TARGET_DECREMENT, Curvature, FitReport, fit, line_search
 from lsi.probes.softmax.model import SoftmaxModel
 
 CHEAP = 1e10  # operations of factorising, a tenth of a second, that are not worth sparing
+STARTS, POWERS = 4, 8  # of the power method: the eigenvalue is then good to a tenth or so
+SLOW = 0.5  # contraction of steps from which on walks take longer than factorising pays back
+SWEEP = 6.0  # operations of a sweep for each row of the data and weight: four, and exponentials
 STEPS = 12  # to the new optimum at least, before factorising again is thought of
 
 
@@ -113,7 +116,27 @@ def trained(
     drift = float("inf") if int(failed) else max(before.drift, curvature.measured_drift(model, root))
     if drift > allowed:
         return model, Curvature.of(model), report
-    return model, Inverse.updated(model, curvature.factor, root, drift, curvature.built), report
+    inverse = Inverse.updated(model, curvature.factor, root, drift, curvature.built)
+    contraction = _contraction(model, inverse)
+    if contraction > SLOW:
+        return model, Curvature.of(model), report
+    return model, replace(inverse, contraction=contraction), report
+
+
+def _contraction(model: SoftmaxModel, inverse: Inverse) -> float:
+    """Return the largest `|eigenvalue|` of `H̃⁻¹(H − H̃)`, by the power method from draws of N(0, H̃⁻¹)."""
+    assert inverse.built is not None
+    v, found, shape = inverse.probes[:STARTS], 0.0, model.theta.shape
+    for _ in range(POWERS):
+        image = inverse.built.lacking(model, v)
+        step = (image.flatten(1) @ inverse.matrix).view(-1, *shape)
+        length = dot(step, image).clamp_min(0).sqrt()  # of the step, in the metric of H̃
+        if not bool((length > 0).any()):
+            break
+        # A unit vector's image is as long as the eigenvalue at most; the first ones are no unit vectors.
+        found = float(length.amax())
+        v = step / length.clamp_min(torch.finfo(torch.float32).tiny)[:, None, None].to(step.dtype)
+    return found
 
 
 def _near(
@@ -167,8 +190,11 @@ def _pays(model: SoftmaxModel, n_rows: int) -> bool:
 
 
 def pays_to_factorise(model: SoftmaxModel, n_rows: int) -> bool:
-    """Return whether solving for so many rows takes more operations than factorising."""
-    return 2.0 * n_rows * float(model.theta.numel()) ** 2 > _factoring(model)
+    """Return whether factorising costs less than one more sweep for each of so many rows.
+
+    Walks with an inverse that is only near take about that (1.9 sweeps instead of one, or of sampled rows).
+    """
+    return SWEEP * n_rows * model.n_samples * model.theta.numel() > _factoring(model)
 
 
 def _woodbury(matrix: Tensor, x: Tensor, curvature: Tensor, most: float) -> Tensor | None:

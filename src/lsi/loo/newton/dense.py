@@ -81,6 +81,7 @@ class Inverse:
         decay_step: `t = H̄⁻¹ wd θ`, `(C', D)`.
         drift: Estimated relative error of the curvature.
         built: What curvature it is the inverse of; None: that of the model.
+        contraction: Share of an error that a step with it may leave, because that curvature is another one.
     """
 
     matrix: Tensor
@@ -88,6 +89,7 @@ class Inverse:
     decay_step: Tensor
     drift: float
     built: Built | None = None
+    contraction: float = 0.0
 
     @classmethod
     def of(cls, model: SoftmaxModel, curvature: Curvature) -> Inverse:
@@ -262,6 +264,11 @@ class DenseSolver:
     def is_current(self) -> bool:
         """Whether the inverse is that of the model's own curvature."""
         return self.inverse.built is None
+
+    @property
+    def contraction(self) -> float:
+        """Share of an error that a step may leave, as in `Inverse`."""
+        return self.inverse.contraction
 
     @property
     def decay_step(self) -> Tensor:
