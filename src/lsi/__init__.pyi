@@ -17,8 +17,8 @@ from lsi.features.modules import extract_features as extract_features
 from lsi.features.reduction import ReducedFeatures as ReducedFeatures
 from lsi.features.reduction import reduce_features as reduce_features
 from lsi.fitted.fitted import Fitted as Fitted
-from lsi.fitted.fitted import fit as fit
-from lsi.fitted.fitted import load_fitted as load_fitted
+from lsi.fitted.training import fit as fit
+from lsi.fitted.training import load_fitted as load_fitted
 from lsi.merging import merge as merge
 from lsi.methods import Newton as Newton
 from lsi.methods import Retrain as Retrain

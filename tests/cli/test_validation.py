@@ -99,14 +99,13 @@ def test_several_labels_and_regressions(capsys):
     assert main(["report", "scores", "--validation", "val.csv"]) == 0
     assert re.search("<dt>predicted</dt><dd><bdi>(red, big|red|big|\\(none\\))</bdi>", section())
     assert main(["compute", *words, "-o", "numbers", "--label-column", "d", "--task", "regression"]) == 0
-    for question in (
-        ["report", "numbers", "--validation"],
-        ["explain", "numbers"],
-        ["candidates", "numbers"],
-    ):
-        capsys.readouterr()
-        assert main([*question, "val.csv"]) == 2
-        assert "This question is not answered for a RidgeProbe" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["report", "numbers", "--validation", "val.csv"]) == 2
+    assert "Ask explain(X, y) for the changes of its predictions" in capsys.readouterr().err
+    assert main(["explain", "numbers", "val.csv"]) == 0
+    assert "prediction without it" in " ".join(capsys.readouterr().out.split())
+    assert main(["candidates", "numbers", "val.csv"]) == 0
+    assert "relative error" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_cannot_be_shown_is_refused_and_no_page_is_written(tables, folder, capsys):

@@ -155,10 +155,3 @@ def test_labels_may_be_words_and_come_in_any_order():
     table = lsi.fit(case.x, words[case.y], probe=case.probe).values(case.new_x[::-1], words[case.new_y[::-1]])
     expected = case.fitted.values(case.new_x, case.new_y)
     np.testing.assert_allclose(table["loss_change"], expected["loss_change"], rtol=1e-6)
-
-
-def test_a_ridge_probe_is_refused_with_what_would_work():
-    x, _, new_x, _ = blobs(20, 5)
-    fitted = lsi.fit(x, x[:, 0], probe=lsi.RidgeProbe())
-    with pytest.raises(lsi.InputError, match="LinearProbe or a SigmoidProbe"):
-        fitted.values(new_x, new_x[:, 0])

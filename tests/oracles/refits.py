@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.special import expit, log_softmax
-from tests.oracles import sigmoid_probe, softmax_probe
+from tests.oracles import ridge, sigmoid_probe, softmax_probe
 
 
 class SoftmaxRefits:
@@ -53,3 +53,34 @@ class SigmoidRefits:
         after = sigmoid_probe.fit(self.x[keep], self.y[keep], self.weight_decay)
         before, now = (np.log(expit(np.where(y == 1, 1, -1) * (x @ theta))) for theta in (self.theta, after))
         return before - now
+
+
+class RidgeRefits:
+    """Refits of a ridge regression; x holds the intercept column if there is one. Shapes: y `(N, T)`."""
+
+    def __init__(self, x, y, weight_decay, noise):
+        self.x, self.y, self.weight_decay, self.noise = x, y, weight_decay, noise
+        self.theta = ridge.fit(x, y, weight_decay)
+
+    def without(self, rows):
+        """Return the weights `(T, D)` without the rows at some positions."""
+        keep = np.setdiff1d(np.arange(len(self.x)), rows)
+        return ridge.fit(self.x[keep], self.y[keep], self.weight_decay)
+
+    def loss(self, theta, x, y):
+        """Return the loss of each query, nats, `(M,)`."""
+        return 0.5 * ((y - x @ theta.T) ** 2 @ self.noise)
+
+    def loss_change(self, rows, x, y):
+        """Return how the losses of some queries change without rows, `(M,)`."""
+        return self.loss(self.without(rows), x, y) - self.loss(self.theta, x, y)
+
+    def prediction_change(self, rows, x):
+        """Return how the predictions of some queries change without rows, `(M, T)`."""
+        return x @ (self.without(rows) - self.theta).T
+
+    def joined(self, x, y, prior_precision, structure):
+        """Return mean and covariance term of the LSI that a row `(D,)` has once it belongs to the data."""
+        rows, targets = np.vstack([self.x, x]), np.vstack([self.y, y])
+        noise, last = self.noise, len(self.x)
+        return ridge.terms(rows, targets, self.weight_decay, noise, prior_precision, structure, last)

@@ -105,11 +105,17 @@ def _show(frame: pd.DataFrame) -> None:
     table = plain_table("Which training samples made the answers")
     for name in ("query", "rank", "sample"):
         table.add_column(name)
-    for name in ("loss without it (nats)", "logit without it", "relative error"):
+    # Of several targets each has its own change; the loss is that of all.
+    figures = {"loss_change": "loss without it (nats)", "logit_change": "logit without it"}
+    figures |= {"prediction_change": "prediction without it", "relative_error": "relative error"}
+    figures = {column: name for column, name in figures.items() if column in frame}
+    for name in figures.values():
         table.add_column(name, justify="right")
-    for row in frame.head(SHOWN).itertuples():
-        cells = [plain_text(str(value), 40) for value in (row.query, f"{row.rank:+d}", row.sample_id)]
-        figures = f"{row.loss_change:+.3g}", f"{row.logit_change:+.3g}", f"{row.relative_error:.1g}"
-        table.add_row(*map(Text, cells), *figures)
+    for row in frame.head(SHOWN).to_dict("records"):
+        cells = [
+            plain_text(str(value), 40) for value in (row["query"], f"{row['rank']:+d}", row["sample_id"])
+        ]
+        told = [f"{row[name]:.1g}" if name == "relative_error" else f"{row[name]:+.3g}" for name in figures]
+        table.add_row(*map(Text, cells), *told)
     out_console().print(table)
     print("Rank 1, 2, … spoke for the label: without them the loss rises. Rank −1, −2, … spoke against it.")

@@ -76,11 +76,8 @@ def fit(
         print(to_json.dumps(_summary(fitted, place)))
     elif not quiet:
         print(plain_text(_text(_summary(fitted, place)), 2000))
-        if (
-            fitted.run.probe.describe()["kind"] != "ridge"
-        ):  # that one is asked about groups and changes, in Python
-            tell_next("explain", output, "NEW-ROWS-WITH-LABELS")
-            tell_next("candidates", output, "NEW-ROWS", then="Or")
+        tell_next("explain", output, "NEW-ROWS-WITH-LABELS")
+        tell_next("candidates", output, "NEW-ROWS", then="Or")
 
 
 def _refuse_idle(data: DataOptions, method: MethodOptions, machine: MachineOptions) -> None:

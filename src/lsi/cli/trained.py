@@ -74,7 +74,7 @@ def trained(
 
     A typed encoder goes before that of the folder, which may not name a function.
     """
-    from lsi.fitted.fitted import load_fitted
+    from lsi.fitted.training import load_fitted
     from lsi.results.marks import SCORES, read_mark
 
     mark = read_mark(folder)
@@ -88,7 +88,7 @@ def trained(
 def train(job: Job) -> Fitted:
     """Train the probe of a job, and note what a command knows about its data."""
     from lsi.cli.job import notes_of
-    from lsi.fitted.fitted import fit_problem
+    from lsi.fitted.training import fit_problem
 
     names = job.samples.feature_names
     notes = notes_of(job) | ({} if names is None else {"feature_names": list(names)})

@@ -1,4 +1,4 @@
-"""`lsi.fit`: a probe trained and factorised once, then asked many times."""
+"""`Fitted`: a probe that was trained and factorised once, and every question it can be asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from lsi.errors import InputError
@@ -24,15 +23,24 @@ from lsi.fitted.choice import choose_rows
 from lsi.fitted.errors import find_errors
 from lsi.fitted.explain import explain_queries, smallest_changes
 from lsi.fitted.leaks import find_leaks
-from lsi.fitted.storage import read_fitted, write_fitted
+from lsi.fitted.ridge import RidgeAnswers
+from lsi.fitted.storage import write_fitted
 from lsi.fitted.values import value_groups, value_samples
-from lsi.fitted.whatif import most_affected, relabelled, retrained, with_rows, without
+from lsi.fitted.whatif import (
+    is_worth_factorising,
+    most_affected,
+    rank_changes,
+    refactorised,
+    relabelled,
+    retrained,
+    with_rows,
+    without,
+)
 from lsi.loo.attribution.steps import Steps
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.loo.ridge import RidgeEngine
 from lsi.methods import Newton
-from lsi.pipeline import check_pairless, make_run, score_run
-from lsi.probes.linear import LinearProbe
+from lsi.pipeline import score_run
 from lsi.run.context import Clock, Run, check_audit
 from lsi.run.key import run_key
 from lsi.run.manifest import describe_run
@@ -40,121 +48,12 @@ from lsi.scores import Scores
 from lsi.system.device import exact_products
 from lsi.system.digests import digest_values
 from lsi.system.files import PathLike
-from lsi.system.machine import memory_explained
 from lsi.system.progress import Progress
 from lsi.tasks import task_of
-from lsi.tasks.decay import with_weight_decay
 from lsi.tasks.groups import TOL, check_membership, group_table, heads_of
 from lsi.validation.problem import Problem, check_subset
 
 LIMIT = 20  # share of the samples, one in so many, that are removed at most to change a prediction
-
-
-@memory_explained()
-def fit(
-    X: Any,
-    y: Any,
-    *,
-    probe: Any = None,
-    posterior: str = "diag",
-    method: str | Newton = "newton",
-    prior_precision: float = 1.0,
-    sample_id: Any = None,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    memory: int | str | None = None,
-) -> Fitted:
-    """Train a probe and factorise its curvature once; return what answers questions about the data.
-
-    ``lsi.score(X, y)`` is ``lsi.fit(X, y).scores()``.
-
-    Args:
-        X: `(N, D)` features, as in `lsi.score`.
-        y: `(N,)` labels, or targets of a `RidgeProbe`, or several labels a sample for a `SigmoidProbe`.
-        probe: `LinearProbe`, `SigmoidProbe` or `RidgeProbe`; None: ``LinearProbe()``.
-        posterior: ``"diag"``, ``"kron"`` or ``"full"``.
-        method: ``"newton"``, or `lsi.Newton` with a tolerance, which every answer is certified to.
-        prior_precision: τ > 0, precision of the Gaussian prior in the posterior.
-        sample_id: `(N,)` unique ids; None: the index of X if it is a DataFrame, else `0 … N−1`.
-        seed: Seed for choosing audited samples.
-        device: Torch device; None: a GPU if there is one, else the processor.
-        memory: What may be used, such as ``"4GiB"`` or bytes; None: what the machine has left.
-
-    Returns:
-        The fitted object. It keeps the features, the trained weights and the inverse of the curvature.
-
-    Raises:
-        InputError: Data or settings cannot be used, or the probe answers no such questions; the message names
-            the cure.
-        ConvergenceError: The probe did not reach its optimum.
-        OutOfMemoryError: Memory ran out.
-
-    Examples:
-        >>> from sklearn.datasets import load_iris
-        >>> X, y = load_iris(return_X_y=True)
-        >>> fitted = fit(X, y)
-        >>> table = fitted.groups([row // 10 for row in range(150)])
-        >>> len(table)
-        15
-    """
-    check_pairless(probe)
-    run, settings = make_run(
-        lambda task: task.problem(X, y, subset=None, sample_id=sample_id),
-        LinearProbe() if probe is None else probe,
-        posterior,
-        method,
-        prior_precision,
-        True,
-        seed=seed,
-        device=device,
-        memory=memory,
-    )
-    return fitted_of(run, settings)
-
-
-@memory_explained()
-def fit_problem(problem: Problem, notes: dict[str, Any], **settings: Any) -> Fitted:
-    """Train on data that were checked before; `notes` go into the manifest of whatever is made from it."""
-    run, method = make_run(lambda task: problem, audit=True, **settings)
-    run.notes.update(notes)
-    return fitted_of(run, method)
-
-
-@memory_explained()
-def load_fitted(
-    path: PathLike, *, device: str | torch.device | None = None, memory: int | str | None = None
-) -> Fitted:
-    """Read a fitted object that `Fitted.save` or ``lsi fit`` wrote.
-
-    Args:
-        path: The folder.
-        device: Torch device; None: a GPU if there is one, else the processor.
-        memory: What may be used, such as ``"4GiB"`` or bytes; None: what the machine has left.
-
-    Returns:
-        The fitted object. On the same machine it answers with the same bytes as the one that was saved.
-
-    Raises:
-        InputError: There is no fitted object, it is damaged or of another version, or its parts do not belong
-            together.
-        OutOfMemoryError: Memory ran out.
-    """
-    with exact_products():
-        return Fitted(*read_fitted(path, device, memory))
-
-
-def fitted_of(run: Run, method: Any) -> Fitted:
-    """Train the probe of a run."""
-    task = task_of(run.probe)
-    if task.fit is None or not isinstance(method, Newton):
-        kind = type(run.probe).__name__ if task.fit is None else "this method"
-        raise InputError(
-            f"{kind} keeps no factorised curvature to be asked about. Use LinearProbe, SigmoidProbe or "
-            "RidgeProbe with method='newton', or lsi.score for the scores alone."
-        )
-    with exact_products():
-        run = with_weight_decay(run, method, task.decay_curve)
-        return Fitted(replace(run, fitted=task.fit(run, method)), method)
 
 
 class Fitted:
@@ -195,12 +94,34 @@ class Fitted:
         Raises:
             InputError: The probe has none: it is solved in closed form, or has too many weights.
         """
+        self._factorise()
+        yield from self._near()
+
+    def _near(self, n_rows: int = 0) -> Iterator[NewtonEngine]:
+        """Yield the engine of each head, perhaps with the inverse of a curvature near to that of the probe.
+
+        What certifies itself by true gradients can do with that, for so few rows that factorising would take
+        longer.
+        """
+        self._factorise(n_rows)
         for engine in heads_of(self.run.fitted):
             if isinstance(engine, RidgeEngine):
                 raise InputError(
-                    "This question is not answered for a RidgeProbe. Use a LinearProbe or a SigmoidProbe."
+                    "A RidgeProbe predicts numbers: it has no class that a removal could turn into another. "
+                    "Ask explain(X, y) for the changes of its predictions."
                 )
             yield engine
+
+    @property
+    def _ridge(self) -> RidgeAnswers | None:
+        """What answers for a `RidgeProbe`."""
+        held = self.run.fitted
+        return RidgeAnswers(self.run, held) if isinstance(held, RidgeEngine) else None
+
+    def _factorise(self, n_rows: int | None = None) -> None:
+        """Factorise the curvature after a change, if solving for so many rows takes as long; None: anyway."""
+        if n_rows is None or is_worth_factorising(self.run, n_rows):
+            self.run = refactorised(self.run, self.method)
 
     def scores(
         self,
@@ -227,6 +148,8 @@ class Fitted:
         check_audit(audit)
         problem = self.run.problem
         problem = replace(problem, subset=check_subset(subset, problem.n_samples))
+        with exact_products():
+            self._factorise(len(problem.subset))
         clock = Clock()
         clock.seconds.update(self.run.clock.seconds)
         run = replace(self.run, problem=problem, audit=audit, clock=clock, notes=dict(self.run.notes))
@@ -248,6 +171,8 @@ class Fitted:
             InputError: Ids or labels are neither text nor numbers, or the probe is of a class of your own.
             OutputError: The folder cannot be written, or holds something else.
         """
+        with exact_products():
+            self._factorise()
         return write_fitted(path, self.run, self.method, overwrite)
 
     def groups(
@@ -286,6 +211,7 @@ class Fitted:
         problem = self.run.problem
         asked = {"groups": digest_values(check_membership(groups, problem)), "interaction": interaction}
         with self._work(asked, checkpoint, cluster, progress) as work, exact_products():
+            self._factorise(problem.n_samples)
             return Answer(group_table(self.run.fitted, problem, self.tol, groups, interaction, work))
 
     def _work(
@@ -325,11 +251,12 @@ class Fitted:
             InputError: Other columns than those of the data, labels never seen, ids given twice, or a probe
                 that answers no such question.
         """
-        next(self.engines())
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.candidates(X_new, y_new, ids)
             intercept = self.run.probe.fit_intercept
             given = (self.run.problem, intercept, self.tol, X_new, y_new, ids, progress)
-            return score_candidates(self.engines(), *given)
+            return score_candidates(self._near(len(X_new)), *given)
 
     def choose(
         self, X_new: Any, budget: int, ids: Any = None, *, progress: Progress | None = None
@@ -361,6 +288,8 @@ class Fitted:
             information); Minoux, *Accelerated greedy algorithms*, 1978 (the lazy search).
         """
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.choose(X_new, budget, ids, progress)
             intercept = self.run.probe.fit_intercept
             return choose_rows(self.engines(), self.run.problem, intercept, X_new, budget, ids, progress)
 
@@ -436,7 +365,9 @@ class Fitted:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}.")
         with exact_products():
-            heads = zip(self.engines(), before.engines(), strict=True)
+            if (new := self._ridge) and (old := before._ridge):
+                return rank_changes(self.run, before.run, [(new.lsi(), old.lsi())], k)
+            heads = zip(self._near(), before._near(), strict=True)
             return most_affected(self.run, before.run, heads, k)
 
     def values(
@@ -463,9 +394,10 @@ class Fitted:
             `sample_id` (or `group`, `n`); `loss_change`, mean validation loss without it minus with it, nats;
             `effect`, "helps" or "hurts", or "unclear" where the error is as large as the value;
             `accuracy_change`, validation accuracy without it minus with it, for several labels the mean over
-            them; and `relative_error`, an upper estimate of `|loss_change − exact| / |loss_change|`. Samples
-            whose value is next to nothing have large relative errors. Of samples that were not walked to
-            their optimum, `accuracy_change` is that of the first-order step.
+            them, and none for numbers; and `relative_error`, an upper estimate of
+            `|loss_change − exact| / |loss_change|`. Samples whose value is next to nothing have large
+            relative errors. Of samples that were not walked to their optimum, `accuracy_change` is that of
+            the first-order step.
 
         Raises:
             InputError: Validation rows with other columns, none at all, with NaN, or with labels that the
@@ -482,8 +414,11 @@ class Fitted:
             >>> values.columns.tolist()
             ['sample_id', 'loss_change', 'effect', 'accuracy_change', 'relative_error']
         """
-        asked = self._asked(X_val, _given(y_val))
+        y_val = _given(y_val)
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.values(X_val, y_val, groups, progress)
+            asked = self._asked(X_val, y_val)
             if groups is None:
                 return value_samples(self.engines(), asked, self.tol, progress)
             return value_groups(self.engines(), asked, groups, progress)
@@ -508,10 +443,11 @@ class Fitted:
             Up to 2k rows for each query: `query`, its name in the index of a DataFrame, else its position;
             `rank`, 1 … k for the samples whose removal raises the loss the most, which spoke for the label,
             and −1 … −k for those whose removal lowers it the most, which spoke against it; `sample_id`;
-            `loss_change`, loss without the sample minus with it, nats; `logit_change`, log-odds of the label
-            without it minus with it, for several labels the sum over them; `changes_prediction`, whether
-            another class is predicted without it; `relative_error`, an upper estimate of
-            `|loss_change − exact| / |loss_change|`.
+            `loss_change`, loss without the sample minus with it, nats; for a `RidgeProbe`
+            `prediction_change` of each target, whose signs are the sides if y is None; else `logit_change`,
+            log-odds of the label without it minus with it, for several labels the sum over them, and
+            `changes_prediction`, whether another class is predicted without it; `relative_error`, an
+            upper estimate of `|loss_change − exact| / |loss_change|`.
 
         Raises:
             InputError: Rows that cannot be used, labels that the probe was never trained on, k below one, or
@@ -524,8 +460,10 @@ class Fitted:
             [1, 2, -1, -2, 1, 2, -1, -2]
         """
         _check_count(k, "k")
-        asked = self._asked(X, y)
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.explain(X, y, k, progress)
+            asked = self._asked(X, y)
             return explain_queries(self._heads, asked, k, progress)
 
     def errors(self, X_val: Any, y_val: Any) -> pd.DataFrame:
@@ -612,8 +550,10 @@ class Fitted:
             InputError: Rows that cannot be used, labels that the probe was never trained on, or a probe that
                 answers no such question.
         """
-        asked = self._asked(X_test, y_test)
         with exact_products():
+            if ridge := self._ridge:
+                return ridge.leaks(X_test, y_test)
+            asked = self._asked(X_test, y_test)
             return find_leaks(self._heads, asked, progress)
 
     def _asked(self, X: Any, y: Any = None) -> Asked:

@@ -42,12 +42,12 @@ def find_leaks(heads: Heads, asked: Asked, progress: Progress | None) -> pd.Data
         "copy_p": near.copy_p,
         "far_p": near.far_p,
         "hangs_on": held,
-        "finding": [_words(*row) for row in facts],
+        "finding": [in_words(*row) for row in facts],
     }
     return pd.DataFrame(columns)
 
 
-def _words(copy: bool, same: bool, far: bool, nearest: object, held: object) -> str:
+def in_words(copy: bool, same: bool, far: bool, nearest: object, held: object) -> str:
     """Return what was found about a row in plain words; nothing where nothing was."""
     found = []
     if copy:

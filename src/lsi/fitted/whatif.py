@@ -14,11 +14,14 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.execution.work import Work
 from lsi.features.design import Design
-from lsi.loo.edits.update import Change, trained
+from lsi.loo.edits.update import Change, pays_to_factorise, trained
+from lsi.loo.newton.built import Built
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.methods import Newton
 from lsi.posterior import POSTERIORS
+from lsi.probes.softmax.fit import Curvature
 from lsi.probes.softmax.math import residuals
+from lsi.probes.softmax.model import SoftmaxModel
 from lsi.run.context import Clock, Run
 from lsi.tasks import task_of
 from lsi.tasks.classification import NewtonFit, assembled, untrained
@@ -27,10 +30,9 @@ from lsi.validation.features import name_some
 from lsi.validation.labels import as_vector, object_array
 from lsi.validation.problem import MIN_SAMPLES, Problem, check_unique_ids
 from lsi.validation.queries import check_queries, check_query_labels
-from lsi.validation.targets import check_numbers
 
-ROWS = 8192  # whose change is computed together
-BEARABLE = 0.25  # share of the tolerance that an inverse may be off: twice that is part of every certificate
+ROWS = 2048  # whose change is computed together
+BEARABLE = 0.25  # share of the tolerance that rounding may cost an inverse; certificates count it twice
 
 
 # The changed data
@@ -55,7 +57,7 @@ def with_rows(problem: Problem, X: Any, y: Any, ids: Any = None) -> Problem:
         features = np.concatenate([problem.features, new.astype(dtype)])
     if not np.isfinite(features[problem.n_samples :]).all():
         raise InputError(f"X holds values beyond {dtype}, the type of the data. Scale them as the data were.")
-    target = np.concatenate([problem.target, _targets(problem, y, len(new))])
+    target = np.concatenate([problem.target, check_query_labels(y, problem, len(new))])
     names = _joined_ids(problem.sample_id, _new_ids(problem, X, ids, len(new)))
     check_unique_ids(names)
     return _checked(replace(problem, features=features, target=target, sample_id=names))
@@ -68,7 +70,7 @@ def relabelled(problem: Problem, labels: Mapping[Any, Any]) -> Problem:
     where = positions_of(problem, list(labels))
     target = problem.target.copy()
     given = list(labels.values())
-    target[where] = _targets(problem, given, len(where))
+    target[where] = check_query_labels(given, problem, len(where))
     return _checked(replace(problem, target=target))
 
 
@@ -86,16 +88,6 @@ def positions_of(problem: Problem, ids: Any) -> np.ndarray:
     if len(twice):
         raise InputError(f"ids given twice: {name_some([repr(i) for i in twice.tolist()])}. Name each once.")
     return np.asarray(found)
-
-
-def _targets(problem: Problem, y: Any, rows: int) -> np.ndarray:
-    """Return new labels in the form of the problem's target."""
-    if problem.target.dtype.kind == "i":
-        return check_query_labels(y, problem, rows)
-    target, _ = check_numbers(y)
-    if target.shape != (rows, problem.target.shape[1]):
-        raise InputError(f"y has the shape {target.shape}, not {(rows, problem.target.shape[1])}.")
-    return target
 
 
 def _new_ids(problem: Problem, X: Any, ids: Any, rows: int) -> np.ndarray:
@@ -170,12 +162,14 @@ def _softmax(run: Run, method: Newton, old: Run, before: NewtonFit, allowed: flo
         model.weight_decay += method.added_weight_decay
         theta = before.model.theta if old_basis is None else before.model.theta @ old_basis.T
         model.theta = theta if basis is None else theta @ basis
-        turn = None if basis is None or old_basis is None else old_basis.T @ basis
+        turn = None
+        if basis is not None and old_basis is not None and not torch.equal(basis, old_basis):
+            turn = old_basis.T @ basis
         # Fewer rows than features: the span of the data changes with them.
         if (basis is None) != (old_basis is None) or (turn is not None and not _is_square(basis)):
             model, curvature, report = trained(model, None, None, None, allowed)
         else:
-            change = _change(old, run, before.model.weight, model.weight, dtype, basis)
+            change = _change(old, run, before, model, basis)
             model, curvature, report = trained(model, held, change, turn, allowed)
     return assembled(run, method, model, curvature, basis, {**before.told, **asdict(report)})
 
@@ -184,25 +178,45 @@ def _is_square(basis: Tensor | None) -> bool:
     return basis is not None and basis.shape[0] == basis.shape[1]
 
 
-def _change(
-    old: Run, new: Run, old_weight: Tensor, weight: Tensor, dtype: torch.dtype, basis: Tensor | None
-) -> Change:
-    """Return the rows that are only in one of two data sets, or have another label in them."""
-    before, after = old.problem, new.problem
-    place = pd.Index(after.sample_id).get_indexer(pd.Index(before.sample_id))
-    stays = np.flatnonzero(place >= 0)
-    moved = stays[(before.target[stays] != after.target[place[stays]])]
-    gone = np.flatnonzero(place < 0)
-    came = np.setdiff1d(np.arange(after.n_samples), place[stays])
-    rows = np.concatenate([before.features[gone], before.features[moved], after.features[came]])
-    device = weight.device
-    at = {name: torch.from_numpy(where).to(device) for name, where in
-          {"gone": gone, "moved": moved, "there": place[moved], "came": came}.items()}  # fmt: skip
-    none = weight.new_zeros
-    was = [old_weight[at["gone"]], old_weight[at["moved"]], none(len(came))]
-    will = [none(len(gone)), weight[at["there"]], weight[at["came"]]]
-    x = Design(rows, new.probe.fit_intercept, dtype, device).rows(0, len(rows))
-    return Change(x if basis is None else x @ basis.to(x.dtype), torch.cat(was), torch.cat(will))
+def _change(old: Run, new: Run, before: NewtonFit, model: SoftmaxModel, basis: Tensor | None) -> Change:
+    """Return which rows are only in one of two data sets, or have another label in them."""
+    assert isinstance(before.engine, NewtonEngine)
+    device, dtype = model.theta.device, model.design.dtype
+    place = pd.Index(new.problem.sample_id).get_indexer(pd.Index(old.problem.sample_id))
+    stays, gone = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)
+    moved = place[stays[old.problem.target[stays] != new.problem.target[place[stays]]]]
+    came = np.setdiff1d(np.arange(new.problem.n_samples), place[stays])
+    design = Design(old.problem.features[gone], new.probe.fit_intercept, dtype, device)
+    x = design.rows(0, len(gone))
+    held = before.engine.solver.inverse.built or Built.of(before.model)
+    there, kept = (torch.from_numpy(where).to(device) for where in (place[stays], stays))
+    q = held.probabilities.new_full((model.n_samples, model.n_classes), 1.0 / model.n_classes)
+    weight = torch.zeros_like(model.weight)  # of rows that joined, nothing is there yet
+    q[there], weight[there] = held.probabilities[kept], held.weight[kept]
+    return Change(
+        x if basis is None else x @ basis.to(x.dtype),
+        held.curvature_at(torch.from_numpy(gone).to(device), model.contrasts),
+        Built(q, weight, held.ridge),
+        torch.from_numpy(np.concatenate([moved, came])).to(device),
+    )
+
+
+def refactorised(run: Run, method: Newton) -> Run:
+    """Return the run with the curvature of its probe factorised where there is only an inverse near to it."""
+    held = run.fitted
+    if not isinstance(held, NewtonFit) or not isinstance(held.engine, NewtonEngine):
+        return run
+    if held.engine.solver.is_current:
+        return run
+    curvature = Curvature.of(held.model)
+    fitted = assembled(run, method, held.model, curvature, held.posterior.basis, held.told)
+    return replace(run, fitted=fitted)
+
+
+def is_worth_factorising(run: Run, n_rows: int) -> bool:
+    """Return whether solving for so many rows costs as much as factorising the probe's curvature."""
+    held = run.fitted
+    return isinstance(held, NewtonFit) and pays_to_factorise(held.model, n_rows)
 
 
 # What it means for the others
@@ -211,23 +225,59 @@ def _change(
 def most_affected(after: Run, before: Run, heads: Iterable[tuple[Any, Any]], k: int) -> np.ndarray:
     r"""Return the positions of the k rows whose scores change most, those that joined first.
 
-    To first order, LSI goes with :math:`\tfrac12 g^\top Q g`; its change ranks. `heads` are the engines after
-    and before the change.
+    To first order, LSI goes with :math:`\tfrac12 g^\top Q g`; its change with g ranks. `heads` are the
+    engines after and before the change.
     """
-    place = pd.Index(before.problem.sample_id).get_indexer(pd.Index(after.problem.sample_id))
-    changed = np.zeros(after.problem.n_samples)
+    place = torch.from_numpy(_place(after, before))
+    found = []
     for new, old in heads:
-        here, there = _energy(new), _energy(old)
+        now, then = _residuals(new.model), _residuals(old.model)
+        # Draws that go together, so that what they are off by cancels: those of another root do not.
+        if new.solver.is_current == old.solver.is_current:
+            found.append((_energy(new, now), _energy(old, then)))
+        else:
+            there = np.zeros(len(then))
+            there[place] = _energy(new, then[place.to(then.device)])
+            found.append((_energy(new, now), there))
+    return rank_changes(after, before, found, k)
+
+
+def rank_changes(
+    after: Run, before: Run, scores: Iterable[tuple[np.ndarray, np.ndarray]], k: int
+) -> np.ndarray:
+    """Return the positions of the k rows whose scores differ most, those that joined first.
+
+    Shapes: scores of each head after `(N,)` and before `(N₀,)` the change.
+    """
+    place, changed = _place(after, before), np.zeros(after.problem.n_samples)
+    for here, there in scores:
         changed += np.where(place >= 0, np.abs(here - there[place]), np.inf)
     return np.argsort(-changed, kind="stable")[:k]
 
 
-def _energy(engine: NewtonEngine) -> np.ndarray:
-    """Return `½ g'ᵀ Q g'` of each row, `(N,)`; Q is measured with draws of N(0, H̄⁻¹)."""
-    model, probes, parts = engine.model, engine.solver.probes, []
+def _place(after: Run, before: Run) -> np.ndarray:
+    """Return where each row was before a change, `(N,)`; −1: it joined."""
+    return np.asarray(pd.Index(before.problem.sample_id).get_indexer(pd.Index(after.problem.sample_id)))
+
+
+def _residuals(model: SoftmaxModel) -> Tensor:
+    """Return g' of all rows, `(N, C')` float64."""
+    parts = []
     for rows, x in model.design.blocks(ROWS):
         p = model.probabilities(x.to(torch.float64))
-        residual = (residuals(p, model.target[rows]) @ model.contrasts).to(x.dtype)
-        seen = torch.stack([((x @ probe.T) * residual).sum(1) for probe in probes])
-        parts.append(0.5 * seen.square().mean(0))
+        parts.append(residuals(p, model.target[rows]) @ model.contrasts)
+    return torch.cat(parts)
+
+
+def _energy(engine: NewtonEngine, residual: Tensor) -> np.ndarray:
+    """Return `½ g'ᵀ Q g'` of each row, `(N,)`; Q is measured with draws of N(0, H̄⁻¹).
+
+    Shapes: residual g' `(N, C')`.
+    """
+    model, probes, parts = engine.model, engine.solver.probes, []
+    flat, shape = probes.flatten(0, 1), probes.shape[:2]
+    for rows, x in model.design.blocks(ROWS):
+        image = (x @ flat.T).view(len(x), *shape)
+        seen = (image @ residual[rows, :, None].to(x.dtype))[:, :, 0]
+        parts.append(0.5 * seen.square().mean(1))
     return torch.cat(parts).cpu().numpy().astype(np.float64)

@@ -20,7 +20,7 @@ selection and data augmentation and a method for prediction* (PRESS), Technometr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -166,7 +166,11 @@ class RidgeEngine(Engine):
         prediction = self.model.target[index] - block.residual
         return mean, covariance, tail, prediction, 1.0 - block.rest, certificate, z
 
-    def _block(self, index: Tensor) -> Block:
+    def removed(self, index: Tensor) -> Block:
+        """Return the left-out samples at `index` in the singular vectors of X.
+
+        A sample without which the weights are not determined is refused.
+        """
         x, y = self.model.design.take(index), self.model.target[index]
         # In the singular vectors, where nothing cancels however far from zero the features are.
         rows = x @ self.model.basis
@@ -180,10 +184,14 @@ class RidgeEngine(Engine):
             )
         residual = (y - rows @ self._theta) / rest[:, None]  # r̃ / (1 − h)
         size = y.abs() + rows.abs() @ self._theta.abs()
-        rounding = SAFETY * EPS * size / rest[:, None]
-        if self.diagonal:
-            rows, a = x, a @ self.model.basis.T
-        return Block(rows, a, rest, residual, rounding)
+        return Block(rows, a, rest, residual, SAFETY * EPS * size / rest[:, None])
+
+    def _block(self, index: Tensor) -> Block:
+        """Return the left-out samples at `index` in the posterior's coordinates."""
+        found = self.removed(index)
+        if not self.diagonal:
+            return found
+        return replace(found, x=self.model.design.take(index), a=found.a @ self.model.basis.T)
 
     def _divergence(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean term, covariance term and the absolute rounding error of their sum, `(B,)` each."""

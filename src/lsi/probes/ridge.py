@@ -160,6 +160,19 @@ class RidgeModel:
         """λ of a leave-one-out problem in sum form, `(n − 1) · weight_decay`."""
         return (self.n_samples - 1) * self.weight_decay
 
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows in the basis V, `(M, R)`, and their parts outside of its span, `(M, D)`.
+
+        Shapes: x `(M, D)`.
+        """
+        rows = x @ self.basis
+        if self.basis.shape[0] == self.basis.shape[1]:
+            return rows, torch.zeros_like(x)
+        outside = x - rows @ self.basis.T
+        outside = outside - (outside @ self.basis) @ self.basis.T  # what rounding left of the first
+        noticed = outside.norm(dim=1) > 1e-12 * x.norm(dim=1)
+        return rows, torch.where(noticed[:, None], outside, 0.0)
+
     def weights(self, ridge: float) -> Tensor:
         """Return `θᵀ` under a penalty λ, in the basis V, `(R, T)`."""
         return (self.singular / (self.singular.square() + ridge))[:, None] * self.image

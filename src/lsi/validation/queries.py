@@ -11,7 +11,7 @@ from lsi.errors import InputError
 from lsi.validation.features import as_matrix, check_finite, name_some, to_float
 from lsi.validation.labels import as_vector, check_hashable
 from lsi.validation.problem import Problem
-from lsi.validation.targets import check_indicators, has_label_lists
+from lsi.validation.targets import check_indicators, check_numbers, has_label_lists
 
 
 def check_queries(X: Any, problem: Problem) -> np.ndarray:
@@ -33,10 +33,23 @@ def query_names(X: Any) -> np.ndarray:
 
 
 def check_query_labels(y: Any, problem: Problem, rows: int) -> np.ndarray:
-    """Return labels of new rows as the codes of a problem's classes `(M,)`, or zeros and ones `(M, L)`."""
-    target = _indicators(y, problem) if problem.outputs else _codes(y, problem)
+    """Return labels of new rows as a problem's: codes `(M,)`, zeros and ones `(M, L)` or numbers `(M, T)`."""
+    if problem.target.dtype.kind == "f":
+        target = _numbers(y, problem)
+    else:
+        target = _indicators(y, problem) if problem.outputs else _codes(y, problem)
     if len(target) != rows:
         raise InputError(f"X has {rows} rows but y has {len(target)} labels. Pass one label for each row.")
+    return target
+
+
+def _numbers(y: Any, problem: Problem) -> np.ndarray:
+    target, _ = check_numbers(y)
+    if target.shape[1] != problem.target.shape[1]:
+        raise InputError(
+            f"y has {target.shape[1]} targets, but the probe was trained on {problem.target.shape[1]}. Pass "
+            "the same targets in the same order."
+        )
     return target
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsi.loo.newton.built import Built
 from lsi.loo.newton.sweep import Sweep, sweep
 from lsi.posterior.base import Edit, Posterior
 from lsi.probes.softmax.math import contrast_curvature, residuals
@@ -33,6 +34,7 @@ class Edits:
         x: The rows, `(R, D)` in the design's type.
         target: Their class codes, `(R,)`.
         weight: σ, `(R,)` float64: negative where a row leaves, positive where it joins.
+        index: Positions in the data of rows that leave, −1 for rows that join, `(R,)`.
         moved: The rows' probabilities at the weights of the last sweep, `(R, C)`; None before any.
     """
 
@@ -41,6 +43,7 @@ class Edits:
     x: Tensor
     target: Tensor
     weight: Tensor
+    index: Tensor
     moved: Tensor | None = None
 
     @classmethod
@@ -48,7 +51,8 @@ class Edits:
         """Return the changes in which the rows at each of several lists of positions leave."""
         index = torch.cat(groups)
         sizes = tuple(len(group) for group in groups)
-        return cls(model, sizes, model.design.take(index), model.target[index], -model.weight[index])
+        x, target, weight = model.design.take(index), model.target[index], -model.weight[index]
+        return cls(model, sizes, x, target, weight, index)
 
     @classmethod
     def joining(cls, model: SoftmaxModel, x: Tensor, target: Tensor, weight: Tensor) -> Edits:
@@ -56,7 +60,7 @@ class Edits:
 
         Shapes: x `(B, D)` in the model's coordinates, target `(B,)`, weight `(B,)`.
         """
-        return cls(model, (1,) * len(x), x, target, weight.to(torch.float64))
+        return cls(model, (1,) * len(x), x, target, weight.to(torch.float64), torch.full_like(target, -1))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -88,7 +92,7 @@ class Edits:
             or [torch.empty(0, dtype=torch.int64, device=self.x.device)]
         )
         sizes = tuple(self.sizes[b] for b in picked)
-        names = ("x", "target", "weight", "moved")
+        names = ("x", "target", "weight", "index", "moved")
         kept = {name: part[rows] for name in names if (part := getattr(self, name)) is not None}
         return replace(self, sizes=sizes, **kept)
 
@@ -108,6 +112,17 @@ class Edits:
     def curvature(self, p: Tensor) -> Tensor:
         """Return `σ S'` of the rows, `(R, C', C')` float64. Shapes: p `(R, C)`."""
         return contrast_curvature(p, self.model.contrasts) * self.weight[:, None, None]
+
+    def taken(self, built: Built | None) -> Tensor:
+        """Return what each row takes out of a curvature or brings to it, `(R, C', C')` float64.
+
+        A row that leaves takes out what is there of it, which `built` says; None: its curvature at θ.
+        """
+        own = self.curvature(self.probabilities())
+        if built is None or not bool((self.index >= 0).any()):
+            return own
+        there = built.curvature_at(self.index.clamp_min(0), self.model.contrasts)
+        return torch.where((self.index >= 0)[:, None, None], -there, own)
 
     def summed(self, coefficients: Tensor) -> Tensor:
         """Return `Σ_r m_r ⊗ x_r` over the rows of each change, `(B, C', D)`. Shapes: `(R, C')`."""

@@ -71,7 +71,7 @@ class EditRefiner(Refiner):
 
     def _shift_alone(self, part: Edits, shift: Any, which: Tensor) -> Tensor:
         count = int(which.sum())
-        no_rows = {name: getattr(part, name)[:0] for name in ("x", "target", "weight")}
+        no_rows = {name: getattr(part, name)[:0] for name in ("x", "target", "weight", "index")}
         nobody = replace(part, sizes=(0,) * count, **no_rows, moved=None)
         still = torch.zeros((count, *self.model.theta.shape), dtype=torch.float64, device=part.x.device)
         return self.posterior.divergence_of(nobody.for_posterior(still, shift[which])).covariance

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lsi.divergence import Terms, diag_divergence, full_divergence
+from lsi.divergence import Terms, diag_divergence, excess, full_divergence
 from lsi.errors import InputError
 from lsi.loo.ridge import EPS, LOST, SAFETY, RidgeEngine
 
@@ -27,8 +27,19 @@ def ridge_groups(engine: RidgeEngine, groups: list[Tensor]) -> tuple[Terms, Tens
 
 def _left_out(engine: RidgeEngine, index: Tensor) -> Tensor:
     """Return mean term, covariance term and certificate of one group, `(3,)`. Shapes: index `(m,)`."""
+    delta, certificate = ridge_step(engine, index)
+    x = engine.model.design.take(index)
+    terms = _divergence(engine, x if engine.diagonal else x @ engine.model.basis, delta)
+    return torch.stack([terms.mean[0], terms.covariance[0], torch.full_like(terms.mean[0], certificate)])
+
+
+def ridge_step(engine: RidgeEngine, index: Tensor) -> tuple[Tensor, float]:
+    """Return δ without a group, `(R, T)` in the singular vectors, with its certificate.
+
+    A group without which the weights are not determined is refused. Shapes: index `(m,)`.
+    """
     model = engine.model
-    x, rows = model.design.take(index), model.design.take(index) @ model.basis
+    rows = model.design.take(index) @ model.basis
     squares = model.singular.square()
     ridge = (model.n_samples - len(index)) * model.weight_decay
     inverse = 1.0 / (squares + ridge)
@@ -46,9 +57,56 @@ def _left_out(engine: RidgeEngine, index: Tensor) -> Tensor:
         )
     pull = white @ (model.target[index] - rows @ theta)
     delta = drift - inverse.sqrt()[:, None] * torch.linalg.solve(left, pull)
-    terms = _divergence(engine, x if engine.diagonal else rows, delta)
-    certificate = engine.floor + SAFETY * EPS * len(model.singular) ** 0.5 / rest
-    return torch.stack([terms.mean[0], terms.covariance[0], torch.full_like(terms.mean[0], certificate)])
+    return delta, engine.floor + SAFETY * EPS * len(model.singular) ** 0.5 / rest
+
+
+def ridge_joined(engine: RidgeEngine, x: Tensor, target: Tensor | None) -> tuple[Terms, Tensor]:
+    r"""Return both terms and the certificate of rows that join, each alone, `(M,)` each.
+
+    With :math:`B = \mathrm{diag}(s^2) + (N + 1)\,\mathrm{wd}\,I`, :math:`a = B^{-1} x` and
+    :math:`h = x^\top a`, the weights without the row less those with it are
+
+    .. math:: \delta = \mathrm{wd}\, B^{-1} \theta - a\, e^\top, \qquad
+              e = \frac{y - x^\top B^{-1} X^\top Y}{1 + h}, \qquad P_1 = P_2 + \beta x x^\top .
+
+    Without a target it is the expectation over :math:`y \sim N(x^\top \theta, 1/\beta)`. A part of a row
+    outside of the span of the data is one more coordinate, in which B is the penalty alone.
+
+    Shapes: x `(M, D)` in the original features, target `(M, T)`.
+    """
+    model, (rows, outside) = engine.model, engine.model.split(x)
+    ridge = (model.n_samples + 1) * model.weight_decay
+    inverse = 1.0 / (model.singular.square() + ridge)
+    theta, now = model.weights(ridge), model.weights(model.ridge)
+    drift, a = model.weight_decay * inverse[:, None] * now, rows * inverse
+    length = outside.square().sum(1)
+    beyond = length / ridge if ridge else torch.zeros_like(length)
+    h = (rows * a).sum(1) + beyond
+    given = rows @ now if target is None else target
+    e = (given - rows @ theta) / (1.0 + h)[:, None]
+    rounding = SAFETY * EPS * (given.abs() + rows.abs() @ theta.abs()) / (1.0 + h)[:, None]
+    tau, noise = engine.prior_precision, engine.noise
+    if engine.diagonal:
+        drift, precision = model.basis @ drift, engine.precision
+        a = a @ model.basis.T + (outside / ridge if ridge else 0.0)
+        share = (noise[:, None] * x.square()[:, None] / precision).flatten(1)
+    else:
+        drift, a = torch.nn.functional.pad(drift, (0, 0, 0, 1)), torch.cat([a, beyond.sqrt()[:, None]], 1)
+        if ridge:
+            a[:, -1] /= ridge**0.5
+        precision = torch.nn.functional.pad(engine.precision, (0, 1), value=tau)
+        share = noise * (rows.square() @ (1.0 / engine.precision).T + (length / tau)[:, None])
+    mean, error = torch.zeros_like(h), torch.zeros_like(h)
+    reach = rounding * (a.square() @ precision.T).sqrt()
+    for t, beta in enumerate(noise):
+        quadratic = (drift[:, t] - a * e[:, t, None]).square() @ precision[t]
+        if target is None:
+            quadratic = quadratic + (a.square() @ precision[t]) / beta / (1.0 + h).square()
+        mean = mean + 0.5 * quadratic
+        error = error + quadratic.sqrt() * reach[:, t] + 0.5 * reach[:, t].square()
+    covariance = 0.5 * excess(-share / (1.0 + share)).sum(1)
+    certificate = error / (mean + covariance).clamp_min(torch.finfo(torch.float64).tiny) + engine.floor
+    return Terms(mean, covariance), certificate + SAFETY * EPS * len(model.singular) ** 0.5
 
 
 def _divergence(engine: RidgeEngine, rows: Tensor, delta: Tensor) -> Terms:

@@ -62,12 +62,12 @@ class EditSolver:
     """
 
     def __init__(self, solver: DenseSolver) -> None:
-        self.solver, self.model = solver, solver.model
+        self.solver, self.model, self.contraction = solver, solver.model, solver.contraction
 
     def prepare(self, edits: Edits) -> Prepared:
         """Return the changes with their first-order steps."""
         k, d = self.model.theta.shape
-        curvature = edits.curvature(edits.probabilities())
+        curvature = edits.taken(self.solver.inverse.built)
         middle = tuple(
             # Forming and inverting G costs as much as a few dozen products with all rows.
             self._middle(edits.x[rows], curvature[rows]) if (rows.stop - rows.start) * 2 <= d else None

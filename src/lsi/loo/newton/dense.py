@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsi.loo.newton.built import Built
 from lsi.probes.softmax.fit import Curvature
 from lsi.probes.softmax.model import SoftmaxModel
 
@@ -39,8 +40,10 @@ class FirstOrder:
         x: Rows, `(B, D)`.
         residual: `w g'`, `(B, C')`.
         curvature: `w S'`, `(B, C', C')`.
+        taken: What of H̄ is the sample's own, `(B, C', C')`: that, unless the inverse is of a former
+            curvature.
         gram: `Q_i`, `(B, C', C')`.
-        downdate: `(I − S_i Q_i)⁻¹`, `(B, C', C')`, float64.
+        downdate: `(I − S_i Q_i)⁻¹` with S as it is taken, `(B, C', C')`, float64.
         delta: The step `δ_i`, `(B, C', D)`.
         slot: Their places in the block that they were computed in, `(B,)`.
         block: Number of that block, whose `T_i` the solver may still hold.
@@ -50,6 +53,7 @@ class FirstOrder:
     x: Tensor
     residual: Tensor
     curvature: Tensor
+    taken: Tensor
     gram: Tensor
     downdate: Tensor
     delta: Tensor
@@ -76,12 +80,16 @@ class Inverse:
         probes: Draws of N(0, H̄⁻¹), `(PROBES, C', D)`, with which `Q_j` can be measured for any row.
         decay_step: `t = H̄⁻¹ wd θ`, `(C', D)`.
         drift: Estimated relative error of the curvature.
+        built: What curvature it is the inverse of; None: that of the model.
+        contraction: Share of an error that a step with it may leave, because that curvature is another one.
     """
 
     matrix: Tensor
     probes: Tensor
     decay_step: Tensor
     drift: float
+    built: Built | None = None
+    contraction: float = 0.0
 
     @classmethod
     def of(cls, model: SoftmaxModel, curvature: Curvature) -> Inverse:
@@ -92,20 +100,24 @@ class Inverse:
         return cls._with(model, curvature.into_inverse(), probes.to(dtype), curvature.drift)
 
     @classmethod
-    def updated(cls, model: SoftmaxModel, matrix: Tensor, root: Tensor, drift: float) -> Inverse:
+    def updated(
+        cls, model: SoftmaxModel, matrix: Tensor, root: Tensor, drift: float, built: Built | None = None
+    ) -> Inverse:
         """Return the inverse `matrix` of a curvature that was never factorised itself.
 
         Shapes: matrix `(K', K')`, and its lower Cholesky factor root `(K', K')`.
         """
         probes = (root @ _normal(model).to(root)).T  # R v with R Rᵀ = H̄⁻¹
-        return cls._with(model, matrix, probes.to(model.design.dtype), drift)
+        return cls._with(model, matrix, probes.to(model.design.dtype), drift, built)
 
     @classmethod
-    def _with(cls, model: SoftmaxModel, matrix: Tensor, probes: Tensor, drift: float) -> Inverse:
+    def _with(
+        cls, model: SoftmaxModel, matrix: Tensor, probes: Tensor, drift: float, built: Built | None = None
+    ) -> Inverse:
         dtype, shape = model.design.dtype, model.theta.shape
         decay = model.weight_decay * model.theta
         step = (matrix @ decay.reshape(-1).to(matrix)).view(shape).to(dtype)
-        return cls(matrix.to(dtype), probes.reshape(PROBES, *shape), step, drift)
+        return cls(matrix.to(dtype), probes.reshape(PROBES, *shape), step, drift, built)
 
 
 def _normal(model: SoftmaxModel) -> Tensor:
@@ -166,6 +178,9 @@ class DenseSolver:
     def first_order(self, index: Tensor) -> FirstOrder:
         """Return the exact-downdate Newton step of each sample at `index`."""
         x, residual, curvature = self.model.curvature_at(index)  # x_i, g_i, S_i
+        taken, built = curvature, self.inverse.built
+        if built is not None:
+            taken = built.curvature_at(index, self.model.contrasts).to(x.dtype)
         b, k = residual.shape
         self._block += 1
         slot = torch.arange(b, device=x.device)
@@ -178,13 +193,14 @@ class DenseSolver:
         else:
             gram = self._gram_of(x)
         eye = torch.eye(k, dtype=torch.float64, device=x.device)
-        downdate = inverses(eye - curvature.to(torch.float64) @ gram.to(torch.float64))  # (I − S_i Q_i)⁻¹
+        downdate = inverses(eye - taken.to(torch.float64) @ gram.to(torch.float64))  # (I − S_i Q_i)⁻¹
         decay_logit = x @ self._decay_step.T  # E_iᵀt
         # m_i = (I − S_i Q_i)⁻¹(g_i + S_i E_iᵀt)
-        m = residual + (curvature @ decay_logit[:, :, None])[:, :, 0]
+        m = residual + (taken @ decay_logit[:, :, None])[:, :, 0]
         m = (downdate @ m.to(torch.float64)[:, :, None])[:, :, 0].to(x.dtype)
         # δ_i = t + T_i m_i
-        first = FirstOrder(index, x, residual, curvature, gram, downdate, x.new_empty(0), slot, self._block)
+        none = x.new_empty(0)
+        first = FirstOrder(index, x, residual, curvature, taken, gram, downdate, none, slot, self._block)
         delta = self._with_reach(self._decay_step.reshape(1, -1).repeat(b, 1), first, m)
         return replace(first, delta=delta.view(b, k, -1))
 
@@ -237,12 +253,22 @@ class DenseSolver:
     def downdated(self, removal: FirstOrder, plain: Tensor) -> Tensor:
         """Return `H₋ᵢ⁻¹ v_i` from `H̄⁻¹ v_i` of shape `(B, C', D)`, whose memory it may take."""
         own = (plain @ removal.x[:, :, None]).to(torch.float64)
-        lift = (removal.downdate @ (removal.curvature.to(torch.float64) @ own))[:, :, 0].to(plain.dtype)
+        lift = (removal.downdate @ (removal.taken.to(torch.float64) @ own))[:, :, 0].to(plain.dtype)
         return self._with_reach(plain.view(len(plain), -1), removal, lift).view(plain.shape)
 
     def plain(self, right: Tensor) -> Tensor:
         """Return `H̄⁻¹ v_b` for `right` of shape `(B, C', D)`, in its type."""
         return (right.flatten(1).to(self._inverse) @ self._inverse).view(right.shape).to(right.dtype)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the inverse is that of the model's own curvature."""
+        return self.inverse.built is None
+
+    @property
+    def contraction(self) -> float:
+        """Share of an error that a step may leave, as in `Inverse`."""
+        return self.inverse.contraction
 
     @property
     def decay_step(self) -> Tensor:

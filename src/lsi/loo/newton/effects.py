@@ -18,10 +18,10 @@ class Effects:
 
     Attributes:
         change: Δp, `(B, C, n)`.
-        rest: `ρ = Δp − S z`, `(B, C, n)`.
+        rest: `ρ = Δp − S̃ z`, `(B, C, n)`, S̃ the row's curvature in the inverse that steps are taken with.
         moved: `y·ρ`.
         priced: `Δp·price`.
-        unexplained: `|ρ|²` in the metric of S⁻.
+        unexplained: `|Δp − S z|²` in the metric of S⁻.
         bent: `|ΔS y|²` in that metric.
         bent_step: `|ΔS z|²` in that metric.
         response: `|price|²` in the metric of S.
@@ -39,15 +39,25 @@ class Effects:
     turned: Tensor
 
     @classmethod
-    def of(cls, p: Tensor, z: Tensor, y: Tensor, price: Tensor, draws: list[Tensor]) -> Effects:
+    def of(
+        cls,
+        p: Tensor,
+        z: Tensor,
+        y: Tensor,
+        price: Tensor,
+        draws: list[Tensor],
+        former: tuple[Tensor, Tensor] | None = None,
+    ) -> Effects:
         """Return them.
 
         Shapes: p, changes of the logits along δ, z, and a, y, and price, and the draws of a full posterior
-        `(B, C, n)`.
+        `(B, C, n)`; former, the probabilities `(B, C, n)` that S̃ is of, and its weight over that of the row
+        `(B, 1, n)`; None: it is S.
         """
         change = probability_shift(p, z)
         z, y, price = (centred(each, p) for each in (z, y, price))
-        rest = change - p * z
+        beyond = change - p * z
+        rest = beyond if former is None else change - former[1] * former[0] * centred(z, former[0])
         growth = change / p.clamp_min(1e-30)  # Δp/p
         square = growth * change  # Δp²/p
         whole = square.sum(1)
@@ -63,7 +73,7 @@ class Effects:
             rest,
             (y * rest).sum(1),
             (change * price).sum(1),
-            (rest * (growth - z)).sum(1),  # ρ/p = Δp/p − z
+            (beyond * (growth - z)).sum(1),  # (Δp − S z)/p = Δp/p − z
             bent(y),
             bent(z),
             (p * price.square()).sum(1),
@@ -83,7 +93,7 @@ class Sums:
     Attributes:
         moved: `Σ y·ρ`.
         priced: `Σ Δp·price`.
-        unexplained: `Σ |ρ|²` in the metric of S⁻, which bounds `‖η‖²`.
+        unexplained: `Σ |Δp − S z|²` in the metric of S⁻, which bounds `‖η‖²` where S̃ is S.
         bent: `Σ |ΔS y|²` in that metric.
         bent_step: `Σ |ΔS z|²` in that metric.
         response: `Σ |price|²` in the metric of S.

@@ -109,13 +109,18 @@ class _Walk:
         overshot = ~(dot(self.step, gradient) > OVERSHOT * dot(self.step, self.gradient))
         return torch.where(overshot[:, None, None], self.gradient, gradient), overshot
 
-    def contraction(self, sizes: Tensor, overshot: Tensor, unseen: float = UNSEEN) -> Tensor:
-        """Return ρ: the larger of the last two ratios of sizes, and what curvature may vary over a step."""
+    def contraction(
+        self, sizes: Tensor, overshot: Tensor, unseen: float = UNSEEN, least: float = 0.0
+    ) -> Tensor:
+        """Return ρ: the larger of the last two ratios of sizes, and what curvature may vary over a step.
+
+        It is never below `least`, which the solver leaves of an error that no step so far has shown.
+        """
         first = self.sizes[0].isnan()
         ratio = torch.where(first, 0.0, sizes / self.sizes.clamp_min(TINY)).amax(0)
         ratio = torch.where(overshot, 1.0, ratio)  # steps do not shrink there: the next two certify nothing
         varies = unseen * torch.where(first, sizes, self.sizes).amax(0)
-        found = torch.maximum(torch.maximum(ratio, self.before), varies)
+        found = torch.maximum(torch.maximum(ratio, self.before), varies).clamp_min(least)
         self.before, self.astray = ratio, self.astray | ~(ratio < 1.0)
         return found
 
@@ -247,7 +252,8 @@ class Refiner:
         length = dot(step, gradient).clamp_min(0) / self._energy(removal)
         sizes = torch.stack([metric / frozen.mean.clamp_min(TINY), length]).sqrt()
         size, unseen = sizes[0], walk.sizes[0].isnan()
-        contraction = walk.contraction(sizes, overshot, self.unseen)
+        least = getattr(self.solver, "contraction", 0.0)
+        contraction = walk.contraction(sizes, overshot, self.unseen, least)
         terms, kappa = self._shifted_terms(part, updated, swept.shift, frozen, size, contraction)
         if not self.posterior.shift_is_current:
             contraction = torch.where(unseen, torch.maximum(contraction, kappa), contraction)

@@ -26,6 +26,7 @@ from lsi.loo.newton.certificate import NOISE, SURPRISE, TINY, Doubt, State
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.effects import Effects, Sums
 from lsi.loo.newton.rows import Pairs, RowSampler, centred, leverages, probe_logits
+from lsi.loo.newton.secants import dot
 from lsi.loo.newton.tables import GROUPS, Table, tables
 from lsi.posterior.base import Posterior, Removal, Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
@@ -90,6 +91,10 @@ class RowCorrector:
         self.tol, self.floor, self.seed = tol, floor, seed
         self.draws = posterior.draws(DRAWS if posterior.shift_is_current else 0)
         self._leverage = leverages(model, posterior, solver.probes)
+        self._lacking, self._penalty = solver.probes.flatten(1)[:0], 0.0
+        if (built := solver.inverse.built) is not None:
+            self._lacking = built.lacking(model, solver.probes).flatten(1)
+            self._penalty = model.loo_ridge - built.ridge
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what workers make for themselves."""
@@ -105,11 +110,12 @@ class RowCorrector:
 
         The weights themselves are not corrected: `−H₋ᵢ⁻¹ gradient` would be what they lack.
         """
-        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=first.residual)
+        residual = first.residual if self.solver.is_current else None
+        removal = Removal(first.index, first.x, first.curvature, first.delta, residual=residual)
         sensitivity = self.posterior.sensitivity(removal)
         frozen = self.posterior.divergence(removal)
         pull = self.solver.solve(first, sensitivity.gradient)
-        state = State.of(self.model, first, frozen, sensitivity, pull)
+        state = State.of(self.model, first, frozen, sensitivity, pull, self._lacking)
         found = Corrected(
             Terms(frozen.mean.clone(), frozen.covariance.clone()),
             torch.full_like(frozen.mean, float("inf")),
@@ -156,7 +162,7 @@ class RowCorrector:
             if not self.posterior.prices_covariance:
                 alone = torch.maximum(alone, part.covariance)
         second = part.second_order(sums, mean - part.mean, alone)
-        mean = (mean - sums.moved).clamp_min(0)
+        mean = (mean - sums.moved - self._penalty * dot(first.delta, part.pull)).clamp_min(0)
         total = (mean + covariance).clamp_min(TINY)
         doubt = Doubt(
             sums.square / total.square(),
@@ -168,7 +174,8 @@ class RowCorrector:
         )
         found.terms.mean[which], found.terms.covariance[which] = mean, covariance
         found.certificate[which] = self.floor + doubt.whole()
-        found.gradient[which] = self.model.contrasts.T.to(sums.gradient.dtype) @ sums.gradient
+        gradient = self.model.contrasts.T.to(sums.gradient.dtype) @ sums.gradient
+        found.gradient[which] = gradient + self._penalty * first.delta
         return doubt
 
     def _noise(self, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,8 +210,9 @@ class RowCorrector:
         z, y = self._all_classes(weights @ x.mT)
         images = [posterior.row_image(x[:, rows]) for rows in table.parts]
         price = self._price(part.sensitivity.select(which), table, images, p, centred(z, p))
-        effect = Effects.of(p, z, y, price, draws)
-        weight = model.weight[table.rows].to(x.dtype)
+        weight = model.weight[table.rows]
+        effect = Effects.of(p, z, y, price, draws, self._former(table.rows, weight))
+        weight = weight.to(x.dtype)
         scale = (weight / table.chance).to(x.dtype)  # zero where the table is filled up
         each = effect.each * scale
         left = (1.0 - table.chance).clamp_min(0).to(x.dtype)
@@ -248,6 +256,14 @@ class RowCorrector:
             ),
         )
         return torch.cat([first[:, None], grouped.unflatten(0, (-1, GROUPS))], 1)
+
+    def _former(self, rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what the inverse holds of rows, as `Effects.of` takes it. Shapes: `(B, n)` each."""
+        built = self.solver.inverse.built
+        if built is None:
+            return None
+        q, ratio = built.probabilities[rows].mT.contiguous(), built.weight[rows] / weight
+        return q, ratio[:, None].to(q.dtype)
 
     def _all_classes(self, contrasts: Tensor) -> tuple[Tensor, Tensor]:
         """Return two changes of logits, `(B, 2·C', n)`, in all classes, `(B, C, n)` each."""
