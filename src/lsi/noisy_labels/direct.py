@@ -70,7 +70,7 @@ def label_errors(
 def named(found: LabelNoise, classes: np.ndarray, where: np.ndarray) -> Estimate:
     """Return the estimate for the rows at `where`, with the labels themselves in place of their codes."""
     wrong, at_least, at_most = found.wrong_probability[where], found.at_least[where], found.at_most[where]
-    interval = count_interval(wrong, at_least, at_most, float(found.least_share))
+    interval = count_interval(wrong, at_least, at_most)
     labels = pd.Series(classes).infer_objects().to_numpy()
     suggested, matrix = labels[found.suggested[where]], noise_frame(found.noise_matrix, classes)
     return Estimate(float(wrong.sum()), interval, matrix, wrong, suggested, at_least, at_most)
