@@ -193,8 +193,8 @@ def from_evidence(
 class _Given:
     """Given probabilities `(N, C)`, and what their own neighbours tell, as near as the predictions are.
 
-    A zero only means less than the least number that occurs: votes of k trees or neighbours know nothing below
-    1/k. With two classes predictions lie on a line, where neighbours know nothing that they do not.
+    A zero only means less than the least number that occurs: votes of k trees know nothing below 1/k. With
+    two classes predictions lie on a line, where neighbours know nothing that they do not.
     """
 
     def __init__(self, p: np.ndarray, codes: np.ndarray) -> None:

@@ -44,6 +44,9 @@ TAIL = 0.15
 Z = 1.96  # of a normal 95 % interval
 PROFILE = 2.0 ** -(np.arange(10) ** 2 / 32)  # powers of the predictions that the likelihood may not rule out
 DROP = Z**2 / 2  # of the log likelihood, where a 95 % interval ends
+# What a layer has to gain for each of its numbers, nats: as much as is significant. At Akaike's own price,
+# one nat, the many numbers of T pass for noise where a model does not fit.
+PRICE = DROP
 MOST_POWER = 4.0  # sharpened further, predictions only say yes or no
 HALVINGS = 7  # of the interval of powers
 BLOCK_CELLS = 4_000_000  # probabilities looked at together
@@ -93,7 +96,7 @@ class NoiseModel:
 
     Attributes:
         layer: The noise layer of greatest likelihood.
-        weight: Akaike weight of the layer against the one without noise, in [0, 1].
+        weight: How likely noise is, against a model that does not fit, in [0, 1].
         power: By which its predictions are sharpened.
         noise: T for the sharpened predictions, `(C, C)`.
         caution: In [0, 1], the factor of the odds that a label is wrong at the lower end; zero where the data
@@ -182,9 +185,9 @@ def count_high(at_most: np.ndarray) -> float:
 def weigh(
     layers: list[NoiseLayer], logs: np.ndarray, far: np.ndarray | None = None
 ) -> tuple[NoiseLayer, float]:
-    """Return the likeliest layer with noise, and how likely noise is: the Akaike weight of all that have it.
+    """Return the likeliest layer with noise, and how likely noise is: the weight of all layers with it.
 
-    By Akaike's criterion, corrected for few samples.
+    By Akaike's criterion, corrected for few samples, at a higher price for each number.
     """
     scores = np.array([layer.likelihood - _cost(layer, logs, far) for layer in layers])
     noisy = np.array([layer.noise_size > 0 for layer in layers])
@@ -196,12 +199,12 @@ def weigh(
 
 
 def _cost(layer: NoiseLayer, logs: np.ndarray, far: np.ndarray | None = None) -> float:
-    """Return the expected optimism of a layer's likelihood; infinite where the samples are too few.
+    """Return what a layer's numbers cost in likelihood; infinite where the samples are too few.
 
     An entry of T is a parameter as far as the labels that it explains outweigh what the prior believes.
     """
     n, c = logs.shape[-2:]
-    free = (
+    free = float(
         layer.scale.size
         + layer.others.size
         + (0 if c > MATRIX_CLASSES else c)
@@ -215,8 +218,8 @@ def _cost(layer: NoiseLayer, logs: np.ndarray, far: np.ndarray | None = None) ->
         errors, believed = (
             each[off].sum() if layer.noise_size == 1 else each[off] for each in (errors, believed)
         )
-        free = free + float(np.sum(errors / (errors + believed)))
-    return free * n / (n - free - 1.0) if n > free + 1.0 else np.inf
+        free += float(np.sum(errors / (errors + believed)))
+    return PRICE * free * n / (n - free - 1.0) if n > free + 1.0 else np.inf
 
 
 def follows_overlap(predicted: np.ndarray, noise: np.ndarray) -> float:
