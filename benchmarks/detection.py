@@ -193,12 +193,19 @@ def main():
         "--labels", nargs="*", choices=(*HUMAN, *PLANTED), default=["aggre", "worse", *PLANTED]
     )
     options.add_argument("--tol", type=float, default=0.0, help="of Newton; 0: no refinement")
+    options.add_argument(
+        "--cases", nargs="*", default=[], help="only cases whose name holds one of these words"
+    )
     options.add_argument("--only", action="store_true", help="leave out baselines, networks and cleanlab")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    cases = [*made(), *small()]
+    from benchmarks.clean_labels import shape_cases
+
+    cases = [*made(), *shape_cases(), *small()]
     if given.data is not None:
         cases += [*reviews(given.data), *cifar(given.data, given.labels)]
+    if given.cases:
+        cases = [case for case in cases if any(word in case[0] for word in given.cases)]
     rows, facts = [], {"threads": given.threads}
     for name, X, y, clean in cases:
         truth = y != clean
@@ -213,9 +220,10 @@ def main():
     from benchmarks.annotators import ANNOTATOR_COLUMNS, annotator_rows
     from benchmarks.other_targets import indicator_rows, number_rows
 
-    people = annotator_rows(given.data)
-    rows += [*number_rows(), *indicator_rows()]
-    write("Several annotators", people, ANNOTATOR_COLUMNS, {}, None)
+    people = [] if given.cases else annotator_rows(given.data)
+    if not given.cases:
+        rows += [*number_rows(), *indicator_rows()]
+        write("Several annotators", people, ANNOTATOR_COLUMNS, {}, None)
     write("Wrong labels", [*rows, *people], COLUMNS, facts, given.output)
 
 

@@ -38,6 +38,10 @@ def numbers():
 
 def indicators():
     """Yield several labels a sample with flips: name, features, given and right labels."""
+    from sklearn.datasets import make_multilabel_classification
+
+    X, clean = make_multilabel_classification(3000, n_features=30, n_classes=6, random_state=3)
+    yield "6 labels that no plane separates, clean", X.astype(np.float64), clean, clean
     random = np.random.default_rng(22)
     X = random.normal(size=(2000, 20))
     logits = 3.0 * (X @ random.normal(size=(20, 5)) / 20**0.5 + [-1.5, -1.0, 0.0, 0.0, 0.5])
