@@ -86,7 +86,9 @@ def test_a_label_that_nobody_or_everybody_has():
 def test_the_command_lists_several_labels_and_numbers(noisy, tmp_path, capsys):
     folder = noisy[0].save(tmp_path / "several")
     assert main(["mislabeled", str(folder), "--fdr", "0.1"]) == 0
-    assert "labels are estimated to be wrong" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "samples are estimated to have a wrong label" in said
+    assert "doubtful" in said.splitlines()[1]
     X = np.random.default_rng(0).normal(size=(60, 2))
     numbers = lsi.score(X, X @ [1.0, 2.0] + X[:, 0] ** 2, probe=lsi.RidgeProbe(), audit=False)
     assert main(["mislabeled", str(numbers.save(tmp_path / "numbers")), "--json"]) == 0

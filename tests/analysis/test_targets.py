@@ -98,7 +98,7 @@ def test_a_run_lists_and_counts(several):
     found = scores.label_noise
     assert_allclose(found.n_wrong, change.mask.sum(), rtol=0.1)
     assert found.interval[0] <= change.mask.sum() <= found.interval[1]
-    assert "labels are estimated to be wrong" in str(found)
+    assert "targets are estimated to be wrong" in str(found)
     assert found.noise_matrix.empty
     listed = scores.mislabeled(fdr=0.1)
     assert change.mask[listed["sample_id"]].mean() > 0.85

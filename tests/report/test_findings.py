@@ -183,3 +183,18 @@ def test_other_tasks_have_no_sections_about_classes(make_scores, task):
     assert "in 3 classes" not in page
     if task == "regression":
         assert "0.123456" not in page
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("regression", "About 20 of 400 targets are estimated to be wrong (between 11 and 29)."),
+        ("multilabel", "About 20 of 400 samples are estimated to have a wrong label (between 11 and 29)."),
+    ],
+)
+def test_wrong_targets_and_label_sets_are_counted_in_words(task, said):
+    found = {"n_wrong": 20.0, "n": 400, "interval": [11.0, 29.0]}
+    assert wording.noise({"task": task, "noise": found}) == said
+    found["interval"] = [0.0, 90.0]
+    assert "There may be none" in wording.noise({"task": task, "noise": found})
+    assert wording.noise({"task": task, "noise": None}) == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ class LabelNoise:
         at_most: `(N,)`, the upper end.
         each: Where a sample has several labels, the same for each of them, present (1) or absent (0), by
             its name; `wrong_probability` is then that any of them is wrong.
+        task: What a sample has: a class, a target (``"regression"``) or several labels (``"multilabel"``).
     """
 
     n_wrong: float
@@ -54,6 +55,7 @@ class LabelNoise:
     at_least: np.ndarray
     at_most: np.ndarray
     each: dict[str, LabelNoise] = field(default_factory=dict)
+    task: str = "classification"
 
     def suspects(self, *, fdr: float | None = None, top: int | None = None) -> np.ndarray:
         """Return positions of labels, the most doubtful first.
@@ -104,20 +106,34 @@ class LabelNoise:
 
     def __str__(self) -> str:
         n = min(len(self.wrong_probability), max(10, round(self.n_wrong)))
-        low, high = self.interval
-        text = (
-            f"About {self.n_wrong:,.0f} of {len(self.wrong_probability):,} labels are estimated to be wrong "
-            f"(between {low:,.0f} and {high:,.0f}); about {self.wrong_in_top(n):,.0f} of the top {n:,}."
-        )
-        return f"{text} {identified(low, high)}".rstrip()
+        count = count_in_words(self.n_wrong, len(self.wrong_probability), self.interval, self.task)
+        text = f"{count}; about {self.wrong_in_top(n):,.0f} of the top {n:,}."
+        return f"{text} {identified(*self.interval, self.task)}".rstrip()
 
 
-def identified(low: float, high: float) -> str:
-    """Say in words how well the data tell wrong labels from classes that overlap; nothing where they do."""
+# What is counted, what that is short for, and what looks the same.
+WORDS = {
+    "classification": ("labels are estimated to be wrong", "wrong labels", "classes that overlap"),
+    "regression": ("targets are estimated to be wrong", "wrong targets", "right ones far from the rest"),
+    "multilabel": (
+        "samples are estimated to have a wrong label", "wrong labels", "labels that the features leave open"
+    ),
+}  # fmt: skip
+
+
+def count_in_words(n_wrong: float, n: int, interval: Sequence[float], task: str = "classification") -> str:
+    """Say how many of n are estimated to be wrong, with the ends; no full stop."""
+    low, high = interval
+    return f"About {n_wrong:,.0f} of {n:,} {WORDS[task][0]} (between {low:,.0f} and {high:,.0f})"
+
+
+def identified(low: float, high: float, task: str = "classification") -> str:
+    """Say how well the data tell what is wrong from what looks the same; nothing where they do."""
+    _, wrong, alike = WORDS[task]
     if low <= 0 and high >= 1:
-        return "There may be none: classes that overlap would look the same here."
+        return f"There may be none: {alike} would look the same here."
     if high > WIDE * low:
-        return "The range is wide because wrong labels and classes that overlap look alike here."
+        return f"The range is wide because {wrong} and {alike} look alike here."
     return ""
 
 

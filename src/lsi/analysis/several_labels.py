@@ -41,6 +41,7 @@ def noise_of_labels(table: pd.DataFrame, names: list[str]) -> LabelNoise:
         at_least,
         at_most,
         each,
+        task="multilabel",
     )
 
 

@@ -181,8 +181,9 @@ def noise_of_targets(table: pd.DataFrame, outputs: list[str]) -> LabelNoise:
     low, high = max(part.low for part in found), min(len(table), sum(part.high for part in found))
     expected = float(wrong.sum())
     interval = (min(low, expected), max(float(high), expected))
+    predicted = table["loo_prediction"].to_numpy()
     return LabelNoise(
-        expected, interval, pd.DataFrame(), wrong, table["loo_prediction"].to_numpy(), at_least, at_most
+        expected, interval, pd.DataFrame(), wrong, predicted, at_least, at_most, task="regression"
     )
 
 

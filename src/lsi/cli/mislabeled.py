@@ -167,6 +167,7 @@ def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
     """Return what is known about the list, as JSON values."""
     estimated = scores.task != "classification" or bool(scores.manifest.get("label_noise"))
     known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
+    known["task"] = scores.task
     if estimated:
         found = scores.label_noise
         known["n_wrong"] = found.n_wrong
@@ -180,30 +181,40 @@ def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> No
 
     from lsi.cli.console import out_console, plain_table
 
-    table = plain_table("Labels, the most doubtful first")
-    for name in ("sample", "label", "suggested"):
+    task = summary.get("task", "classification")
+    kind = "target" if task == "regression" else "label"
+    table = plain_table(f"{kind.capitalize()}s, the most doubtful first")
+    which = "most_doubtful" in frame
+    for name in ("sample", kind, "suggested", *(["doubtful"] if which else [])):
         table.add_column(name)
     scored = "lsi" in frame
     for name in ("P(wrong)", *(["LSI (nats)"] if scored else [])):
         table.add_column(name, justify="right")
     shown = frame.head(SHOWN) if fdr is not None or summary["n_listed"] == summary["n_scored"] else frame
     for row in shown.itertuples():
-        suggested = "" if row.suggested_label is None else plain_text(str(row.suggested_label), 40)
-        cells = [plain_text(str(row.sample_id), 40), plain_text(str(row.label), 40), suggested]
+        given, suggested = (
+            _short(row.label),
+            "" if row.suggested_label is None else _short(row.suggested_label),
+        )
+        cells = [plain_text(str(row.sample_id), 40), given, suggested]
+        cells += [plain_text(str(row.most_doubtful), 40)] if which else []
         table.add_row(
             *map(Text, cells), f"{row.wrong_probability:.1%}", *([f"{row.lsi:.3g}"] if scored else [])
         )
     out_console().print(table)
     if summary["estimated"]:
-        from lsi.analysis.label_noise import identified
+        from lsi.analysis.label_noise import count_in_words, identified
 
+        count = count_in_words(summary["n_wrong"], summary["n_scored"], summary["interval"], task)
+        listed = f"about {summary['wrong_in_list']:,.0f} of the {summary['n_listed']:,} listed."
         low, high = summary["interval"]
-        print(
-            f"About {summary['n_wrong']:,.0f} of {summary['n_scored']:,} labels are estimated to be wrong "
-            f"(between {low:,.0f} and {high:,.0f}); about {summary['wrong_in_list']:,.0f} of the "
-            f"{summary['n_listed']:,} listed. {identified(low, high)}".rstrip()
-        )
+        print(f"{count}; {listed} {identified(low, high, task)}".rstrip())
     else:
         print(
             "This run did not estimate label noise: P(wrong) ranks labels, but is no probability to rely on."
         )
+
+
+def _short(value: Any) -> str:
+    """Return a label or a target for the terminal."""
+    return f"{value:.4g}" if isinstance(value, float) else plain_text(str(value), 40)

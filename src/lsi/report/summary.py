@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lsi.analysis import detection_quality
+from lsi.analysis.mislabeled import label_noise_of
 from lsi.data import Samples
 from lsi.errors import InputError
 from lsi.report.cards import CardMaker
@@ -49,7 +50,7 @@ def summarize(
 
     Returns:
         JSON values only, under ``title``, ``run``, ``task``, ``overview``, ``detection``,
-        ``distribution``, ``suspects``, ``classes``, ``groups``, ``validation``, ``gallery``,
+        ``distribution``, ``suspects``, ``noise``, ``classes``, ``groups``, ``validation``, ``gallery``,
         ``redundancy``, ``curation``, ``audit``, ``feature_check`` and ``weight_decay``; what a run did not
         have is None, and ``classes`` empty. LSI in nats.
 
@@ -76,6 +77,7 @@ def summarize(
         "suspects": suspects_summary(frame, find_suspects(frame), manifest, name)
         if scores.has_classes
         else None,
+        "noise": _noise(finite),
         "classes": class_rows(finite, name),
         "groups": groups(manifest),
         "validation": validation_summary(validation, samples, name),
@@ -88,6 +90,17 @@ def summarize(
     }
     result: dict[str, Any] = json_value(summary)
     return result
+
+
+def _noise(scores: ScoreTable) -> dict[str, Any] | None:
+    """Return how many targets, or samples of several labels, are estimated to be wrong; None for classes."""
+    if scores.task not in ("regression", "multilabel"):
+        return None
+    try:
+        found = label_noise_of(scores)
+    except InputError:
+        return None
+    return {"n_wrong": found.n_wrong, "n": len(scores), "interval": list(found.interval)}
 
 
 def check_samples(scores: ScoreTable, samples: Samples) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lsi.analysis.label_noise import identified
+from lsi.analysis.label_noise import count_in_words, identified
 from lsi.report.format import duration, number, percent
 from lsi.system.text import counted, plain_text
 
@@ -38,6 +38,7 @@ def sentences(summary: dict[str, Any]) -> dict[str, Any]:
         "audit": audit(summary["audit"]),
         "detection": detection(summary["detection"]),
         "suspects": suspects(summary),
+        "noise": noise(summary),
         "top": top(summary["suspects"]),
         "redundancy": redundancy(summary),
         "groups": groups(summary["groups"]),
@@ -216,6 +217,16 @@ def suspects(summary: dict[str, Any]) -> str:
             low, high = found["interval"]
             text = f"{text[:-1]}, between {low:,.0f} and {high:,.0f}. {identified(low, high)}".rstrip()
     return text
+
+
+def noise(summary: dict[str, Any]) -> str:
+    """Say how many targets, or samples of several labels, are estimated to be wrong."""
+    found, task = summary["noise"], summary["task"]
+    if not found:
+        return ""
+    low, high = found["interval"]
+    count = count_in_words(found["n_wrong"], found["n"], (low, high), task)
+    return f"{count}. {identified(low, high, task)}".rstrip()
 
 
 def top(found: dict[str, Any] | None) -> list[str]:
