@@ -107,10 +107,12 @@ def noise_entry(found: LabelNoise) -> dict[str, Any]:
 def label_noise_of(scores: ScoreTable) -> LabelNoise:
     """Return what a run estimated about its labels."""
     entry, table = scores.manifest.get("label_noise"), scores.to_frame()
-    if scores.task == "regression":
-        return noise_of_targets(table, scores.manifest["outputs"])
-    if scores.task == "multilabel":
-        return noise_of_labels(table, scores.manifest["outputs"])
+    if scores.task in ("regression", "multilabel"):
+        outputs = scores.manifest.get("outputs")
+        if not outputs:
+            raise InputError("the manifest of these scores does not name their outputs. Score the data again.")
+        found = noise_of_targets if scores.task == "regression" else noise_of_labels
+        return found(table, outputs)
     if not entry or "wrong_probability" not in table:
         raise InputError(
             "these scores hold no estimate of label noise. Score again with lsi.score(..., "

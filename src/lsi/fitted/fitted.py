@@ -408,9 +408,10 @@ class Fitted:
             as docs/explanation/method.md explains.
 
         Examples:
+            >>> import lsi
             >>> from sklearn.datasets import load_iris
             >>> X, y = load_iris(return_X_y=True)
-            >>> values = fit(X[::2], y[::2]).values(X[1::2], y[1::2])
+            >>> values = lsi.fit(X[::2], y[::2]).values(X[1::2], y[1::2])
             >>> values.columns.tolist()
             ['sample_id', 'loss_change', 'effect', 'accuracy_change', 'relative_error']
         """
@@ -454,9 +455,10 @@ class Fitted:
                 a probe that answers no such question.
 
         Examples:
+            >>> import lsi
             >>> from sklearn.datasets import load_iris
             >>> X, y = load_iris(return_X_y=True)
-            >>> fit(X[::2], y[::2]).explain(X[1:3], k=2)["rank"].tolist()
+            >>> lsi.fit(X[::2], y[::2]).explain(X[1:3], k=2)["rank"].tolist()
             [1, 2, -1, -2, 1, 2, -1, -2]
         """
         _check_count(k, "k")
@@ -485,10 +487,11 @@ class Fitted:
                 answers no such question.
 
         Examples:
+            >>> import lsi
             >>> from sklearn.datasets import load_iris
             >>> X, y = load_iris(return_X_y=True)
-            >>> fit(X[::2], y[::2]).errors(X[1::2], y[1::2])["position"].tolist()
-            []
+            >>> lsi.fit(X[::2], y[::2]).errors(X[1::2], y[1::2])["position"].tolist()
+            [66, 41, 64, 65]
         """
         asked = self._asked(X_val, _given(y_val))
         with exact_products():
