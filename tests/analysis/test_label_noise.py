@@ -5,16 +5,11 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import check_grad
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
-from sklearn.model_selection import cross_val_predict
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
 
 import lsi
 from lsi.analysis.noise_layer import (
     MATRIX_CLASSES,
-    _Data,
     _Objective,
     confident_matrix,
     log_features,
@@ -94,61 +89,8 @@ def test_noise_on_overlapping_classes_is_counted():
     y = corrupt_labels(z, 0.2, 2).labels
     found = lsi.label_noise(through(p, np.eye(4) * (0.8 - 0.2 / 3) + 0.2 / 3), y)
     # Errors of the predictions make the classes overlap more: fewer labels are surely wrong.
-    # Tails that are heavier than softmax would explain it nearly as well, so that it may be none.
-    assert found.interval[0] <= 800 <= found.interval[1]
-    assert_allclose(found.n_wrong, 800, rtol=0.4)
-
-
-def test_tails_that_fall_slowly_do_not_look_like_wrong_labels():
-    # Labels agree the more with surer predictions, but by a power of the margin, where softmax is steeper.
-    random = np.random.default_rng(5)
-    margin = 3.0 * random.standard_cauchy(4000)
-    right = 1.0 - 0.5 / (1.0 + np.abs(margin) / 2.0) ** 2
-    y = np.where(random.random(4000) < right, margin > 0, margin < 0).astype(int)
-    p = 1.0 / (1.0 + np.exp(-np.clip(margin, -13.0, 13.0)))
-    found = lsi.label_noise(np.stack([1 - p, p], 1), y)
-    assert (found.wrong_probability > 0.5).mean() <= 0.01
-    assert found.n_wrong <= 0.03 * 4000
-    assert found.interval[0] == 0
-
-
-@pytest.mark.parametrize("model", ["linear", "votes", "bayes"])
-@pytest.mark.parametrize("shape", ["clusters", "heavy tails"])
-def test_predictions_of_models_that_do_not_fit_accuse_nobody(model, shape):
-    random = np.random.default_rng(2)
-    z = random.integers(0, 4, 900)
-    if shape == "clusters":
-        X = 6.0 / 8**0.5 * random.normal(size=(4, 3, 8))[z, random.integers(0, 3, 900)]
-        X += random.normal(size=X.shape)
-    else:
-        X = random.normal(size=(4, 8))[z] + random.standard_t(4, size=(900, 8))
-    models = {"linear": LogisticRegression(), "votes": KNeighborsClassifier(10), "bayes": GaussianNB()}
-    found = lsi.label_noise(cross_val_predict(models[model], X, z, cv=5, method="predict_proba"), z)
-    assert (found.wrong_probability > 0.5).mean() <= 0.01
-    assert found.n_wrong <= 0.03 * 900
-    assert found.interval[0] == 0
-    assert not len(found.suspects(fdr=0.1))
-
-
-def test_predictions_that_only_lean_against_the_own_label_tell_nothing():
-    # Left out, a sample makes its own class a little rarer: this alone must not be read as knowledge.
-    y = np.random.default_rng(0).integers(0, 2, 800)
-    left = (np.bincount(y)[None] - np.eye(2)[y]) / 799
-    found = lsi.label_noise(left, y)
-    assert found.n_wrong < 0.03 * 800
-    assert (found.suggested == y).all()
-
-
-def test_a_list_keeps_its_promise_at_the_lower_end():
-    p, z = separated(sure=6.0)
-    y = corrupt_labels(z, 0.1, 1).labels
-    found = lsi.label_noise(p, y)
-    least = found.at_least
-    assert_allclose(found.interval[0], least.sum() - 1.96 * np.sqrt((least * (1 - least)).sum()), rtol=1e-6)
-    assert 0.6 * found.n_wrong < least.sum() < found.n_wrong
-    listed = found.suspects(fdr=0.1)
-    assert (1 - least[listed]).mean() <= 0.1
-    assert (least <= found.wrong_probability).all()
+    assert 0 < found.interval[0] <= 800 <= found.interval[1]
+    assert_allclose(found.n_wrong, 800, rtol=0.3)
 
 
 def test_what_cannot_be_known_is_not_claimed():
@@ -193,18 +135,12 @@ def test_the_matrix_trusts_labels_until_there_are_many_samples(n):
     assert_allclose(found.sum(1), 1)
 
 
-@pytest.mark.parametrize("pooled", [1, 2])
-@pytest.mark.parametrize(("noisy", "one_rate"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize(("c", "mixes"), [(3, True), (3, False), (MATRIX_CLASSES + 1, False)])
-def test_gradients(c, mixes, noisy, one_rate, pooled):
-    random, many = np.random.default_rng(0), c > MATRIX_CLASSES
-    if many and noisy and not one_rate:
-        pytest.skip("so many classes have one rate of error")
-    p, y = random.dirichlet(np.ones(c), (pooled, 40)), np.sort(random.integers(0, c, 40))
-    far = random.normal(size=40) if pooled > 1 else None
-    objective = _Objective(_Data(log_features(p), y, far), mixes, noisy, one_rate, heavy=True)
-    size = pooled + (c * c if mixes else 0) + (far is not None) + (0 if many else c) + 1
-    free = 0.3 * random.normal(size=size + ((1 if one_rate else c * c) if noisy else 0))
+def test_gradients(c, mixes):
+    random = np.random.default_rng(0)
+    p, y = random.dirichlet(np.ones(c), 40), np.sort(random.integers(0, c, 40))
+    objective = _Objective(log_features(p), y, mixes, True)
+    free = 0.3 * random.normal(size=(2 if c > MATRIX_CLASSES else (c * c if mixes else 1) + c + c * c))
     error = check_grad(lambda v: objective(v)[0], lambda v: objective(v)[1], free)
     assert error < 1e-3 * np.linalg.norm(objective(free)[1])
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.datasets import make_multilabel_classification
 from sklearn.metrics import average_precision_score
 
 import lsi
@@ -40,7 +39,7 @@ def test_flipped_labels_are_counted_and_found(noisy):
         assert found.each[name].interval[0] <= truth.sum() <= found.each[name].interval[1]
     plain = 1 - scores.to_frame()["loo_probability"]
     ours = average_precision_score(wrong, found.wrong_probability)
-    assert ours > average_precision_score(wrong, plain) + 0.01
+    assert ours > average_precision_score(wrong, plain) + 0.02
     listed = found.suspects(fdr=0.1)
     assert len(listed) > 0.5 * wrong.sum()
     assert wrong[listed].mean() > 0.8
@@ -63,15 +62,6 @@ def test_clean_labels_are_not_accused():
     assert found.n_wrong < 0.03 * 1500
     assert found.interval[0] == 0
     assert not len(scores.mislabeled(fdr=0.1))
-
-
-def test_clean_labels_that_no_plane_separates_are_not_accused():
-    X, y = make_multilabel_classification(1500, n_features=20, n_classes=4, random_state=1)
-    method, probe = lsi.Newton(tol=None), lsi.SigmoidProbe(weight_decay=1e-3)
-    found = lsi.score(X.astype(float), y, probe=probe, method=method, audit=False).label_noise
-    assert found.n_wrong < 0.03 * 1500
-    assert found.interval[0] == 0
-    assert not len(found.suspects(fdr=0.1))
 
 
 def test_a_label_that_nobody_or_everybody_has():

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from lsi.analysis.noise_layer import joint_counts, log_features
-from lsi.analysis.noise_model import (
-    BLOCK_CELLS,
-    Evidence,
-    count_high,
-    count_low,
-    fit_model,
-    fitted_rows,
-)
-from lsi.analysis.surroundings import Surroundings, positions
+from lsi.analysis.noise_layer import joint_counts
+from lsi.analysis.noise_model import BLOCK_CELLS, count_high, count_low, fit_model
 from lsi.errors import InputError
 from lsi.validation.labels import as_vector, check_labels, to_array
 
@@ -172,70 +163,33 @@ def label_noise(pred_probs: Any, y: Any, *, classes: Any = None) -> LabelNoise:
     p = as_probabilities(pred_probs)
     codes, names = codes_and_names(y, p.shape, classes)
     check_probabilities(p)
-    if p.shape[1] < 2:
+    model = fit_model(p, codes) if p.shape[1] > 1 else None
+    if model is None:
         n = len(codes)
         zero, one = np.zeros(n), pd.DataFrame([[1.0]], index=names, columns=names)
         return LabelNoise(0.0, (0.0, 0.0), one, zero, names[codes], zero, zero)
-    return from_evidence(p, codes, names, _Given(p, codes).evidence)
-
-
-def from_evidence(
-    p: np.ndarray,
-    codes: np.ndarray,
-    names: np.ndarray,
-    evidence: Callable[[np.ndarray, np.ndarray], Evidence],
-) -> LabelNoise:
-    """Return the estimate from what `evidence` makes of rows of probabilities and their positions.
-
-    Shapes: p `(N, C)`, codes `(N,)`, names `(C,)`.
-    """
     n, c = p.shape
-    pick = fitted_rows(n, c)
-    model = fit_model(evidence(np.asarray(p[pick], dtype=np.float64), pick), codes[pick])
     wrong, at_least, at_most = np.empty(n), np.empty(n), np.empty(n)
     suggested, counts = np.empty(n, dtype=np.int64), np.zeros((c, c))
     for rows, part in _blocks(p):
-        found = model.rows(evidence(part, np.arange(rows.start, rows.start + len(part))), codes[rows])
+        found = model.rows(part, codes[rows])
         wrong[rows], at_least[rows], at_most[rows] = found.wrong, found.at_least, found.at_most
         suggested[rows] = found.q.argmax(1)
         counts += joint_counts(found.q, codes[rows])
     total = counts.sum(1, keepdims=True)
     matrix = np.where(total > 0, counts / np.maximum(total, 1e-300), np.eye(c))
-    interval = count_interval(wrong, at_least, at_most)
+    interval = count_interval(wrong, at_least, at_most, model.least_share)
     frame = noise_frame(matrix, names)
     return LabelNoise(float(wrong.sum()), interval, frame, wrong, names[suggested], at_least, at_most)
 
 
-class _Given:
-    """Given probabilities `(N, C)`, and what their own neighbours tell, as near as the predictions are.
-
-    A zero only means less than the least number that occurs: votes of k trees know nothing below 1/k. With
-    two classes predictions lie on a line, where neighbours know nothing that they do not.
-    """
-
-    def __init__(self, p: np.ndarray, codes: np.ndarray) -> None:
-        some, self.codes = np.asarray(p[fitted_rows(*p.shape)], dtype=np.float64), codes
-        self.least = min(0.5 * float(some[some > 0].min()), 0.5 / p.shape[1]) if (some <= 0).any() else 0.0
-        self.around = None
-        if p.shape[1] > 2:
-            self.around = Surroundings(self._place(p[positions(len(p))]), len(p))
-
-    def evidence(self, part: np.ndarray, position: np.ndarray) -> Evidence:
-        """Return the evidence on rows. Shapes: part `(n, C)`, position `(n,)`."""
-        part = np.maximum(part, self.least)
-        if self.around is None:
-            return Evidence(part)
-        seen = self.around.seen(*self.around.find(self._place(part), position), self.codes, part.shape[1])
-        return Evidence(np.stack([part, seen.p]), seen.far)
-
-    def _place(self, p: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(log_features(np.maximum(p, self.least)).astype(np.float32))
-
-
-def count_interval(wrong: np.ndarray, at_least: np.ndarray, at_most: np.ndarray) -> tuple[float, float]:
+def count_interval(
+    wrong: np.ndarray, at_least: np.ndarray, at_most: np.ndarray, least_share: float = 1.0
+) -> tuple[float, float]:
     """Return lower and upper end for the number of wrong labels among rows, each `(n,)`."""
+    low = count_low(at_least, at_most, least_share) if at_least.any() else 0.0
     expected = float(wrong.sum())
-    return float(min(count_low(at_least), expected)), float(max(count_high(at_most), expected))
+    return float(min(low, expected)), float(max(count_high(at_most), expected))
 
 
 def noise_frame(matrix: Any, classes: Any) -> pd.DataFrame:

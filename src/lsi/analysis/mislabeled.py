@@ -110,7 +110,7 @@ def label_noise_of(scores: ScoreTable) -> LabelNoise:
     if scores.task in ("regression", "multilabel"):
         outputs = scores.manifest.get("outputs")
         if not outputs:
-            raise InputError("the manifest of these scores does not name their outputs. Score the data again.")
+            raise InputError("the manifest of these scores names no outputs. Score the data again.")
         found = noise_of_targets if scores.task == "regression" else noise_of_labels
         return found(table, outputs)
     if not entry or "wrong_probability" not in table:

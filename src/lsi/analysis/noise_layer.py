@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
 
 from lsi.probes.softmax.lbfgs import lbfgs
 
@@ -28,16 +27,7 @@ LEAST = 1e-6  # probabilities below this say nothing more
 START_RATE = 0.1  # share of wrong labels that one of the two fits starts with
 TRUST = 3.0  # right labels credited to each class beforehand: few samples should not accuse a class
 RIDGE = 1.0  # on what B has beside a multiple of the identity
-# On that multiple, about one. Left-out predictions lean against the own label by about 1/n: where they know
-# nothing else, a multiple of -n would read the labels from that. A multiple of ten still costs 0.4 nats only.
-SCALE_RIDGE = 0.1
-LOG_SCALE = (-8.0, 5.0)
 BIAS_RIDGE = 0.1  # a class that no sample is predicted to be keeps a finite bias
-START_TAIL = 0.1  # τ that a fit of the tails starts with: the tail falls as the tenth power
-START_FADE, MOST_FADE = 0.2, 3.0  # γ: logits fall as this power of the distance
-# Largest τ. Beyond, the tail falls more slowly than that of Student's t with two degrees of freedom, has no
-# variance, and looks like wrong labels.
-MOST_TAIL = 0.5
 MIXED_CLASSES = 30  # with more classes, B is a multiple of the identity
 MATRIX_CLASSES = 100  # with more classes, T has one rate of error, any other class alike, and there is no b
 MANY_ROWS = 50  # for each entry of B, from which on B is a matrix in any case
@@ -52,23 +42,15 @@ class NoiseLayer:
 
     Attributes:
         scale: B, `(C, C)`, or one number for a multiple of the identity.
-        others: `(K − 1,)`, the weights of further predictions.
-        fade: γ, by how much the logits shrink with `far`.
         bias: b, `(C,)`.
-        tail: τ of the link, zero for softmax.
         noise: T, `(C, C)`, row true class, column given label, rows sum to one.
-        noise_size: How many numbers T has: none where it is the identity, one for a rate of error.
         likelihood: Log likelihood of the given labels, nats.
         penalised: What the fit minimised.
     """
 
     scale: np.ndarray
-    others: np.ndarray
-    fade: float
     bias: np.ndarray
-    tail: float
     noise: np.ndarray
-    noise_size: int
     likelihood: float
     penalised: float
 
@@ -77,49 +59,15 @@ class NoiseLayer:
         """Whether B is a matrix."""
         return self.scale.ndim == 2
 
-    def predict(self, logs: np.ndarray, far: np.ndarray | None = None) -> np.ndarray:
-        """Return `p(z | x)` from `log_features` and `far`, how far out each row is.
-
-        Shapes: logs `(n, C)` or `(K, n, C)`, far `(n,)`, result `(n, C)`.
-        """
-        logits = pooled(stacked(logs), self.scale, self.others)
-        if far is not None:
-            logits *= np.exp(-self.fade * far)[:, None]
-        return softmax(heavy_tailed(logits + self.bias, self.tail)[0])
-
-
-def stacked(logs: np.ndarray) -> np.ndarray:
-    """Return logs `(n, C)` or `(K, n, C)` as `(K, n, C)`."""
-    return logs if logs.ndim == 3 else logs[None]
-
-
-def pooled(logs: np.ndarray, scale: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the logits of K predictions together, `(n, C)`. Shapes: logs `(K, n, C)`, others `(K − 1,)`."""
-    out = logs[0] @ scale.T if scale.ndim == 2 else logs[0] * scale
-    for weight, part in zip(others, logs[1:], strict=True):
-        out += weight * part
-    return np.asarray(out)
-
-
-def heavy_tailed(logits: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Return logits whose softmax has polynomial tails, how fast they rise, and their change with log τ.
-
-    .. math:: -\tfrac{1}{\tau} \log(1 + \tau \Delta_c),\qquad \Delta_c = \max_k u_k - u_c
-
-    Shapes: all `(n, C)`.
-    """
-    if tail == 0.0:
-        return logits, np.ones_like(logits), np.zeros_like(logits)
-    gap = logits.max(1, keepdims=True) - logits
-    slope = 1.0 / (1.0 + tail * gap)
-    bent = -np.log1p(tail * gap) / tail
-    return bent, slope, -bent - gap * slope
+    def predict(self, logs: np.ndarray) -> np.ndarray:
+        """Return `p(z | x)` from `log_features`. Shapes: both `(n, C)`."""
+        return softmax((logs @ self.scale.T if self.mixes else logs * self.scale) + self.bias)
 
 
 def log_features(p: np.ndarray) -> np.ndarray:
-    """Return centred logarithms of probabilities, float64. Shapes: both `(…, n, C)`."""
+    """Return centred logarithms of probabilities, float64. Shapes: both `(n, C)`."""
     logs = np.log(np.maximum(p, LEAST, dtype=np.float64))
-    return np.asarray(logs - logs.mean(-1, keepdims=True))
+    return np.asarray(logs - logs.mean(1, keepdims=True))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -197,161 +145,104 @@ def confident_matrix(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(counts / counts.sum(1, keepdims=True))
 
 
-def fit_layers(
-    p: np.ndarray, y: np.ndarray, far: np.ndarray | None = None, noise: np.ndarray | None = None
-) -> list[NoiseLayer]:
-    """Return the layers of greatest likelihood: without noise, by softmax and with heavy tails, and with it.
+def fit_layer(p: np.ndarray, y: np.ndarray, noise: np.ndarray | None = None) -> tuple[NoiseLayer, NoiseLayer]:
+    """Return the layer of greatest likelihood, and the one without noise.
 
-    The noise is one rate of error, any other class alike, and with up to `MATRIX_CLASSES` classes also a
-    matrix, fitted from two starts, or from T where that is nearly known. From few samples a matrix B would
-    learn the noise by heart: there it has to gain more likelihood than it has parameters (Akaike).
+    Each kind of layer is fitted from two starts, or from T where that is nearly known. From few samples a
+    matrix B would learn the noise by heart: there it has to gain more likelihood than it has parameters
+    (Akaike).
 
-    Shapes: p `(n, C)` or `(K, n, C)`, y and far `(n,)`, noise `(C, C)`.
+    Shapes: p `(n, C)`, y `(n,)`, noise `(C, C)`.
     """
     order = np.argsort(y, kind="stable")  # sorted labels are counted fast
-    p, y, c = stacked(p)[:, order], y[order], p.shape[-1]
-    data = _Data(log_features(p), y, None if far is None else far[order])
-    starts = [noise] if noise is not None else [start_matrix(c), confident_matrix(p[0], y)]
+    logs, y, c = log_features(p[order]), y[order], p.shape[1]
+    starts = (noise,) if noise is not None else (start_matrix(c), confident_matrix(p[order], y))
 
-    def best(mixes: bool, one_rate: bool) -> NoiseLayer:
-        fits = (_fit(data, mixes, start, one_rate) for start in starts)
-        return min(fits, key=lambda layer: layer.penalised)
+    def best(mixes: bool) -> NoiseLayer:
+        return min((_fit(logs, y, start, mixes) for start in starts), key=lambda layer: layer.penalised)
 
-    many = c > MATRIX_CLASSES
     may_mix = 2 < c <= MIXED_CLASSES  # with two classes a multiple of the identity does all that B can
-    layer = best(may_mix and len(y) >= MANY_ROWS * c * c, many)
+    layer = best(may_mix and len(y) >= MANY_ROWS * c * c)
     if may_mix and not layer.mixes:
-        mixed = best(True, many)
+        mixed = best(True)
         if mixed.likelihood - layer.likelihood > c * c - 1:
             layer = mixed
-    silent = _fit(data, layer.mixes)
-    layers = [silent, _fit(data, layer.mixes, near=silent, heavy=True), layer]
-    return (
-        layers
-        if many or c < 2
-        else [*layers, _fit(data, layer.mixes, layer.noise, one_rate=True, near=layer)]
-    )
+    return layer, _fit(logs, y, None, layer.mixes)
 
 
-class _Data:
-    """What layers are fitted to; `y` ascends. Shapes: logs `(K, n, C)`, y and far `(n,)`."""
-
-    def __init__(self, logs: np.ndarray, y: np.ndarray, far: np.ndarray | None = None) -> None:
-        self.logs, self.y, self.far = stacked(logs), y, far
-        self.k, self.c = len(self.logs), logs.shape[-1]
-        self.rows = np.arange(len(y))
-        self.present, self.starts = np.unique(y, return_index=True)
-
-
-def _fit(
-    data: _Data,
-    mixes: bool,
-    start: np.ndarray | None = None,
-    one_rate: bool = False,
-    heavy: bool = False,
-    near: NoiseLayer | None = None,
-) -> NoiseLayer:
-    """Maximise the penalised likelihood; without a start, T is the identity."""
-    c, many = data.c, data.c > MATRIX_CLASSES
-    weights, off, fade, bias = np.full(data.k, 1.0 / data.k), np.zeros((c, c)), START_FADE, np.zeros(c)
-    if near is not None:
-        multiple = max(float(np.trace(near.scale)) / c if mixes else float(near.scale), np.exp(LOG_SCALE[0]))
-        weights, fade, bias = np.r_[multiple, near.others], near.fade, near.bias
-        off = near.scale - multiple * np.eye(c)
-    free = [np.log(weights), off.ravel() if mixes else np.zeros(0)]
-    free += [np.full(0 if data.far is None else 1, max(fade, 0.01) ** 0.5), np.zeros(0) if many else bias]
-    if heavy:
-        free.append(np.log([START_TAIL / (MOST_TAIL - START_TAIL)]))
+def _fit(logs: np.ndarray, y: np.ndarray, start: np.ndarray | None, mixes: bool) -> NoiseLayer:
+    """Maximise the penalised likelihood; without a start, T is the identity. `y` must ascend."""
+    c = logs.shape[1]
+    tied = c > MATRIX_CLASSES
+    free = [(np.eye(c) if mixes else np.ones(1)).ravel(), np.zeros(0 if tied else c)]
     if start is not None:
-        kept = np.array([np.trace(start) / c])
-        free.append(np.log(kept / (1.0 - kept)) if one_rate else np.log(start + 1e-4).ravel())
-    objective = _Objective(data, mixes, start is not None, one_rate, heavy)
-    options = {"maxiter": FEW_STEPS if many else STEPS, "maxcor": 20}
+        kept = np.diag(start)[:1]
+        free.append(np.log(kept / (1.0 - kept)) if tied else np.log(start + 1e-4).ravel())
+    objective = _Objective(logs, y, mixes, start is not None)
+    options = {"maxiter": FEW_STEPS if tied else STEPS, "maxcor": 20}
     found = lbfgs(objective, np.concatenate(free), options)
     value, _ = objective(found.x)
-    return NoiseLayer(*objective.parts(found.x), objective.noise_size, objective.likelihood, value)
+    scale, bias, noise = objective.parts(found.x)
+    scale = scale if mixes else scale.reshape(())
+    return NoiseLayer(scale, bias, noise, objective.likelihood, value)
 
 
 class _Objective:
-    """The penalised negative log likelihood and its gradient."""
+    """The penalised negative log likelihood and its gradient; `y` ascends.
 
-    def __init__(
-        self, data: _Data, mixes: bool, noisy: bool, one_rate: bool = False, heavy: bool = False
-    ) -> None:
-        self.data, self.mixes = data, mixes
-        self.noisy, self.one_rate, self.heavy = noisy, one_rate, heavy
-        self.prior = TRUST * start_matrix(data.c)
-        self.noise_size = (1 if one_rate else data.c**2) if noisy else 0
+    Shapes: logs `(n, C)`, y `(n,)`.
+    """
+
+    def __init__(self, logs: np.ndarray, y: np.ndarray, mixes: bool, noisy: bool) -> None:
+        self.logs, self.y, self.mixes, self.noisy = logs, y, mixes, noisy
+        self.c = logs.shape[1]
+        self.rows, self.prior = np.arange(len(y)), TRUST * start_matrix(self.c)
+        self.present, self.starts = np.unique(y, return_index=True)
         self.likelihood = -np.inf
 
-    def parts(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, float, np.ndarray]:
-        """Return B or its multiple, the weights of other predictions, γ, b, τ and T."""
-        c, k = self.data.c, self.data.k
-        weights, rest = np.exp(np.clip(free[:k], *LOG_SCALE)), free[k:]
-        scale, fade = weights[0], 0.0
-        if self.mixes:
-            scale, rest = scale * np.eye(c) + rest[: c * c].reshape(c, c), rest[c * c :]
-        if self.data.far is not None:
-            root, rest = rest[0], rest[1:]
-            fade = float(min(root**2, MOST_FADE))  # never negative: far out, predictions tell less
-        bias, rest = (np.zeros(c), rest) if c > MATRIX_CLASSES else (rest[:c], rest[c:])
-        tail = 0.0
-        if self.heavy:
-            tail, rest = MOST_TAIL * float(expit(rest[0])), rest[1:]
-        noise = np.eye(c)
-        if self.noisy:
-            noise = _any_other(float(expit(rest[0])), c) if self.one_rate else softmax(rest.reshape(c, c))
-        return np.asarray(scale), weights[1:], fade, bias, tail, noise
+    def parts(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return B or its multiple, b and T."""
+        c, n, tied = self.c, self.c**2 if self.mixes else 1, self.c > MATRIX_CLASSES
+        scale = free[:n].reshape(c, c) if self.mixes else free[:1]
+        bias = np.zeros(c) if tied else free[n : n + c]
+        if not self.noisy:
+            return scale, bias, np.eye(c)
+        if tied:
+            return scale, bias, _any_other(float(1.0 / (1.0 + np.exp(-free[-1]))), c)
+        return scale, bias, softmax(free[n + c :].reshape(c, c))
 
     def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
-        data, k, c = self.data, self.data.k, self.data.c
-        scale, others, fade, bias, tail, noise = self.parts(free)
-        logits = pooled(data.logs, scale, others)
-        if data.far is not None:
-            shrunk = np.exp(-fade * data.far)[:, None]
-            logits *= shrunk
-        biased = logits + bias
-        bent, slope, by_tail = heavy_tailed(biased, tail)
-        p = softmax(bent)
+        scale, bias, noise = self.parts(free)
+        p = softmax((self.logs @ scale.T if self.mixes else self.logs * scale) + bias)
         q, by_noise, penalty = self._noise_part(p, noise)
-        pull = p - q  # of the bent logits
-        by_rest = by_noise
-        if self.heavy:
-            by_rest = [np.array([np.vdot(pull, by_tail) * (1.0 - tail / MOST_TAIL)]), *by_noise]
-            pull = pull * slope
-            pull[data.rows, biased.argmax(1)] -= pull.sum(1)
-        penalty += 0.5 * BIAS_RIDGE * float(bias @ bias) + 0.5 * SCALE_RIDGE * float(free[:k] @ free[:k])
-        by_bias = np.zeros(0) if c > MATRIX_CLASSES else pull.sum(0) + BIAS_RIDGE * bias
-        by_fade, by_off = np.zeros(0), np.zeros(0)
-        if data.far is not None:
-            root = free[k + (c * c if self.mixes else 0)]
-            penalty += 0.5 * SCALE_RIDGE * root**2
-            by_fade = np.array([root * (SCALE_RIDGE - 2.0 * (data.far @ (pull * logits).sum(1)))])
-            pull = pull * shrunk
-        weights = np.exp(np.clip(free[:k], *LOG_SCALE))
-        by_weights = weights * [np.vdot(pull, part) for part in data.logs] + SCALE_RIDGE * free[:k]
+        pull = p - q  # of the logits
+        penalty += 0.5 * BIAS_RIDGE * float(bias @ bias)
+        tied = self.c > MATRIX_CLASSES
+        by_bias = np.zeros(0) if tied else pull.sum(0) + BIAS_RIDGE * bias
         if self.mixes:
-            off = free[k : k + c * c].reshape(c, c)
+            off = scale - np.trace(scale) / self.c * np.eye(self.c)
             penalty += 0.5 * RIDGE * float((off**2).sum())
-            by_off = (pull.T @ data.logs[0] + RIDGE * off).ravel()
-        return penalty - self.likelihood, np.concatenate([by_weights, by_off, by_fade, by_bias, *by_rest])
+            by_scale = (pull.T @ self.logs + RIDGE * off).ravel()
+        else:
+            by_scale = np.array([np.vdot(pull, self.logs)])
+        return penalty - self.likelihood, np.concatenate([by_scale, by_bias, *by_noise])
 
     def _noise_part(self, p: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return q, the gradient by the logits of T, and the penalty on T; note the likelihood."""
         if not self.noisy:
-            self.likelihood = float(np.log(p[self.data.rows, self.data.y] + TINY).sum())
+            self.likelihood = float(np.log(p[self.rows, self.y] + TINY).sum())
             q = np.zeros_like(p)
-            q[self.data.rows, self.data.y] = 1.0
+            q[self.rows, self.y] = 1.0
             return q, [], 0.0
-        q = p * noise.T[self.data.y]
+        q = p * noise.T[self.y]
         chance = q.sum(1) + TINY
         q /= chance[:, None]
         self.likelihood = float(np.log(chance).sum())
         counts = self.prior.copy()
-        counts[:, self.data.present] += np.add.reduceat(q, self.data.starts, axis=0).T
+        counts[:, self.present] += np.add.reduceat(q, self.starts, axis=0).T
         penalty = -float((self.prior * np.log(noise + TINY)).sum())
         gradient = noise * counts.sum(1, keepdims=True) - counts
-        if self.one_rate:
+        if self.c > MATRIX_CLASSES:
             return q, [np.array([np.trace(gradient)])], penalty
         return q, [gradient.ravel()], penalty
 

@@ -18,14 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq, nnls
+from scipy.optimize import nnls
 
 from lsi.analysis.noise_layer import (
     MATRIX_CLASSES,
     TINY,
     TRUST,
     NoiseLayer,
-    fit_layers,
+    fit_layer,
     joint_counts,
     log_features,
     posterior,
@@ -44,33 +44,9 @@ TAIL = 0.15
 Z = 1.96  # of a normal 95 % interval
 PROFILE = 2.0 ** -(np.arange(10) ** 2 / 32)  # powers of the predictions that the likelihood may not rule out
 DROP = Z**2 / 2  # of the log likelihood, where a 95 % interval ends
-# What a layer has to gain for each of its numbers, nats: as much as is significant. At Akaike's own price,
-# one nat, the many numbers of T pass for noise where a model does not fit.
-PRICE = DROP
 MOST_POWER = 4.0  # sharpened further, predictions only say yes or no
 HALVINGS = 7  # of the interval of powers
 BLOCK_CELLS = 4_000_000  # probabilities looked at together
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What is predicted of rows without them.
-
-    Attributes:
-        p: `(n, C)` probabilities, or `(K, n, C)`: those of a model first, further ones to be pooled with it.
-        far: `(n,)`, how far out each row is (`lsi.analysis.surroundings`); None: not known.
-    """
-
-    p: np.ndarray
-    far: np.ndarray | None = None
-
-    def take(self, rows: np.ndarray) -> Evidence:
-        """Return what is predicted of some of the rows."""
-        return Evidence(self.p[..., rows, :], None if self.far is None else self.far[rows])
-
-    def logs(self) -> np.ndarray:
-        """Return centred logarithms of the probabilities."""
-        return log_features(self.p)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,84 +72,73 @@ class NoiseModel:
 
     Attributes:
         layer: The noise layer of greatest likelihood.
-        weight: How likely noise is, against a model that does not fit, in [0, 1].
+        weight: Akaike weight of the layer against the one without noise, in [0, 1].
         power: By which its predictions are sharpened.
         noise: T for the sharpened predictions, `(C, C)`.
-        caution: In [0, 1], the factor of the odds that a label is wrong at the lower end; zero where the data
-            do not show noise.
+        evident: Whether the data show noise; otherwise the interval contains zero.
+        least_share: The smallest count that the likelihood allows, as a share of the layer's.
     """
 
     layer: NoiseLayer
     weight: float
     power: float
     noise: np.ndarray
-    caution: float
+    evident: bool
+    least_share: float
 
-    def plain(self, seen: Evidence, y: np.ndarray) -> np.ndarray:
-        """Return the true labels' posterior without sharpening, `(n, C)`. Shapes: y `(n,)`."""
-        return posterior(self.layer.predict(seen.logs(), seen.far), self.layer.noise, y)
+    def plain(self, p: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the true labels' posterior without sharpening. Shapes: p, result `(n, C)`, y `(n,)`."""
+        return posterior(self.layer.predict(log_features(p)), self.layer.noise, y)
 
-    def rows(self, seen: Evidence, y: np.ndarray) -> RowNoise:
-        """Return what the model says about rows. Shapes: y `(n,)`."""
-        predicted = self.layer.predict(seen.logs(), seen.far)
+    def rows(self, p: np.ndarray, y: np.ndarray) -> RowNoise:
+        """Return what the model says about rows. Shapes: p `(n, C)`, y `(n,)`."""
+        predicted = self.layer.predict(log_features(p))
         surely = posterior(predicted, self.layer.noise, y)
         q = surely if self.power == 1.0 else posterior(sharpened(predicted, self.power), self.noise, y)
         wrong = self.weight * wrong_share(q, y)
-        at_least = np.minimum(wrong, cautious(wrong_share(surely, y), self.caution))
+        at_least = wrong_share(surely, y) if self.evident else np.zeros(len(y))
         q = self.weight * q
         q[np.arange(len(y)), y] += 1.0 - self.weight
         return RowNoise(q, wrong, at_least, np.maximum(wrong, predicted.argmax(1) != y))
 
 
-def fitted_rows(n: int, c: int) -> np.ndarray:
-    """Return which of n rows with c classes a model is fitted to."""
-    most = min(ROWS, max(1, FIT_CELLS // c))
-    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+def fit_model(p: np.ndarray, y: np.ndarray, near: NoiseModel | None = None) -> NoiseModel:
+    """Return the noise model of out-of-sample probabilities `(N, C)` and class codes `(N,)`.
 
-
-def fit_model(seen: Evidence, y: np.ndarray, near: NoiseModel | None = None) -> NoiseModel:
-    """Return the noise model of what was predicted out of sample, and of class codes `(n,)`.
-
-    A model of nearly the same predictions is a start that saves half of the time.
+    A model of nearly the same probabilities is a start that saves half of the time.
     """
-    rows = fitted_rows(*seen.p.shape[-2:])
-    seen, y = seen.take(rows), y[rows]
-    logs, far = seen.logs(), seen.far
-    layers = fit_layers(seen.p, y, far, None if near is None else near.layer.noise)
-    layer, weight = weigh(layers, logs, far)
-    predicted = layer.predict(logs, far)
+    n, most = len(y), min(ROWS, max(1, FIT_CELLS // p.shape[1]))
+    if n > most:
+        pick = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+        p, y = p[pick], y[pick]
+    p = np.asarray(p, dtype=np.float64)
+    layer, silent = fit_layer(p, y, None if near is None else near.layer.noise)
+    predicted = layer.predict(log_features(p))
     surely = wrong_share(posterior(predicted, layer.noise, y), y)
     n_sure, disagree = float(surely.sum()), float(np.count_nonzero(predicted.argmax(1) != y))
+    weight = _akaike_weight(layer, silent, predicted)
     follows = follows_overlap(predicted, layer.noise)
     overlap = max(0.0, disagree - n_sure)
     goal = n_sure + follows * min(1.0, n_sure / max(disagree, 1.0)) * overlap
     power, noise = _power_for(goal, n_sure, predicted, layer, y)
     least = min(n_sure, _least_count(predicted, layer, y))
-    low = least - Z * np.sqrt(n_sure) - TAIL * overlap
-    caution = caution_for(low, surely) if weight > LEAST_WEIGHT else 0.0
-    return NoiseModel(layer, weight, power, noise, caution)
+    low = count_low(surely, predicted.argmax(1) != y, least / max(n_sure, TINY), len(y) / n)
+    evident = weight > LEAST_WEIGHT and low > 0
+    return NoiseModel(layer, weight, power, noise, evident, least / max(n_sure, TINY))
 
 
-def cautious(wrong: np.ndarray, caution: float) -> np.ndarray:
-    """Return probabilities with their odds multiplied by `caution`. Shapes: both `(n,)`."""
-    return np.asarray(caution * wrong / np.maximum(caution * wrong + (1.0 - wrong), TINY))
+def count_low(surely: np.ndarray, disagrees: np.ndarray, share: float, sampled: float = 1.0) -> float:
+    """Return the lower end for the number of wrong labels among rows, which are a share `sampled` of all.
 
+    `surely` are probabilities of noise that never follows ambiguity, `disagrees` is whether, or how surely,
+    the prediction prefers another label, and `share` the smallest count that the likelihood allows, as a
+    share of the sum of `surely`.
 
-def caution_for(low: float, wrong: np.ndarray) -> float:
-    """Return the factor of the odds with which probabilities sum to `low`, at most one. Shapes: wrong `(n,)`.
-
-    A list by these probabilities keeps its promise even if no more labels are wrong than the lower end.
+    Shapes: surely `(n,)`, disagrees `(n,)`.
     """
-    if low <= 0.0 or cautious(wrong, TINY).sum() >= low:
-        return 0.0
-    if low >= wrong.sum():
-        return 1.0
-    return float(np.exp(brentq(lambda log: cautious(wrong, np.exp(log)).sum() - low, np.log(TINY), 0.0)))
-
-
-def count_low(at_least: np.ndarray) -> float:
-    """Return the lower end of the interval for the number of wrong labels among rows, `(n,)`."""
-    return max(0.0, float(at_least.sum() - Z * np.sqrt((at_least * (1.0 - at_least)).sum())))
+    total = float(surely.sum())
+    spread = Z * np.sqrt(float((surely * (1.0 - surely)).sum()) * sampled)
+    return max(0.0, share * total - spread - TAIL * max(0.0, float(disagrees.sum()) - total))
 
 
 def count_high(at_most: np.ndarray) -> float:
@@ -182,44 +147,24 @@ def count_high(at_most: np.ndarray) -> float:
     return min(float(len(at_most)), most + Z * np.sqrt(max(most, 1.0)))
 
 
-def weigh(
-    layers: list[NoiseLayer], logs: np.ndarray, far: np.ndarray | None = None
-) -> tuple[NoiseLayer, float]:
-    """Return the likeliest layer with noise, and how likely noise is: the weight of all layers with it.
+def _akaike_weight(layer: NoiseLayer, silent: NoiseLayer, predicted: np.ndarray) -> float:
+    """Return how much likelier the layer with noise is to predict new labels, against the one without.
 
-    By Akaike's criterion, corrected for few samples, at a higher price for each number.
+    By Akaike's criterion, corrected for few samples. An entry of T is a parameter as far as the labels that
+    it explains outweigh what the prior believes.
     """
-    scores = np.array([layer.likelihood - _cost(layer, logs, far) for layer in layers])
-    noisy = np.array([layer.noise_size > 0 for layer in layers])
-    best = int(np.argmax(np.where(noisy, scores, -np.inf)))
-    with_noise, without = (np.logaddexp.reduce(scores[these]) for these in (noisy, ~noisy))
+    n, c = predicted.shape
+    errors, believed = predicted.sum(0)[:, None] * layer.noise, TRUST * start_matrix(c)
+    off, tied = ~np.eye(c, dtype=bool), c > MATRIX_CLASSES
+    errors, believed = (each[off].sum() if tied else each[off] for each in (errors, believed))
+    others = layer.scale.size + (0 if tied else c)
+    free = others + float(np.sum(errors / (errors + believed)))
+    gain = -np.inf
+    if n > free + 1.0:
+        cost = free * n / (n - free - 1.0) - others * n / (n - others - 1.0)
+        gain = layer.likelihood - silent.likelihood - cost
     # Never quite zero: whatever its weight, the layer still ranks the labels.
-    gain = -500.0 if with_noise == -np.inf else np.clip(with_noise - without, -500.0, 500.0)
-    return layers[best], float(1.0 / (1.0 + np.exp(-gain)))
-
-
-def _cost(layer: NoiseLayer, logs: np.ndarray, far: np.ndarray | None = None) -> float:
-    """Return what a layer's numbers cost in likelihood; infinite where the samples are too few.
-
-    An entry of T is a parameter as far as the labels that it explains outweigh what the prior believes.
-    """
-    n, c = logs.shape[-2:]
-    free = float(
-        layer.scale.size
-        + layer.others.size
-        + (0 if c > MATRIX_CLASSES else c)
-        + (layer.tail > 0)
-        + (far is not None)
-    )
-    if layer.noise_size and c > 1:
-        off = ~np.eye(c, dtype=bool)
-        errors = layer.predict(logs, far).sum(0)[:, None] * layer.noise
-        believed = TRUST * start_matrix(c)
-        errors, believed = (
-            each[off].sum() if layer.noise_size == 1 else each[off] for each in (errors, believed)
-        )
-        free += float(np.sum(errors / (errors + believed)))
-    return PRICE * free * n / (n - free - 1.0) if n > free + 1.0 else np.inf
+    return float(1.0 / (1.0 + np.exp(-np.clip(gain, -500.0, 500.0))))
 
 
 def follows_overlap(predicted: np.ndarray, noise: np.ndarray) -> float:

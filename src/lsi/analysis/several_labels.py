@@ -2,29 +2,22 @@ r"""Wrong labels where a sample has several: one noise layer for each label, pre
 
 .. math:: P(\text{any label of } i \text{ is wrong}) = 1 - \prod_l \bigl(1 - P(y_{il} \text{ is wrong})\bigr)
 
-Each label is a problem of two classes for `lsi.label_noise`, with the head's leave-one-out probabilities, and
-with what the neighbours of a sample tell, by its predictions of all labels: where the head does not fit, they
-agree with the label rather than with the head.
+Each label is a problem of two classes for `lsi.label_noise`, with the head's leave-one-out probabilities.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 
-from lsi.analysis.label_noise import LabelNoise, doubtful_order, from_evidence
-from lsi.analysis.noise_layer import log_features
-from lsi.analysis.noise_model import Evidence
-from lsi.analysis.surroundings import Surroundings, positions
+from lsi.analysis.label_noise import LabelNoise, doubtful_order, label_noise
 from lsi.analysis.targets import any_of
 from lsi.tasks.columns import label_texts
 
 
 def noise_of_labels(table: pd.DataFrame, names: list[str]) -> LabelNoise:
     """Return the estimate for samples, a wrong one having any wrong label, and for each label in `each`."""
-    around = _Neighbours(table, names)
-    each = {name: around.noise_of(name) for name in names}
+    each = {name: _of_label(table, name) for name in names}
     parts = list(each.values())
     wrong, at_least, at_most = (
         any_of([getattr(part, end) for part in parts]) for end in ("wrong_probability", "at_least", "at_most")
@@ -45,33 +38,11 @@ def noise_of_labels(table: pd.DataFrame, names: list[str]) -> LabelNoise:
     )
 
 
-class _Neighbours:
-    """The samples around each sample by its log odds of every label, found once for all labels."""
-
-    def __init__(self, table: pd.DataFrame, names: list[str]) -> None:
-        self.given = {name: table[f"label_{name}"].to_numpy(dtype=np.int64) for name in names}
-        right = {name: table[f"loo_probability_{name}"].to_numpy(dtype=np.float64) for name in names}
-        self.p = {name: _columns(right[name], self.given[name]) for name in names}
-        odds = [log_features(p)[:, 1] for p in self.p.values()]
-        x, n = torch.from_numpy(np.stack(odds, 1).astype(np.float32)), len(table)
-        self.around = Surroundings(x[torch.from_numpy(positions(n))], n)
-        self.found = self.around.find(x, np.arange(n))
-
-    def noise_of(self, name: str) -> LabelNoise:
-        """Return the estimate for one label."""
-        p, given = self.p[name], self.given[name]
-        seen = self.around.seen(*self.found, given, 2)
-
-        def evidence(part: np.ndarray, position: np.ndarray) -> Evidence:
-            return Evidence(np.stack([part, seen.p[position]]), seen.far[position])
-
-        return from_evidence(p, given, np.arange(2), evidence)
-
-
-def _columns(right: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Return the probabilities of absent and present, `(n, 2)`, from those of the given label, `(n,)`."""
+def _of_label(table: pd.DataFrame, name: str) -> LabelNoise:
+    given = table[f"label_{name}"].to_numpy(dtype=np.int64)
+    right = table[f"loo_probability_{name}"].to_numpy(dtype=np.float64)
     yes = np.where(given == 1, right, 1.0 - right)
-    return np.stack([1.0 - yes, yes], 1)
+    return label_noise(np.stack([1.0 - yes, yes], 1), given, classes=[0, 1])
 
 
 def wrong_labels(table: pd.DataFrame, names: list[str], fdr: float | None = None) -> pd.DataFrame:

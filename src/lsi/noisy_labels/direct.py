@@ -47,7 +47,7 @@ def find_label_errors(
         >>> X, y = load_digits(return_X_y=True)
         >>> y[::20] = (y[::20] + 1) % 10  # 90 of 1,797 labels
         >>> found = find_label_errors(X, y)
-        >>> 80 < found.n_wrong < 130, bool((found.suspects(top=50) % 20 == 0).mean() > 0.95)
+        >>> 80 < found.n_wrong < 130, bool((found.suspects(top=50) % 20 == 0).all())
         (True, True)
     """
     problem = check_problem(X, y)
@@ -70,7 +70,7 @@ def label_errors(
 def named(found: LabelNoise, classes: np.ndarray, where: np.ndarray) -> Estimate:
     """Return the estimate for the rows at `where`, with the labels themselves in place of their codes."""
     wrong, at_least, at_most = found.wrong_probability[where], found.at_least[where], found.at_most[where]
-    interval = count_interval(wrong, at_least, at_most)
+    interval = count_interval(wrong, at_least, at_most, float(found.least_share))
     labels = pd.Series(classes).infer_objects().to_numpy()
     suggested, matrix = labels[found.suggested[where]], noise_frame(found.noise_matrix, classes)
     return Estimate(float(wrong.sum()), interval, matrix, wrong, suggested, at_least, at_most)

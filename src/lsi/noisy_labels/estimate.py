@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.analysis.noise_model import Evidence, fit_model, joint_matrix
-from lsi.analysis.surroundings import look_around
+from lsi.analysis.noise_model import fit_model, joint_matrix
 from lsi.noisy_labels.soft_probe import SoftProbe
 from lsi.planning.label_noise import TRIAL_ROWS, random_count
 
@@ -42,6 +41,7 @@ class LabelNoise:
         flip_gain: `(N,)` nats: how much better the best other label is predicted, without the
             sample, than the given one; negative where the given label is the cheapest.
         noise_matrix: `(C, C)`, row true class, column given label, rows sum to one.
+        least_share: `()`, the smallest count that the likelihood allows, as a share of the sum of `at_least`.
     """
 
     wrong_probability: np.ndarray
@@ -50,6 +50,7 @@ class LabelNoise:
     suggested: np.ndarray
     flip_gain: np.ndarray
     noise_matrix: np.ndarray
+    least_share: np.ndarray
 
 
 def estimate_label_noise(
@@ -61,24 +62,23 @@ def estimate_label_noise(
     """
     y = torch.from_numpy(target).to(device)
     rows = scaled(features, device)
-    around = look_around(rows, target, n_classes)
     rows = with_random_features(rows) if gains_by_random(rows, y, n_classes) else with_intercept(rows)
     probe = SoftProbe(rows, n_classes, ridge(rows), overwrite=True)
     logits = _left_out(probe, torch.nn.functional.one_hot(y, n_classes))
     gain = flip_gain(logits, y).cpu().numpy()
-    seen = Evidence(np.stack([torch.softmax(logits, 1).cpu().numpy(), around.p]), around.far)
-    first, first_seen = fit_model(seen, target), seen
+    p = torch.softmax(logits, 1).cpu().numpy()
+    first, p_first = fit_model(p, target), p
     model = first
     for _ in range(REFITS):
-        q = torch.from_numpy(model.plain(seen, target)).to(device)
+        q = torch.from_numpy(model.plain(p, target)).to(device)
         p = torch.softmax(_left_out(probe, q), 1).cpu().numpy()
-        seen = Evidence(np.stack([p, around.p]), around.far)
-        model = fit_model(seen, target, near=model)
+        model = fit_model(p, target, near=model)
         if model.layer.likelihood < first.layer.likelihood:
-            model, seen = first, first_seen
+            model, p = first, p_first
             break
-    model = replace(model, weight=min(first.weight, model.weight), caution=min(first.caution, model.caution))
-    found = model.rows(seen, target)
+    evident = first.evident and model.evident
+    model = replace(model, evident=evident, least_share=min(first.least_share, model.least_share))
+    found = model.rows(p, target)
     return LabelNoise(
         wrong_probability=found.wrong,
         at_least=found.at_least,
@@ -86,6 +86,7 @@ def estimate_label_noise(
         suggested=found.q.argmax(1),
         flip_gain=gain,
         noise_matrix=joint_matrix(found.q, target),
+        least_share=np.asarray(model.least_share),
     )
 
 
@@ -96,13 +97,11 @@ def gains_by_random(x: Tensor, y: Tensor, n_classes: int) -> bool:
     """
     step = -(-len(x) // TRIAL_ROWS)
     some, labels = x[::step], y[::step]
-    around = look_around(some, labels.cpu().numpy(), n_classes)
     trials = []
     for rows in (with_intercept(some), with_random_features(some)):
         probe = SoftProbe(rows, n_classes, ridge(rows))
         p = torch.softmax(_left_out(probe, torch.nn.functional.one_hot(labels, n_classes)), 1)
-        seen = Evidence(np.stack([p.cpu().numpy(), around.p]), around.far)
-        trials.append(fit_model(seen, labels.cpu().numpy()).layer.likelihood)
+        trials.append(fit_model(p.cpu().numpy(), labels.cpu().numpy()).layer.likelihood)
     clearly = CLEARLY * max(1.0, len(some) ** 0.5)
     return trials[1] > trials[0] + clearly
 

@@ -66,7 +66,7 @@ def _found_once(run: Run) -> LabelNoise:
 def describe(found: LabelNoise, classes: np.ndarray, where: np.ndarray) -> dict[str, Any]:
     """Return the manifest's entry about the labels at the scored positions `where`, as JSON values."""
     wrong, at_least, at_most = found.wrong_probability[where], found.at_least[where], found.at_most[where]
-    interval = count_interval(wrong, at_least, at_most)
+    interval = count_interval(wrong, at_least, at_most, float(found.least_share))
     matrix = noise_frame(found.noise_matrix, classes)
     suggested = found.suggested[where]
     return noise_entry(Estimate(float(wrong.sum()), interval, matrix, wrong, suggested, at_least, at_most))
