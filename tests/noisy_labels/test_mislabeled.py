@@ -269,7 +269,7 @@ def test_classes_of_several_clusters_do_not_look_wrong(rate):
 
 @pytest.mark.parametrize(("n", "apart"), [(60, 3.0), (240, 3.0), (240, 6.0), (600, 6.0)])
 def test_wrong_labels_are_counted_in_small_data_whose_classes_are_apart(n, apart):
-    """What explains a misfit as well, such as the labels of neighbours, would explain these wrong labels away."""
+    """What would explain a misfit as well, such as the labels of neighbours, explains these away too."""
     random, true = np.random.default_rng(0), np.arange(n) % 3
     X = random.normal(size=(n, 3)) + apart * np.eye(3)[true]
     given = np.where(np.arange(n) % 12 == 3, (true + 1) % 3, true)
