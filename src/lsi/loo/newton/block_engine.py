@@ -25,7 +25,7 @@ PILOTS = 24  # samples solved with the whole curvature to measure what the class
 # Cost of solving one sample: sweeps over all rows and classes, with their exponentials, and products with
 # the sparse curvature. Measured on 20,000 × 256 × 100, overlapping and separate classes: within 1.4 times.
 PASSES, ELEMENT, PRODUCTS = 4, 1200.0, 20
-REFINE_WORK = 2e12  # operations spent on the highest scores: some twenty seconds
+REFINE_WORK = 1e12  # operations spent on the highest scores: some ten seconds
 REFINE_BLOCK = 16
 BLOCK_BYTES = 1 << 28
 
