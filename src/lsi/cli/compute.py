@@ -62,6 +62,8 @@ def compute(
     Raises:
         InputError: If options do not fit each other or the data.
     """
+    import pandas as pd
+
     from lsi.cli.console import say, speaker
     from lsi.cli.display import announce, show_result
     from lsi.cli.job import prepare, run
@@ -91,9 +93,7 @@ def compute(
             raise InputError("--redundancy is for classes, and the target of these samples is none. Drop it.")
         if not quiet:
             n_right = job.target.shape[1] if in_pairs else None
-            groups = (
-                0 if samples.groups is None else len({each for each in samples.groups if each is not None})
-            )
+            groups = 0 if samples.groups is None else pd.Series(samples.groups).nunique()
             announce(samples.name, job.problem, job.settings, job.truth, samples.notes, n_right, groups)
         if long.shard is not None and not quiet:
             say(f"part {long.shard} of it; `lsi merge` puts all parts together")

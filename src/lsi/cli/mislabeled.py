@@ -166,8 +166,9 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def summarise(scores: Scores, frame: pd.DataFrame) -> dict[str, Any]:
     """Return what is known about the list, as JSON values."""
     estimated = scores.task != "classification" or bool(scores.manifest.get("label_noise"))
-    known: dict[str, Any] = {"n_listed": len(frame), "n_scored": len(scores), "estimated": estimated}
-    known["task"] = scores.task
+    known: dict[str, Any] = {
+        "n_listed": len(frame), "n_scored": len(scores), "estimated": estimated, "task": scores.task
+    }  # fmt: skip
     if estimated:
         found = scores.label_noise
         known["n_wrong"] = found.n_wrong
@@ -181,7 +182,7 @@ def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> No
 
     from lsi.cli.console import out_console, plain_table
 
-    task = summary.get("task", "classification")
+    task = summary["task"]
     kind = "target" if task == "regression" else "label"
     table = plain_table(f"{kind.capitalize()}s, the most doubtful first")
     which = "most_doubtful" in frame
@@ -192,11 +193,8 @@ def _show(frame: pd.DataFrame, summary: dict[str, Any], fdr: float | None) -> No
         table.add_column(name, justify="right")
     shown = frame.head(SHOWN) if fdr is not None or summary["n_listed"] == summary["n_scored"] else frame
     for row in shown.itertuples():
-        given, suggested = (
-            _short(row.label),
-            "" if row.suggested_label is None else _short(row.suggested_label),
-        )
-        cells = [plain_text(str(row.sample_id), 40), given, suggested]
+        suggested = "" if row.suggested_label is None else _short(row.suggested_label)
+        cells = [plain_text(str(row.sample_id), 40), _short(row.label), suggested]
         cells += [plain_text(str(row.most_doubtful), 40)] if which else []
         table.add_row(
             *map(Text, cells), f"{row.wrong_probability:.1%}", *([f"{row.lsi:.3g}"] if scored else [])

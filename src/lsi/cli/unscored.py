@@ -87,6 +87,7 @@ def of_dataset(
         "n_listed": len(frame),
         "n_scored": problem.n_samples,
         "estimated": True,
+        "task": "classification",
         "n_wrong": found.n_wrong,
         "wrong_in_list": float(frame["wrong_probability"].sum()),
         "interval": list(found.interval),
