@@ -14,6 +14,7 @@ from lsi.methods import Newton, Retrain
 from lsi.system.text import duration_text, size_text
 from lsi.validation.problem import Shape
 
+DENSE_SHARE = 0.8  # of the product rate, which the dense solver reaches
 NOTABLY = 1.5  # times the expected seconds, from which a second figure is worth a reader's time
 
 
@@ -69,7 +70,7 @@ def cost(
     operations, count = counted(shape, posterior, method, solver, separable)
     rate = rate or product_rate(working_dtype(shape) if solver == "dense" else torch.float32)
     # Seconds before the products begin, and the share of the product rate that a run reaches with them.
-    start, share = {"dense": (0.2, 0.8), "blocks": (1.0, 0.5)}.get(solver, (0.0, 0.5))
+    start, share = {"dense": (0.2, DENSE_SHARE), "blocks": (1.0, 0.5)}.get(solver, (0.0, 0.5))
     worst = None
     if separable is None and solver == "dense":
         worst = start + counted(shape, posterior, method, solver, True)[0] / (share * rate)

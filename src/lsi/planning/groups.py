@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lsi.loo.newton.cost import ELEMENT, PLAIN_ELEMENT, REBUILT, working_dtype
-from lsi.planning.cost import Estimate, product_rate
+from lsi.planning.cost import DENSE_SHARE, Estimate, product_rate
 from lsi.validation.problem import Shape
 
 # Sweeps over the data that a group takes, by its share of them. Measured on ten shapes from 600 × 20 × 3 to
 # 5,000 × 200 × 2 with groups of 0.25 to 25 %: from 5 to 81, within a factor of two of this line.
 FEWEST, BY_SHARE, MOST = 5.0, 600.0, 80.0
-PRODUCT_SHARE = 0.8
-"""Share of the product rate that the dense solver reaches, as in `lsi.planning.cost.cost`."""
 
 
 def with_groups(found: Estimate, shape: Shape, posterior: str, n_groups: int) -> Estimate:
@@ -24,6 +22,6 @@ def with_groups(found: Estimate, shape: Shape, posterior: str, n_groups: int) ->
     sweep = 4.0 * n * k + 2.0 * k**2 + ELEMENT.get(posterior, PLAIN_ELEMENT) * n * c
     if posterior == "full":
         sweep += REBUILT * (n * k**2 + 3.0 * k**3)
-    seconds = n_groups * sweeps * sweep / (PRODUCT_SHARE * product_rate(working_dtype(shape)))
+    seconds = n_groups * sweeps * sweep / (DENSE_SHARE * product_rate(working_dtype(shape)))
     worst = None if found.separable is None else found.separable + seconds
     return replace(found, seconds=found.seconds + seconds, separable=worst)
