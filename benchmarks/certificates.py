@@ -1,7 +1,8 @@
 """Does any certificate lie? Values from sampled rows against values from every row, on data made to be hard.
 
-`python -m benchmarks.certificates --samples 20000 --checked 600`: six generators (rare categories, twins in
-sparse columns, near-duplicates, heavy tails, classes with few rows, a wide problem with small groups), 2 to
+`python -m benchmarks.certificates --samples 20000 --checked 600`: seven generators (rare categories, twins in
+sparse columns, near-duplicates, heavy tails, classes with few rows, a wide problem with small groups, twins
+without doubt), 2 to
 10 classes, the posteriors diag, kron and full. Values and certificates at the default tolerance, from sampled
 rows however small the data, are held against values at `tol=1e-4`, for which every row is read, and for a few
 rows against models refitted without them. Up to half of the checked rows are those that the generator made
@@ -115,6 +116,22 @@ def small_groups(random, n, classes):
     return X, y, rows[:start]
 
 
+def saturated_twins(random, n, classes):
+    """Columns that two to four rows of one class hold with large values: they are sure of what they say."""
+    X = random.normal(size=(n, 24))
+    X[:, :4] *= random.lognormal(0.0, 1.0, size=(n, 1))
+    y = _labels(random, X, classes, spread=random.choice([2.0, 6.0, 20.0]))
+    columns, rows = [], []
+    for width in (2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4):
+        label = random.integers(0, classes)
+        members = random.choice((y == label).nonzero()[0], width, replace=False)
+        column = np.zeros(n)
+        column[members] = random.choice([5.0, 10.0, 20.0, 50.0]) * random.uniform(0.3, 1.5, width)
+        columns.append(column)
+        rows.extend(members)
+    return np.concatenate([X, np.array(columns).T], axis=1), y, np.array(rows)
+
+
 GENERATORS = {
     function.__name__.replace("_", " "): function
     for function in (
@@ -124,11 +141,12 @@ GENERATORS = {
         heavy_tails,
         few_of_a_class,
         small_groups,
+        saturated_twins,
     )
 }
 
 
-def _score(X, y, subset, posterior, tol, sampled):
+def _score(X, y, subset, posterior, tol, sampled, settings):
     """Return the table of scores, from sampled rows whatever their number or from every row."""
     import lsi
     from lsi.loo.newton import engine
@@ -138,24 +156,32 @@ def _score(X, y, subset, posterior, tol, sampled):
     try:
         method = lsi.Newton(tol=tol, solver="dense")
         scores = lsi.score(
-            X, y, posterior=posterior, method=method, subset=subset, audit=False, label_noise=False
+            X,
+            y,
+            probe=lsi.LinearProbe(weight_decay=settings["weight_decay"]),
+            posterior=posterior,
+            prior_precision=settings["prior_precision"],
+            method=method,
+            subset=subset,
+            audit=False,
+            label_noise=False,
         )
     finally:
         engine.SAMPLED_WORK = before
     return scores.to_frame(), scores.manifest
 
 
-def _refitted(X, y, posterior, rows):
+def _refitted(X, y, posterior, rows, settings):
     """Return LSI of a few rows by models refitted without them, in numpy alone."""
     from tests.oracles.brute_force import LeaveOneOut
 
     codes = np.unique(y, return_inverse=True)[1]
     ones = np.concatenate([X, np.ones((len(X), 1))], axis=1)
-    oracle = LeaveOneOut(ones, codes, int(codes.max()) + 1, 1e-4, np.ones(len(X)))
-    return oracle.lsi(posterior, 1.0, rows)
+    oracle = LeaveOneOut(ones, codes, int(codes.max()) + 1, settings["weight_decay"], np.ones(len(X)))
+    return oracle.lsi(posterior, settings["prior_precision"], rows)
 
 
-def check(name, classes, posterior, n, checked, refits, seed):
+def check(name, classes, posterior, n, checked, refits, seed, settings):
     """Return one line of the table."""
     random = np.random.default_rng([seed, classes, len(name)])
     X, y, hard = GENERATORS[name](random, n, classes)
@@ -163,9 +189,9 @@ def check(name, classes, posterior, n, checked, refits, seed):
     subset = np.concatenate([hard, np.setdiff1d(random.permutation(n), hard)[: checked - len(hard)]])
     subset = subset[random.permutation(len(subset))]
     began = time.process_time()
-    table, manifest = _score(X, y, subset, posterior, 1e-2, sampled=True)
+    table, manifest = _score(X, y, subset, posterior, 1e-2, True, settings)
     spent = time.process_time() - began
-    exact, _ = _score(X, y, subset, posterior, TIGHT, sampled=False)
+    exact, _ = _score(X, y, subset, posterior, TIGHT, False, settings)
     value, truth = table["lsi"].to_numpy(), exact["lsi"].to_numpy()
     certificate = table["relative_error"].to_numpy()
     error = np.abs(value / truth - 1.0)
@@ -190,7 +216,7 @@ def check(name, classes, posterior, n, checked, refits, seed):
         # The hardest by what the engine says of itself, the highest, and some by chance.
         worst = np.argsort(-value)[: refits // 2]
         picks = np.unique(np.concatenate([worst, random.integers(0, len(value), refits - len(worst))]))
-        refit = _refitted(X, y, posterior, subset[picks])
+        refit = _refitted(X, y, posterior, subset[picks], settings)
         off = np.abs(value[picks] / refit - 1.0) - 1e-8
         reference = np.abs(truth[picks] / refit - 1.0) - 1e-8
         row["refitted"] = len(picks)
@@ -213,7 +239,10 @@ def main():
     options.add_argument("--only", default="", help="generators whose name holds this text")
     options.add_argument("--posterior", default="", help="one of diag, kron, full; default: all")
     options.add_argument("--classes", type=int, default=0, help="one number of classes; default: 2, 5 and 10")
+    options.add_argument("--weight-decay", type=float, default=1e-4)
+    options.add_argument("--prior-precision", type=float, default=1.0)
     given = options.parse_args()
+    settings = {"weight_decay": given.weight_decay, "prior_precision": given.prior_precision}
     torch.set_num_threads(given.threads)
     rows = []
     for name in GENERATORS:
@@ -224,11 +253,16 @@ def main():
                 if given.classes and classes != given.classes:
                     continue
                 refits = given.refits if classes <= 5 else 0
-                rows.append(check(name, classes, posterior, given.samples, given.checked, refits, given.seed))
+                rows.append(
+                    check(
+                        name, classes, posterior, given.samples, given.checked, refits, given.seed, settings
+                    )
+                )
                 print({key: value for key, value in rows[-1].items() if key != "seconds"}, flush=True)
     checked, broken = sum(row["checked"] for row in rows), sum(row["violations"] for row in rows)
     facts = {
         "samples": given.samples,
+        **settings,
         "violations": f"{broken} of {checked:,} ({100 * broken / max(checked, 1):.3f} %)",
         "worst ratio": max((row["worst ratio"] for row in rows), default=0.0),
     }

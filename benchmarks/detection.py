@@ -133,6 +133,8 @@ def baselines(X, y):
 
     began = time.perf_counter()
     logits = LogisticRegression(C=100.0 / len(X), max_iter=200).fit(X, y).decision_function(X)
+    if logits.ndim == 1:  # of the second of two classes
+        logits = np.stack([np.zeros_like(logits), logits], axis=1)
     own = logits[np.arange(len(y)), y]
     spent = time.perf_counter() - began
     others = logits.copy()
@@ -206,9 +208,11 @@ def main():
         cases += [*reviews(given.data), *cifar(given.data, given.labels)]
     if given.cases:
         cases = [case for case in cases if any(word in case[0] for word in given.cases)]
-    rows, facts = [], {"threads": given.threads}
+    rows, shown, facts = [], 0, {"threads": given.threads}
     for name, X, y, clean in cases:
-        truth = y != clean
+        for done in rows[shown:]:
+            print({key: value for key, value in done.items() if value is not None}, flush=True)
+        shown, truth = len(rows), y != clean
         ours, share = from_features(name, X, y, truth, given.tol)
         rows += ours
         facts[f"{name}: label noise, share of scoring time"] = share

@@ -11,7 +11,7 @@ from lsi.errors import InputError
 from lsi.fitted import whatif
 from lsi.loo.edits import update
 from lsi.loo.newton.built import Built
-from lsi.loo.newton.refine import _Walk
+from lsi.loo.newton.refine import Walk
 from lsi.probes.softmax.fit import Curvature
 
 RNG = np.random.default_rng(11)
@@ -175,7 +175,7 @@ def test_what_a_step_leaves_of_an_error_is_measured(large, monkeypatch):
     assert 0.85 * largest < inverse.contraction < 1.001 * largest
     # A first step certifies no more than that, however short it is.
     first = engine.solver.first_order(torch.arange(3))
-    walk = _Walk.start(first, model.design.dtype)
+    walk = Walk.start(first, model.design.dtype)
     sizes, never = torch.full((2, 3), 1e-9).double(), torch.zeros(3, dtype=torch.bool)
     assert (walk.contraction(sizes, never, least=inverse.contraction) == inverse.contraction).all()
     monkeypatch.setattr(update, "SLOW", 0.5 * largest)

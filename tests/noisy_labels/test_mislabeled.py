@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.datasets import load_digits, load_iris, make_classification
+from sklearn.datasets import load_digits, load_iris, make_classification, make_gaussian_quantiles
 from tests.score_cases import make
 
 import lsi
@@ -244,6 +244,30 @@ def test_separated_classes_with_many_wrong_labels_are_counted():
     found = estimate_label_noise(X, y, 6)
     assert_allclose(found.wrong_probability.sum(), 600, rtol=0.1)
     assert detection_quality(found.wrong_probability, y != z)["average_precision"] > 0.99
+
+
+def test_clean_classes_with_heavy_tails_do_not_look_wrong():
+    """A linear head is the surer of a class the farther out a row is: one label in ten looked wrong."""
+    random = np.random.default_rng(50)
+    z, centres = random.integers(0, 4, 900), random.normal(size=(4, 8))
+    found = lsi.find_label_errors(centres[z] + random.standard_t(5, size=(900, 8)), z)
+    assert found.n_wrong <= 0.01 * len(z)
+    assert not found.suspects(fdr=0.1).size
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_classes_around_one_another_do_not_look_wrong(rate):
+    """Directions alone do not know how far from the centre a row lies: half of these labels looked wrong."""
+    X, y = make_gaussian_quantiles(n_samples=1200, n_features=4, n_classes=4, random_state=0)
+    random = np.random.default_rng(1)
+    wrong = random.random(len(y)) < rate
+    given = np.where(wrong, (y + random.integers(1, 4, len(y))) % 4, y)
+    found = lsi.find_label_errors(X, given)
+    low, high = found.interval
+    assert low <= wrong.sum() <= high
+    assert (found.wrong_probability[~wrong] > 0.5).mean() <= 0.01
+    if rate:
+        assert (found.wrong_probability[wrong] > 0.5).mean() > 0.5
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2])

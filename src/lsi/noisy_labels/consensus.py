@@ -14,14 +14,7 @@ from lsi.analysis.annotators import Fit, Votes, fit_crowd
 from lsi.analysis.label_noise import as_probabilities, check_limits, noise_frame
 from lsi.errors import InputError
 from lsi.noisy_labels.answers import Answers, check_answers
-from lsi.noisy_labels.estimate import (
-    FIT_STEPS,
-    gains_by_random,
-    ridge,
-    scaled,
-    with_intercept,
-    with_random_features,
-)
+from lsi.noisy_labels.estimate import FIT_STEPS, best_view, ridge, scaled
 from lsi.noisy_labels.soft_probe import SoftProbe
 from lsi.validation.features import as_matrix, check_finite, to_float
 
@@ -222,9 +215,7 @@ def _from_features(votes: Votes, features: Any) -> Fit:
     check_finite(matrix)
     x, told = scaled(matrix), np.flatnonzero(votes.counts)
     majority = torch.from_numpy(votes.by_class[told].argmax(1))
-    rows = (
-        with_random_features(x) if gains_by_random(x[told], majority, votes.n_classes) else with_intercept(x)
-    )
+    rows = best_view(x[told], majority, votes.n_classes)(x)
     probe = SoftProbe(rows[told], votes.n_classes, ridge(rows[told]))
     rest = np.flatnonzero(votes.counts == 0)
     q, p = votes.by_class / np.maximum(votes.counts, 1)[:, None], np.empty(votes.by_class.shape)

@@ -9,7 +9,7 @@ where the first and the last layer show it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,8 @@ LEAST_RIDGE, MOST_RIDGE = 0.3, 1.0
 UNIT_RANGE = 10.0  # largest factor between a column's spread and the median spread
 REFITS = 2  # of the head, to the posterior of the true labels
 FIT_STEPS = 30  # L-BFGS iterations of each fit
-CLEARLY = 1.0  # by how many √n nats they have to win: the spread of a sum over n samples
+CLEARLY = 1.0  # by how many √n nats random features have to win: the spread of a sum over n samples
+EVIDENCE = 2.0  # nats by which another view of as many columns has to win (Kass and Raftery 1995: positive)
 BLOCK = 4096  # rows at a time
 
 
@@ -62,7 +63,7 @@ def estimate_label_noise(
     """
     y = torch.from_numpy(target).to(device)
     rows = scaled(features, device)
-    rows = with_random_features(rows) if gains_by_random(rows, y, n_classes) else with_intercept(rows)
+    rows = best_view(rows, y, n_classes)(rows)
     probe = SoftProbe(rows, n_classes, ridge(rows), overwrite=True)
     logits = _left_out(probe, torch.nn.functional.one_hot(y, n_classes))
     gain = flip_gain(logits, y).cpu().numpy()
@@ -90,20 +91,35 @@ def estimate_label_noise(
     )
 
 
-def gains_by_random(x: Tensor, y: Tensor, n_classes: int) -> bool:
-    """Return whether a head with random features predicts the given labels clearly better.
+def best_view(x: Tensor, y: Tensor, n_classes: int) -> Callable[[Tensor], Tensor]:
+    """Return what turns features into the rows on which a head predicts the given labels best.
 
-    A class of several clusters is beyond a linear head: a whole cluster would look wrong. Tried on some rows.
+    Random features have to be clearly better than features alone. A class of several clusters, or one around
+    another, is beyond a linear head: whole regions would look wrong. Tried on some rows.
     """
     step = -(-len(x) // TRIAL_ROWS)
     some, labels = x[::step], y[::step]
-    trials = []
-    for rows in (with_intercept(some), with_random_features(some)):
+
+    def likelihood(view: Callable[[Tensor], Tensor]) -> float:
+        rows = view(some)
         probe = SoftProbe(rows, n_classes, ridge(rows))
         p = torch.softmax(_left_out(probe, torch.nn.functional.one_hot(labels, n_classes)), 1)
-        trials.append(fit_model(p.cpu().numpy(), labels.cpu().numpy()).layer.likelihood)
-    clearly = CLEARLY * max(1.0, len(some) ** 0.5)
-    return trials[1] > trials[0] + clearly
+        return float(fit_model(p.cpu().numpy(), labels.cpu().numpy()).layer.likelihood)
+
+    bent = (with_random_features, with_random_offsets)
+    found = {view: likelihood(view) for view in (with_intercept, on_sphere, *bent)}
+    plain = on_sphere if found[on_sphere] > found[with_intercept] + EVIDENCE else with_intercept
+    best, clearly = max(bent, key=found.__getitem__), CLEARLY * max(1.0, len(some) ** 0.5)
+    return best if found[best] > found[plain] + clearly else plain
+
+
+def on_sphere(x: Tensor) -> Tensor:
+    """Return the directions of `(x, 1)`, on which no row is far out.
+
+    Where classes have heavy tails, a row far out is unlikely in any of them, and says little about which one
+    it is of; a linear head would be the surer the farther out it is.
+    """
+    return _directions(with_intercept(x))
 
 
 def with_random_features(x: Tensor) -> Tensor:
@@ -114,14 +130,29 @@ def with_random_features(x: Tensor) -> Tensor:
     Their inner products approximate the arc-cosine kernel of first order (Cho & Saul, *Kernel methods
     for deep learning*, 2009). R is the same in every run; M is one for every ten samples, 1,500 at most.
     """
+    return _rectified(x, offset=False)
+
+
+def with_random_offsets(x: Tensor) -> Tensor:
+    """Return the same of the directions of `(x, 1)`, which know how far from the centre a row lies."""
+    return _rectified(x, offset=True)
+
+
+def _rectified(x: Tensor, *, offset: bool) -> Tensor:
+    """Return x, rectified random projections of the directions of x or of `(x, 1)`, and a column of ones."""
     count, d = random_count(len(x)), x.shape[1]
-    projection = torch.randn(d, count, generator=torch.Generator().manual_seed(0)).to(x)
+    projection = torch.randn(d + offset, count, generator=torch.Generator().manual_seed(0)).to(x)
     out = torch.ones((len(x), d + count + 1), dtype=x.dtype, device=x.device)
     for rows, part in zip(out.split(BLOCK), x.split(BLOCK), strict=True):
         rows[:, :d] = part
-        unit = part / part.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        unit = on_sphere(part) if offset else _directions(part)
         rows[:, d:-1] = (unit @ projection).relu_().mul_((2.0 / count) ** 0.5)
     return out
+
+
+def _directions(x: Tensor) -> Tensor:
+    """Return x with rows of length one; a row of zeros stays one."""
+    return x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def ridge(x: Tensor) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor
 from lsi.divergence import Terms
 from lsi.errors import InputError
 from lsi.features.design import Design
+from lsi.probes.softmax.entries import EntryChange
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ELEMENTS, ROWS, SoftmaxModel
 
@@ -180,6 +181,10 @@ class Posterior(ABC):
             change: Change of the probabilities for each removal, `(n, C, B)`; zero where the row is
                 the left-out sample itself.
         """
+
+    def add_entries(self, shift: Any, seen: EntryChange) -> None:
+        """Add the same of the entries that matter, where there are many classes."""
+        raise NotImplementedError  # a full posterior has no sparse form
 
     def own_curvature(self, index: Tensor) -> Tensor:
         """Return the part of the weighted curvature of the samples at `index` that `divergence` needs."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from lsi.divergence import Terms, diag_divergence, separable_excess
 from lsi.features.design import Design, row_space
 from lsi.posterior.base import Edit, Posterior, Removal, Sensitivity
+from lsi.probes.softmax.entries import EntryChange
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
@@ -59,6 +60,13 @@ class DiagPosterior(Posterior):
         if weight.device.type != "cpu" or not bool((weight == 1).all()):
             ds *= weight[:, None, None]
         shift.transpose(0, 1).flatten(0, 1).addmm_(ds.flatten(1).T, self.lift(x).square())
+
+    def add_entries(self, shift: Tensor, seen: EntryChange) -> None:
+        """Add the same of the entries of one block. Every class has an output."""
+        square, p = self.lift(seen.x).square(), seen.block.p[:, None]
+        ds = (1.0 - 2.0 * p - seen.change).mul_(seen.change).mul_(seen.weight[:, None])
+        for c, part in seen.block.segments:
+            shift[:, c].addmm_(ds[part].T, square[part])
 
     def own_curvature(self, index: Tensor) -> Tensor:
         """Return `s = w p (1 − p)` of each output, `(B, O)`, instead of the whole `(B, C', C')`."""

@@ -9,8 +9,10 @@ from lsi.divergence import KronFactors, KronPrecision, Terms, kron_divergence, k
 from lsi.errors import InputError
 from lsi.features.design import Design
 from lsi.posterior.base import EPS, LOST, Edit, Posterior, Removal, Sensitivity
+from lsi.probes.softmax.entries import EntryChange
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
+from lsi.system.device import add_rows
 
 
 class KronPosterior(Posterior):
@@ -94,6 +96,23 @@ class KronPosterior(Posterior):
         w_dp = contrasts.T @ w_dp.permute(2, 1, 0)
         dp_p = w_dp @ (probabilities @ contrasts)
         shift -= dp_p + dp_p.mT + w_dp @ (change.permute(2, 0, 1) @ contrasts)
+
+    def add_entries(self, shift: Tensor, seen: EntryChange) -> None:
+        """Add the same of the entries of one block, one left-out model after the other."""
+        block, contrasts = seen.block, self.model.contrasts.to(seen.change.dtype)
+        classes, weight = block.classes, seen.weight.sqrt()
+        rows = torch.zeros((block.n_rows, len(contrasts)), dtype=contrasts.dtype, device=contrasts.device)
+
+        def products(p: Tensor) -> Tensor:
+            rows[block.row, classes] = p * weight
+            return rows.T @ rows
+
+        same = products(block.p)
+        moved = torch.zeros((len(contrasts), seen.change.shape[1]), dtype=torch.float64, device=rows.device)
+        add_rows(moved, classes, (seen.change * seen.weight[:, None]).to(torch.float64))
+        for b, change in enumerate(seen.change.T):
+            after = products(block.p + change)
+            shift[b] += contrasts.T @ (torch.diag(moved[:, b]).to(same) + same - after) @ contrasts
 
     def divergence(self, removal: Removal) -> Terms:
         """Return the divergence of the factored precisions."""

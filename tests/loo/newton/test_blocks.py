@@ -1,6 +1,7 @@
 """The solver for many classes against dense algebra, against the other solver and against brute force."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,6 +72,28 @@ def test_products_equal_the_dense_curvature(case):
             expected = (dense @ vector.reshape(-1).to(torch.float64)).view(vector.shape)
             # The entries leave out probabilities below 1e-5; what they add up to is kept on average.
             assert_allclose(product[k], expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))
+
+
+@each_posterior
+def test_a_change_of_the_weights_is_followed_at_all_orders(case, kind):
+    model, basis = trained(case, kind)
+    posterior = POSTERIORS[kind](model, 1.0, basis)
+    v = 0.1 * torch.randn((3, CLASSES, model.design.n_features), generator=torch.Generator().manual_seed(1))
+    v, left_out = v - v.mean(1, keepdim=True), torch.tensor([250, 17, 299])
+    shift, dense = posterior.new_shift(3), posterior.new_shift(3)
+    found = BlockCurvature.of(model).change(v, left_out, partial(posterior.add_entries, shift))
+    x = model.design.rows(0, model.n_samples).to(torch.float64)
+    before, logits = model.probabilities(x), x @ (model.contrasts @ model.theta).T
+    moved = torch.einsum("nd,bcd->ncb", x, v.to(torch.float64))
+    changes = torch.softmax(logits[:, :, None] + moved, 1)
+    changes = changes - before[:, :, None]
+    changes[left_out, :, torch.arange(3)] = 0.0
+    gradient = torch.einsum("n,ncb,nd->bcd", model.weight, changes, x) + model.loo_ridge * v
+    # The entries leave out probabilities below 1e-5.
+    assert_allclose(found, gradient, atol=2e-3 * float(gradient.abs().max()))
+    rows = [each.to(torch.float32) for each in (x, model.weight, before, changes)]
+    posterior.add_shift(dense, *rows)
+    assert_allclose(shift, dense, atol=2e-3 * float(dense.abs().max()))
 
 
 def test_preconditioner_inverts_the_class_blocks(case):
@@ -218,7 +241,7 @@ def test_whole_run_ranks_as_the_dense_solver_does(kind):
 @each_posterior
 def test_refined_values_keep_their_certificates(kind, monkeypatch):
     case = many_classes(seed=6)
-    monkeypatch.setattr(BlockEngine, "refined_count", lambda self, n: 60)
+    monkeypatch.setattr(BlockEngine, "counts", lambda self, n: (60, 0))
     scores = case.score(kind, method=lsi.Newton(tol=1e-2, solver="blocks"))
     exact = case.score(kind, method=lsi.Newton(tol=1e-4, solver="dense"))
     error = np.abs(scores.lsi / exact.lsi - 1.0)
@@ -228,6 +251,85 @@ def test_refined_values_keep_their_certificates(kind, monkeypatch):
     assert (error > certificate).mean() <= 0.05
     # The highest scores are the refined ones.
     assert certificate[np.argsort(scores.lsi)[-30:]].max() <= 1e-2
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4], ids=["all samples", "the highest"])
+@each_posterior
+def test_coupled_steps_give_values_with_certificates(kind, share, monkeypatch):
+    case = many_classes(seed=9, per_class=40)
+    monkeypatch.setattr(BlockEngine, "counts", lambda self, n: (0, int(share * n)))
+    coupled = case.score(kind, method=lsi.Newton(solver="blocks"))
+    plain = case.score(kind, method=lsi.Newton(tol=None, solver="blocks"))
+    exact = case.score(kind, method=lsi.Newton(tol=1e-4, solver="dense"))
+    error, before = (np.abs(scores.lsi / exact.lsi - 1.0) for scores in (coupled, plain))
+    top = np.argsort(plain.lsi)[-int(share * len(error)) :]
+    assert np.median(error[top]) < 0.01
+    assert np.median(before[top]) > 4.0 * np.median(error[top])
+    assert (error > coupled.to_frame()["relative_error"]).mean() <= 0.01
+    assert_allclose(
+        coupled.to_frame()["loo_probability"][top], exact.to_frame()["loo_probability"][top], atol=0.02
+    )
+
+
+def test_shards_of_coupled_steps_make_up_the_run(monkeypatch, tmp_path):
+    case = many_classes(seed=9)
+    monkeypatch.setattr(BlockEngine, "counts", lambda self, n: (20, 200))
+    monkeypatch.setattr(BlockEngine, "block_size", lambda self: 60)
+    monkeypatch.setattr("lsi.loo.newton.block_engine.PART", 16)
+    settings = {"method": lsi.Newton(solver="blocks"), "audit": False, "label_noise": False}
+    whole = case.score("diag", **settings)
+    for part in (1, 2, 3):
+        case.score("diag", shard=f"{part}/3", **settings).save(tmp_path / str(part))
+    merged = lsi.merge([tmp_path / str(part) for part in (1, 2, 3)])
+    assert merged.to_frame().equals(whole.to_frame())
+
+
+def test_a_walk_that_does_not_arrive_is_not_certified_by_others(monkeypatch):
+    case = many_classes(seed=9)
+    monkeypatch.setattr(BlockEngine, "counts", lambda self, n: (0, n))
+    method, whole = lsi.Newton(solver="blocks"), BlockEngine.couple_task
+    plain = case.score("diag", method=lsi.Newton(tol=None, solver="blocks"), audit=False).to_frame()
+    usual = case.score("diag", method=method, audit=False).to_frame()
+
+    def stuck(self, positions, tick):
+        arrays = whole(self, positions, tick)
+        arrays["known"] &= positions != 5
+        return arrays
+
+    monkeypatch.setattr(BlockEngine, "couple_task", stuck)
+    found = case.score("diag", method=method, audit=False).to_frame()
+    assert np.isinf(found["relative_error"][5])
+    assert found["lsi"][5] == plain["lsi"][5]
+    assert found.drop(5).equals(usual.drop(5))
+
+
+def saturated_twins(n=1200, pairs=30, seed=3):
+    """Return features of which some columns are held by two rows that leave no doubt, and labels."""
+    random = np.random.default_rng(seed)
+    target = random.integers(0, CLASSES, n)
+    features = np.concatenate(
+        [random.normal(size=(n, 6)) + 2.0 * random.normal(size=(CLASSES, 6))[target], np.zeros((n, pairs))], 1
+    )
+    for column, label in enumerate(random.integers(0, CLASSES, pairs), 6):
+        pair = random.choice(np.flatnonzero(target == label), 2, replace=False)
+        features[pair, column] = random.choice([5.0, 10.0, 20.0]) * random.uniform(0.3, 1.5, 2)
+    return features, target, np.flatnonzero(features[:, 6:].any(1))
+
+
+@each_posterior
+def test_coupled_walks_do_not_go_astray_on_twins_without_doubt(kind, monkeypatch):
+    """A twin's curvature grows a thousandfold on the way: values were up to 10⁶ times too high."""
+    X, y, twins = saturated_twins()
+    subset = np.unique(np.concatenate([twins, np.arange(0, len(X), 12)]))
+    settings = {"posterior": kind, "subset": subset, "audit": False, "label_noise": False}
+    exact = lsi.score(X, y, method=lsi.Newton(tol=1e-4, solver="dense"), **settings).lsi
+    monkeypatch.setattr(BlockEngine, "counts", lambda self, n: (0, n))
+    found = lsi.score(X, y, method=lsi.Newton(solver="blocks"), **settings).to_frame()
+    error, certificate = np.abs(found["lsi"] / exact - 1.0), found["relative_error"]
+    arrived = ~np.isinf(certificate)
+    assert arrived.mean() > 0.9
+    assert error[arrived].max() < 1.0
+    assert (error > certificate).mean() <= 0.02
 
 
 def test_a_subset_in_any_order_and_block_gives_the_same_values(monkeypatch):

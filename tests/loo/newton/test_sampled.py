@@ -52,7 +52,26 @@ def near_duplicates(n=3000, seed=2):
     return X, y, np.arange(60)
 
 
-DATA = {"rare categories": rare_categories, "sparse twins": sparse_twins, "near-duplicates": near_duplicates}
+def saturated_twins(n=2000, pairs=60, seed=4):
+    """Return features of which some columns are held by two rows that leave no doubt, labels, and these rows.
+
+    Such a row has nearly no curvature, until the softmax's exponentials let it grow without its twin.
+    """
+    random = np.random.default_rng(seed)
+    X = np.concatenate([random.normal(size=(n, 6)), np.zeros((n, pairs))], axis=1)
+    y = (3.0 * X[:, 0] + X[:, 1] + random.logistic(size=n) > 0).astype(int)
+    rows = random.permutation(np.flatnonzero(y))[: 2 * pairs].reshape(pairs, 2)
+    for column, pair in enumerate(rows, 6):
+        X[pair, column] = random.choice([5.0, 10.0, 20.0]) * random.uniform(0.3, 1.5, 2)
+    return X, y, rows.ravel()
+
+
+DATA = {
+    "rare categories": rare_categories,
+    "sparse twins": sparse_twins,
+    "near-duplicates": near_duplicates,
+    "saturated twins": saturated_twins,
+}
 
 
 def both(monkeypatch, X, y, subset, posterior):
@@ -122,7 +141,7 @@ def test_the_chance_to_be_read_is_what_it_says(pool, monkeypatch):
     first = solver.first_order(index)
     for seed in range(120):
         sampler.seed(seed)
-        pairs = sampler.draw(first, sampler.near(index), 128, True)
+        pairs = sampler.draw(first, sampler.near(first)[0], 128, True)
         assert (pairs.row != index[pairs.removal]).all()
         keys = pairs.removal * len(X) + pairs.row
         assert len(keys) == len(keys.unique())
@@ -136,7 +155,8 @@ def test_a_twin_is_always_read(pool, monkeypatch):
     X, y, twins = sparse_twins(6000)
     index = torch.from_numpy(twins)
     sampler, solver = sampler_of(X, y, monkeypatch, pool)
-    pairs = sampler.draw(solver.first_order(index), sampler.near(index), 128, True)
+    first = solver.first_order(index)
+    pairs = sampler.draw(first, sampler.near(first)[0], 128, True)
     partner = index.view(-1, 2).flip(1).reshape(-1)
     for place, twin in enumerate(partner.tolist()):
         found = (pairs.removal == place) & (pairs.row == twin)

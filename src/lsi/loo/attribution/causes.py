@@ -13,6 +13,10 @@ from lsi.loo.attribution.walks import Walker
 from lsi.loo.newton.engine import NewtonEngine
 from lsi.probes.softmax.math import residuals
 
+# Certificate of a walk. Errors of answers are 0.6 % in the median then, 2.5 % in the 95th percentile; true
+# ones are 0.004 and 0.015 % (800 answers, 50,000 × 512 × 10). A fiftieth of it takes half as long again.
+PRECISION = 5e-3
+
 
 @dataclass
 class Effects:
@@ -72,7 +76,7 @@ def exact_effects(engine: NewtonEngine, steps: Steps, queries: Queries, pairs: T
     samples, which = pairs[:, 1].unique(return_inverse=True)
     found = Effects.none(len(pairs))
     gram = _own_grams(steps, queries.x)
-    for part, delta, error in Walker(engine).walk(samples.to(queries.x.device)):
+    for part, delta, error in Walker(engine, PRECISION).walk(samples.to(queries.x.device)):
         mine = ((which >= part.start) & (which < part.stop)).nonzero()[:, 0]
         local = (which[mine] - part.start).to(delta.device)
         put = _changes(queries, asked[mine], gram, delta[local], error[local])

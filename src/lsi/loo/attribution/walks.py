@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lsi.divergence import Terms
 from lsi.loo.newton.dense import FirstOrder
 from lsi.loo.newton.engine import REFINE_BLOCK, NewtonEngine
 from lsi.loo.newton.refine import Refiner
+from lsi.loo.newton.sweep import Sweep, sweep
+from lsi.posterior.base import Removal
 from lsi.posterior.diag import DiagPosterior
 from lsi.probes.softmax.model import SoftmaxModel
 
@@ -39,17 +43,32 @@ def light(engine: NewtonEngine) -> NewtonEngine:
     return out
 
 
+class WeightRefiner(Refiner):
+    """Refines the weights alone: the posterior is only the metric, and its curvature stays as it is."""
+
+    def _sweep(self, removal: Any, seen: tuple[Tensor, ...], delta: Tensor) -> tuple[Any, Sweep]:
+        x, residual, own = seen
+        swept = sweep(self.model, removal.index, delta, residual, x, None)
+        return Removal(removal.index, x, own, delta), swept
+
+    def _shifted_terms(
+        self, part: Any, delta: Tensor, shift: Any, frozen: Terms, size: Tensor, contraction: Tensor
+    ) -> tuple[Terms, Tensor]:
+        return frozen, torch.zeros_like(size)
+
+
 class Walker:
     """Walks removals of one engine to their optima.
 
     Args:
         engine: The engine.
+        precision: Certificate that walks end with.
     """
 
-    def __init__(self, engine: NewtonEngine) -> None:
+    def __init__(self, engine: NewtonEngine, precision: float = PRECISION) -> None:
         self.solver, posterior = engine.solver, light(engine).posterior
         passes = engine.settings.max_passes
-        self._refiner = Refiner(engine.model, engine.solver, posterior, PRECISION, passes)
+        self._refiner = WeightRefiner(engine.model, engine.solver, posterior, precision, passes)
 
     def walk(self, index: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield parts of `index` with the weights' changes `(B, C', D)`, and their errors `(B,)`.

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsi.divergence import Terms
 from lsi.execution.halving import halving
-from lsi.execution.work import Arrays, Tick, Work
+from lsi.execution.work import Arrays, Shard, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.newton.blocks import BlockSolver
+from lsi.loo.newton.coupled import LARGEST, CoupledSolver, coupled_work
 from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
 from lsi.loo.newton.refine import Refiner
 from lsi.loo.result import LooResult, loo_prediction
@@ -21,21 +23,26 @@ from lsi.posterior.sparse import sparse_scorer
 from lsi.probes.softmax.blocks import BlockCurvature
 from lsi.probes.softmax.model import SoftmaxModel
 
-PILOTS = 24  # samples solved with the whole curvature to measure what the class blocks miss
+PILOTS = 32  # samples solved with the whole curvature to measure what the others' values miss
 # Cost of solving one sample: sweeps over all rows and classes, with their exponentials, and products with
 # the sparse curvature. Measured on 20,000 × 256 × 100, overlapping and separate classes: within 1.4 times.
 PASSES, ELEMENT, PRODUCTS = 4, 1200.0, 20
-REFINE_WORK = 1e12  # operations spent on the highest scores: some ten seconds
+SOLVE_WORK = 1e12  # operations spent on solving the highest scores in the same way: some ten seconds
+COUPLE_WORK = 1e14  # and on coupled steps of those that follow: a quarter of an hour on two cores
 REFINE_BLOCK = 16
+TINY = np.finfo(float).tiny
+PART = 512  # samples with coupled steps that an interruption loses at most
 BLOCK_BYTES = 1 << 28
 
 
 class BlockEngine(Engine):
     """Leave-one-out optima of a probe whose Hessian is too large to be formed.
 
-    Every sample is scored from class blocks. A few pilots, and then as many of the highest scores as
-    REFINE_WORK allows, are solved to their optima with the whole curvature. The error measured on the pilots
-    is the certificate of the other samples.
+    Every sample is scored from class blocks. The highest scores are solved to their optima with the whole
+    curvature, as many as SOLVE_WORK allows, and those that follow get steps that know how classes are coupled
+    (`CoupledSolver`), as many as COUPLE_WORK allows: of small data, all. Pilots among both kinds are solved
+    too; twice the largest error of the pilots of a kind is its certificate. A walk that does not arrive
+    leaves the value of the class blocks, of which nothing is known.
 
     Args:
         curvature: Class blocks at the trained weights.
@@ -56,6 +63,7 @@ class BlockEngine(Engine):
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
         tol = AUDIT_TOLERANCE if settings.tol is None else settings.tol
         self._refiner = Refiner(self.model, self.solver, posterior, tol, settings.max_passes)
+        self._coupled = CoupledSolver(self.solver, posterior)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
@@ -108,46 +116,76 @@ class BlockEngine(Engine):
         }
         return {name: column.cpu().numpy() for name, column in columns.items()}
 
-    def refined_count(self, n_scored: int) -> int:
-        """Return how many of the highest scores are solved with the whole curvature."""
-        n, d, c = self.model.n_samples, self.model.design.n_features, self.model.n_classes
-        return int(min(n_scored, REFINE_WORK / solving_work(n, d, c, self.solver.curvature.entries.count)))
+    def counts(self, n_scored: int) -> tuple[int, int]:
+        """Return how many of the highest scores are solved, and how many after them get coupled steps."""
+        model, n_entries = self.model, self.solver.curvature.entries.count
+        return refined_counts(n_scored, model.n_samples, model.design.n_features, model.n_classes, n_entries)
 
     def _refine(self, index: Tensor, tasks: list[slice], result: LooResult, work: Work) -> None:
-        """Certify all entries by pilots, and solve the highest scores with the whole curvature."""
-        n = len(index)
-        order = np.argsort(result.lsi, kind="stable")
-        ranks = np.unique(np.linspace(0, n - 1, min(PILOTS, n)).astype(int))
-        pilots, before = order[ranks], result.lsi.copy()
-        top = np.setdiff1d(order[n - self.refined_count(n) :], pilots)
-        chunks = np.array_split(pilots, -(-len(pilots) // REFINE_BLOCK))
-        self._solve(index, result, chunks, work, "pilots", divided=False)
-        exact = np.maximum(result.lsi[pilots], np.finfo(float).tiny)
-        missed = np.abs(before[pilots] / exact - 1.0)
-        certified = result.relative_error[pilots].copy()
-        missed[np.isinf(certified)] = np.inf  # the optimum was not found, so nothing is known
-        result.relative_error[order] = _nearest(ranks, missed, n)
-        result.relative_error[pilots] = certified
-        # Grouped by the tasks that they come from, which shards divide among themselves.
-        of_task = [top[(top >= task.start) & (top < task.stop)] for task in tasks]
-        self._solve(index, result, of_task, work, "refine", divided=True)
+        """Replace the values of the highest scores by better ones, and certify the others by pilots."""
+        n, order = len(index), np.argsort(result.lsi, kind="stable")
+        n_solved, n_coupled = self.counts(n)
+        plain, coupled, solved = np.split(order, [n - n_solved - n_coupled, n - n_solved])
+        self._replace(index, result, _parts(solved, tasks, work.shard), work, "refine", "solve_task")
+        kinds = [kind for kind in (plain, coupled) if len(kind)]
+        pilots = [_spread(kind, PILOTS // len(kinds)) for kind in kinds]
+        every = np.concatenate([solved[:0], *pilots])
+        few, others = np.intersect1d(coupled, every), np.setdiff1d(coupled, every)
+        self._replace(index, result, [few], work, "few", "couple_task", divided=False)
+        self._replace(index, result, _parts(others, tasks, work.shard), work, "couple", "couple_task")
+        certificate, before = result.relative_error.copy(), result.lsi.copy()
+        apart = np.array_split(every, -(-PILOTS // REFINE_BLOCK))
+        self._replace(index, result, apart, work, "pilots", "solve_task", divided=False)
+        for kind, few in zip(kinds, pilots, strict=True):
+            missed = np.abs(before[few] / np.maximum(result.lsi[few], TINY) - 1.0)
+            missed[np.isinf(result.relative_error[few])] = np.inf  # the optimum was not found
+            arrived = np.isnan(certificate[few])  # others' errors are those of class blocks
+            certified = 2.0 * missed[arrived].max() if arrived.any() else np.inf
+            others = np.setdiff1d(kind, few)
+            unknown = np.isinf(certificate[others])
+            result.relative_error[others] = np.where(unknown, np.inf, certified)
 
-    def _solve(
+    def _replace(
         self,
         index: Tensor,
         result: LooResult,
         parts: list[np.ndarray],
         work: Work,
         stage: str,
+        method: str,
         *,
-        divided: bool,
+        divided: bool = True,
     ) -> None:
-        """Replace the entries of each of `parts` by values at their optima."""
+        """Replace the entries of each of `parts` by the values that a method finds, where these are known."""
         positions = [index[torch.from_numpy(part).to(index.device)].cpu().numpy() for part in parts]
-        for place, arrays in work.map(stage, self, "solve_task", positions, divided=divided):
+        for place, arrays in work.map(stage, self, method, positions, divided=divided):
             part, known = parts[place], arrays.pop("known")
             result.put(part[known], {name: column[known] for name, column in arrays.items()})
             result.relative_error[part[~known]] = np.inf
+
+    def couple_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
+        """Return the columns of a result after coupled steps, and whether the walks arrived, as `known`.
+
+        Shapes: positions `(n,)`.
+        """
+        held = self._block_bytes // (16 * self.model.n_classes * self.model.design.n_features)
+        return _ticked(halving(positions, max(1, min(LARGEST, held)), self._couple_few), tick)
+
+    def _couple_few(self, positions: np.ndarray) -> Arrays:
+        where = torch.from_numpy(positions).to(self.model.design.device)
+        found = self._coupled.solve(where)
+        columns = {**self._columns(where, found.delta, found.terms), "known": found.known}
+        return {name: column.cpu().numpy() for name, column in columns.items()}
+
+    def _columns(self, where: Tensor, delta: Tensor, terms: Terms) -> dict[str, Tensor]:
+        """Return what a result holds of removals, but for their certificates."""
+        probability, prediction = loo_prediction(self.model, where, delta)
+        return {
+            "mean_term": terms.mean,
+            "covariance_term": terms.covariance,
+            "loo_probability": probability,
+            "loo_prediction": prediction,
+        }
 
     def solve_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result at the optima, and which of them were reached, as `known`.
@@ -155,26 +193,24 @@ class BlockEngine(Engine):
         Shapes: positions `(n,)`.
         """
         even = -(-len(positions) // max(1, -(-len(positions) // REFINE_BLOCK)))
-        parts = []
-        for part in halving(positions, even, self._solve_few):
-            parts.append(part)
-            tick(len(part["known"]))
-        return _joined(parts)
+        return _ticked(halving(positions, even, self._solve_few), tick)
 
     def _solve_few(self, positions: np.ndarray) -> Arrays:
         where = torch.from_numpy(positions).to(self.model.design.device)
         first = self.solver.first_order(where)
         found = self._refiner.refine(first)
-        probability, prediction = loo_prediction(self.model, where, found.delta)
         columns = {
-            "mean_term": found.terms.mean,
-            "covariance_term": found.terms.covariance,
-            "loo_probability": probability,
-            "loo_prediction": prediction,
+            **self._columns(where, found.delta, found.terms),
             "relative_error": found.certificate,
             "known": found.certificate <= self._refiner.tol,
         }
         return {name: column.cpu().numpy() for name, column in columns.items()}
+
+
+def refined_counts(n_scored: int, n: int, d: int, c: int, n_entries: int) -> tuple[int, int]:
+    """Return how many scores are solved with the whole curvature, and how many get coupled steps."""
+    solved = int(min(n_scored, SOLVE_WORK / solving_work(n, d, c, n_entries)))
+    return solved, int(min(n_scored - solved, COUPLE_WORK / coupled_work(n_entries, d, c)))
 
 
 def solving_work(n_samples: int, n_features: int, n_classes: int, n_entries: int) -> float:
@@ -190,8 +226,28 @@ def _joined(parts: Iterable[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _nearest(ranks: np.ndarray, missed: np.ndarray, n: int) -> np.ndarray:
-    """Return for every rank twice the largest error of the five nearest pilots. Shapes: ranks `(pilots,)`."""
-    padded = np.pad(missed, 2, mode="edge")
-    around = 2.0 * np.lib.stride_tricks.sliding_window_view(padded, 5).max(axis=1)
-    return np.asarray(around[np.clip(np.searchsorted(ranks, np.arange(n)), 0, len(ranks) - 1)])
+def _ticked(parts: Iterable[Arrays], tick: Tick) -> Arrays:
+    """Return the same, and tell of each block when it is done."""
+    found = []
+    for part in parts:
+        found.append(part)
+        tick(len(part["known"]))
+    return _joined(found)
+
+
+def _spread(places: np.ndarray, count: int) -> np.ndarray:
+    """Return about `count` of them, evenly from the first to the last."""
+    return places[np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).astype(int))]
+
+
+def _parts(places: np.ndarray, tasks: list[slice], shard: Shard | None) -> list[np.ndarray]:
+    """Divide entries of a result into parts that belong to the shard whose task they come from."""
+    apart = 1 if shard is None else shard.of
+    every = -(-len(tasks) // apart) * apart  # so that a part's shard is that of its task
+    of_task = [np.sort(places[(places >= task.start) & (places < task.stop)]) for task in tasks]
+    most = max(1, *(-(-len(part) // PART) for part in of_task))
+    parts = [np.empty(0, dtype=int)] * (every * most)
+    for task, whole in enumerate(of_task):
+        for round_, start in enumerate(range(0, len(whole), PART)):
+            parts[round_ * every + task] = whole[start : start + PART]
+    return parts

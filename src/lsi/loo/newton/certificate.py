@@ -18,12 +18,11 @@ from torch import Tensor
 from lsi.divergence import Terms
 from lsi.loo.newton.dense import FirstOrder
 from lsi.loo.newton.effects import Sums
+from lsi.loo.newton.rows import LEFT, SURPRISE
 from lsi.posterior.base import Sensitivity
 from lsi.probes.softmax.model import SoftmaxModel
 
 NOISE = 3.0  # so much more may a mean over four draws of a posterior be
-SURPRISE = 8.0  # L, −ln of the chance that the rows which are read mislead: one in 3,000
-LEFT = 0.05  # share of a direction that a sample leaves at least: of those with less, no series says much
 DRAWN = 1.36  # a length that 64 draws measure is at most this times that, but for one in a thousand
 TINY = torch.finfo(torch.float64).tiny
 

@@ -117,6 +117,11 @@ class Inverse:
         dtype, shape = model.design.dtype, model.theta.shape
         decay = model.weight_decay * model.theta
         step = (matrix @ decay.reshape(-1).to(matrix)).view(shape).to(dtype)
+        if dtype != torch.float64 and built is None:
+            # It is part of every δ, and all of those of the lowest scores.
+            whole = step.to(torch.float64)
+            left = decay - model.hessian_product(whole) - model.loo_ridge * whole
+            step = (whole + (matrix @ left.reshape(-1).to(matrix)).view(shape).to(whole)).to(dtype)
         return cls(matrix.to(dtype), probes.reshape(PROBES, *shape), step, drift, built)
 
 

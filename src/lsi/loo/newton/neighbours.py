@@ -7,6 +7,8 @@ are compared by the cosine of :math:`A^{-1/2} x`, or of a random projection of i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -31,19 +33,18 @@ class Neighbours:
         for rows, x in model.design.blocks(ROWS):
             self._rows[rows] = torch.nn.functional.normalize(x @ white)
 
-    def above(self, index: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which of the rows at `index`, which rows, and `(c − c₀) / (1 − c₀)`, where that is larger.
+    def cosines(self, index: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows, some at a time, and their cosines with the rows at `index`, without sign, `(B, n)`."""
+        own, n = self._rows[index], len(self._rows)
+        size = max(1, ELEMENTS // len(index))
+        for start in range(0, n, size):
+            rows = slice(start, min(start + size, n))
+            yield rows, (own @ self._rows[rows].T).abs_()
 
-        Shapes: index `(B,)`, threshold `(N,)`, not negative; three times `(P,)`.
-        """
-        own, least, found = self._rows[index], UNRELATED + (1.0 - UNRELATED) * threshold, []
-        for part in torch.arange(len(least), device=least.device).split(max(1, ELEMENTS // len(index))):
-            start, stop = int(part[0]), int(part[-1]) + 1
-            alike = (own @ self._rows[start:stop].T).abs_()
-            which, row = (alike > least[start:stop]).nonzero(as_tuple=True)
-            found.append((which, row + start, (alike[which, row] - UNRELATED) / (1.0 - UNRELATED)))
-        which, row, excess = (torch.cat(each) for each in zip(*found, strict=True))
-        return which, row, excess
+
+def excess(cosine: Tensor) -> Tensor:
+    """Turn cosines into `max(0, c − c₀) / (1 − c₀)`: what they are beyond those of unrelated rows."""
+    return cosine.sub_(UNRELATED).clamp_min_(0.0).div_(1.0 - UNRELATED)
 
 
 def whitened(model: SoftmaxModel) -> Tensor:

@@ -56,7 +56,7 @@ class Refined:
 
 
 @dataclass
-class _Walk:
+class Walk:
     """Where the removals of a block that are not certified yet are on their way to their optima.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Walk:
     arrived: Tensor
 
     @classmethod
-    def start(cls, first: Removed, dtype: torch.dtype) -> _Walk:
+    def start(cls, first: Removed, dtype: torch.dtype) -> Walk:
         """Return the walk of all removals in `first`, before any step."""
         b, device = len(first.index), first.x.device
         unknown = torch.full((2, b), float("nan"), dtype=torch.float64, device=device)
@@ -91,11 +91,11 @@ class _Walk:
         zero = torch.zeros_like(unknown[0])
         return cls(everything, Secants(), nothing, nothing, unknown, zero, never, never.clone())
 
-    def select(self, keep: Tensor) -> _Walk:
+    def select(self, keep: Tensor) -> Walk:
         """Return the removals picked by a mask."""
         names = ("active", "gradient", "step", "before", "astray", "arrived")
         kept = {name: getattr(self, name)[keep] for name in names}
-        return _Walk(**kept, secants=self.secants.select(keep), sizes=self.sizes[:, keep])
+        return Walk(**kept, secants=self.secants.select(keep), sizes=self.sizes[:, keep])
 
     def arrive(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Learn from the gradient behind the last step; return the gradient to go on from, and who overshot.
@@ -190,7 +190,7 @@ class Refiner:
             self._nothing(first),
             torch.full((b,), INF, dtype=torch.float64, device=device),
         )
-        seen, walk = self._seen(first), _Walk.start(first, dtype)
+        seen, walk = self._seen(first), Walk.start(first, dtype)
         walk.astray |= self.wary
         for _ in range(self.max_passes):
             self._step(first, seen, result, walk)
@@ -235,7 +235,7 @@ class Refiner:
         swept = sweep(self.model, removal.index, delta, residual, x, self.posterior)
         return Removal(removal.index, x, own, delta), swept
 
-    def _step(self, first: Removed, seen: tuple[Tensor, ...], result: Refined, walk: _Walk) -> None:
+    def _step(self, first: Removed, seen: tuple[Tensor, ...], result: Refined, walk: Walk) -> None:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
         active, removal = walk.active, first.select(walk.active)
         delta = result.delta[active]

@@ -6,16 +6,19 @@ pool, which holds row j where :math:`u_j < \pi_j`, is
 
 .. math:: \pi_{ij} = \min\left(\pi_j,\; \max\left( \frac{n\, q_{ij}}{\sum_k q_{ik}},\;
           \frac{n\, b_j}{\sum_k b_k} \right)\right), \qquad
-          q_{ij} = \sqrt{l_j}\, (v_{ij} + f)\, (c_{ij} + f)^3, \quad b_j = l_j \sqrt{Q_j}
+          q_{ij} = \sqrt{l_j}\, g_{ij} (v_{ij} + f)\, (c_{ij} + f)^3, \quad b_j = l_j \sqrt{Q_j}
 
 with :math:`l_j` the leverage, :math:`Q_j = l_j / \mathrm{tr}\, S_j`, and, for :math:`m_i = E_i^\top\delta_i`
 and :math:`u_i = \delta_i^\top m_i / \|m_i\|^2`, so that :math:`\delta_i x_j \approx m_i\, u_i^\top x_j`,
 
 .. math:: v_{ij} = \frac{\|m_i\|_{S_j}}{\|m_i\| \sqrt{\mathrm{tr}\, S_j}}, \qquad
-          c_{ij} = |u_i^\top x_j| \sqrt{Q_i / Q_j} .
+          c_{ij} = |u_i^\top x_j| \sqrt{Q_i / Q_j}, \qquad
+          g_{ij} = \exp(c_{ij} \sqrt{Q_j / Q_i}\, \mathrm{range}(V m_i)) .
 
-Rows that are very like the sample are found among all rows (`Neighbours`), and read with the chance
-:math:`l_j e_{ij}^3 L / \mathrm{tol}` where that is larger. docs/explanation/method.md derives it.
+g is what the softmax's exponentials may grow by, beyond the lowest order. Rows that are very like the sample
+are found among all rows (`Neighbours`), and read with the chance
+:math:`l_j g_{ij} e_{ij}^3 / (1 - h_i)`, over what such a row may add, where that is larger.
+docs/explanation/method.md derives it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import torch
 from torch import Tensor
 
 from lsi.loo.newton.dense import FirstOrder
-from lsi.loo.newton.neighbours import Neighbours
+from lsi.loo.newton.neighbours import Neighbours, excess
 from lsi.posterior.base import Posterior
 from lsi.probes.softmax.math import variances
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
@@ -35,9 +38,12 @@ from lsi.probes.softmax.model import ROWS, SoftmaxModel
 POOL = 8192  # rows that are looked at for every removal
 POOL_SHARE = 0.5  # share of all rows from which they are all looked at
 LEAST = 0.1  # f: what a row counts for that lies between other classes, or is unlike the sample
+MOST = 30.0  # ln g at most: the change of a probability is below one, so that no more is needed
 HELD = 1 << 25  # chances held at a time
 WORKED = 1 << 17  # numbers worked on at a time: they stay in cache
 TINY = 1e-30
+SURPRISE = 8.0  # L, −ln of the chance that the rows which are read mislead: one in 3,000
+LEFT = 0.05  # share of a direction that a sample leaves at least: of those with less, no series says much
 
 
 def leverages(model: SoftmaxModel, posterior: Posterior, probes: Tensor) -> Tensor:
@@ -104,7 +110,7 @@ class RowSampler:
     Args:
         model: The full-data model.
         leverage: `l_j`, `(N,)`.
-        allowed: What a row that is like a sample may add, relative to the score, over its chance: tol / L.
+        allowed: What a row that is like a sample may add, relative to the score, over its chance: A.
         seed: Seed of the random numbers.
 
     Attributes:
@@ -116,10 +122,12 @@ class RowSampler:
         self._p = torch.cat([model.probabilities(x) for _, x in model.design.blocks(ROWS)])
         self._spread = variances(self._p).sum(1).clamp_min(TINY)  # tr S_j
         self._leverage = leverage.to(self._p.dtype)
-        self._bound = self._leverage * (self._leverage / self._spread).sqrt()
-        self._hazard = (self._leverage / allowed).to(torch.float32)
+        self._width = (self._leverage / self._spread).sqrt().to(torch.float32)  # √Q_j
+        self._bound = self._leverage * self._width
+        self._held = self._leverage.to(torch.float32)
+        self._allowed = allowed
         self._is_whole = POOL > POOL_SHARE * model.n_samples
-        self.pooled = torch.ones_like(self._hazard)
+        self.pooled = torch.ones_like(self._width)
         if not self._is_whole:
             likely = [chances(weight, POOL // 2) for weight in (self._leverage.sqrt(), self._bound)]
             self.pooled = torch.maximum(*likely).to(torch.float32)
@@ -129,8 +137,6 @@ class RowSampler:
         """Draw every row's random number, and with it the pool."""
         n, device = len(self.pooled), self.pooled.device
         self._number = torch.rand(n, generator=torch.Generator().manual_seed(seed)).to(device)
-        # Read where the excess of its cosine is above this: u < hazard · excess³.
-        self._threshold = (self._number / self._hazard.clamp_min(TINY)).pow(1.0 / 3.0)
         self._pool = (self._number < self.pooled).nonzero()[:, 0]
         self._x = None if self._is_whole else self.model.design.take(self._pool)
         self._place = torch.full((n,), -1, device=device)
@@ -140,15 +146,40 @@ class RowSampler:
         """Return those of rows, `(…, C)`."""
         return self._p.index_select(0, rows.view(-1)).view(*rows.shape, -1)
 
-    def near(self, index: Tensor) -> Pairs:
-        """Return rows that are very like the samples at `index`, likelier to be read for that than pooled.
+    def near(self, first: FirstOrder) -> tuple[Pairs, Tensor]:
+        """Return rows that are read since they are very like the removed samples, and what others may add.
 
-        Shapes: index `(B,)`.
+        The latter, `(B,)`, is of such rows that happen not to be read, relative to the score.
         """
-        removal, row, excess = self._neighbours.above(index, self._threshold)
-        chance = (self._hazard[row] * excess.pow(3)).clamp_max(1.0)
-        keep = ((chance > self.pooled[row]) | self._is_whole) & (row != index[removal])
-        return Pairs(removal, row, chance).of(keep)
+        reach = self._reach(first, self._moves(first))[:, None]
+        b = torch.arange(len(first.index), device=reach.device)
+        kept = (1.0 - first.leverage).clamp_min(LEFT).to(torch.float32)[:, None]
+        unread = torch.zeros(len(b), dtype=torch.float64, device=reach.device)
+        found = []
+        for rows, alike in self._neighbours.cosines(first.index):
+            growth = (self._width[rows] * alike).mul_(reach).clamp_max_(MOST).exp_()
+            alike = excess(alike)
+            most = growth.mul_(self._held[rows]).mul_(alike).mul_(alike.square_()).div_(kept)
+            own = first.index - rows.start
+            inside = (own >= 0) & (own < most.shape[1])
+            most[b[inside], own[inside]] = 0.0
+            read = most > self._number[rows] * self._allowed
+            removal, row = read.nonzero(as_tuple=True)
+            chance = (most[removal, row] / self._allowed).clamp_max(1.0)
+            found.append(Pairs(removal, row + rows.start, chance))
+            unread += most.masked_fill_(read, 0.0).sum(1)
+        # That none is read of rows whose chances add up to more than L happens once in exp(L) times.
+        return Pairs.joined(found), unread.clamp_max(SURPRISE * self._allowed)
+
+    def _moves(self, first: FirstOrder) -> Tensor:
+        """Return how far the removed samples' own logits move, m, `(B, C')`."""
+        return (first.delta @ first.x[:, :, None])[:, :, 0]
+
+    def _reach(self, first: FirstOrder, m: Tensor) -> Tensor:
+        """Return how far a row's log-odds move at most, for each unit of its √Q, `(B,)` float32."""
+        logits = m @ self.model.contrasts.T.to(m.dtype)
+        span = (logits.amax(1) - logits.amin(1)).to(torch.float32)
+        return span / self._width[first.index].clamp_min(TINY)
 
     def draw(self, first: FirstOrder, near: Pairs, count: int, pool: bool) -> Pairs:
         """Return what each removal reads of the pool, or of all rows, and what it reads of `near`.
@@ -182,11 +213,12 @@ class RowSampler:
 
     def _weights(self, first: FirstOrder, rows: Tensor, pool: bool) -> Tensor:
         """Return `q` of rows of the pool or of all rows, `(n, B)`."""
-        m = (first.delta @ first.x[:, :, None])[:, :, 0]
+        m = self._moves(first)
         size = m.norm(dim=1, keepdim=True).clamp_min(TINY)
         unit = (m / size) @ self.model.contrasts.T.to(m.dtype)
         u = (m[:, None, :] @ first.delta)[:, 0] / size.square()
-        u = u * (self._leverage / self._spread)[first.index, None].sqrt()
+        reach = self._reach(first, m).to(u.dtype)
+        u = u * self._width[first.index, None].to(u.dtype)
         found = torch.empty((len(rows), len(m)), dtype=torch.float32, device=m.device)
         for part, x in self._blocks(pool, max(64, WORKED // len(m))):
             which = rows[part]
@@ -196,8 +228,11 @@ class RowSampler:
                 self._leverage[which, None].clamp_min(TINY),
             )
             between = (p @ unit.T.square()).sub_((p @ unit.T).square_()).clamp_min_(0).div_(spread).sqrt_()
-            alike = (x @ u.T).abs_().mul_((spread / leverage).sqrt_()).clamp_max_(1.0).add_(LEAST)
-            found[part] = between.add_(LEAST).mul_(leverage.sqrt_()).mul_(alike).mul_(alike.square_())
+            alike = (x @ u.T).abs_()
+            growth = (alike * reach).clamp_max_(MOST).exp_()
+            alike = alike.mul_((spread / leverage).sqrt_()).clamp_max_(1.0).add_(LEAST)
+            between = between.add_(LEAST).mul_(leverage.sqrt_()).mul_(growth)
+            found[part] = between.mul_(alike).mul_(alike.square_())
         return found
 
     def _blocks(self, pool: bool, size: int) -> Iterator[tuple[slice, Tensor]]:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from lsi.divergence import Terms
-from lsi.loo.newton.certificate import NOISE, SURPRISE, TINY, Doubt, State
+from lsi.loo.newton.certificate import NOISE, TINY, Doubt, State
 from lsi.loo.newton.dense import DenseSolver, FirstOrder
 from lsi.loo.newton.effects import Effects, Sums
-from lsi.loo.newton.rows import Pairs, RowSampler, centred, leverages, probe_logits
+from lsi.loo.newton.rows import SURPRISE, Pairs, RowSampler, centred, leverages, probe_logits
 from lsi.loo.newton.secants import dot
 from lsi.loo.newton.tables import GROUPS, Table, tables
 from lsi.posterior.base import Posterior, Removal, Sensitivity
@@ -36,6 +36,7 @@ LEVELS = (
     *((128, True), (256, True), (512, True), (1024, True)),
     *((512, False), (1024, False), (2048, False), (4096, False), (8192, False)),
 )
+UNREAD = 0.1  # share of the tolerance that rows like a sample may add which happen not to be read
 AHEAD = 0.9  # share of the tolerance that a level must promise to be tried
 DRAWS = 4  # of a full posterior, whose covariance term is bounded with them
 ELEMENTS = 1 << 21  # numbers of the rows that are read at a time: they stay in cache
@@ -103,7 +104,7 @@ class RowCorrector:
     @cached_property
     def sampler(self) -> RowSampler:
         """What draws the rows."""
-        return RowSampler(self.model, self._leverage, self.tol / SURPRISE, self.seed)
+        return RowSampler(self.model, self._leverage, UNREAD * self.tol / SURPRISE, self.seed)
 
     def correct(self, first: FirstOrder) -> Corrected:
         """Return the corrected removals, each from as few rows as certify it.
@@ -122,7 +123,7 @@ class RowCorrector:
             torch.zeros_like(first.delta),
             frozen.total,
         )
-        near = self.sampler.near(first.index)
+        near, unread = self.sampler.near(first)
         # Every removal starts on the first level; what it lacks there says which level it needs.
         wanted = torch.zeros(len(first.index), dtype=torch.long, device=first.x.device)
         for place, (count, pool) in enumerate(LEVELS):
@@ -131,7 +132,7 @@ class RowCorrector:
                 continue
             part = state.select(active)
             pairs = self.sampler.draw(part.first, near.select(active), count, pool)
-            doubt = self._put(found, active, part, self._sums(part, pairs), count)
+            doubt = self._put(found, active, part, self._sums(part, pairs), count, unread[active])
             wanted[active] = self._next(place, doubt)
         return found
 
@@ -144,7 +145,9 @@ class RowCorrector:
             found[(doubt.whole() > room) & (doubt.whole(before / count, pool) <= AHEAD * room)] = other
         return found
 
-    def _put(self, found: Corrected, which: Tensor, part: State, sums: Sums, count: int) -> Doubt:
+    def _put(
+        self, found: Corrected, which: Tensor, part: State, sums: Sums, count: int, unread: Tensor
+    ) -> Doubt:
         """Put values and certificates into `found`; return what they may be off."""
         first, zero = part.first, torch.zeros_like(part.mean)
         if sums.shift is None:
@@ -170,7 +173,7 @@ class RowCorrector:
             swing / total.square(),
             (sums.largest + hidden) / total,
             sums.largest_pool / total,
-            (second + lasting) / total,
+            (second + lasting) / total + unread,
         )
         found.terms.mean[which], found.terms.covariance[which] = mean, covariance
         found.certificate[which] = self.floor + doubt.whole()

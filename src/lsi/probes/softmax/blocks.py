@@ -14,6 +14,7 @@ whole correct them by conjugate gradients. With :math:`z_{jc} = x_j^\top v_c`, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,8 +23,8 @@ from torch import Tensor
 
 from lsi.errors import InputError
 from lsi.probes.softmax.cg import Operator, conjugate_gradients
-from lsi.probes.softmax.entries import ClassEntries, Entries
-from lsi.probes.softmax.math import curvature_times
+from lsi.probes.softmax.entries import ClassEntries, Entries, EntryChange
+from lsi.probes.softmax.math import LARGE_SHIFT, LOST_DIGITS, curvature_times
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.device import add_rows
 
@@ -72,13 +73,41 @@ class BlockCurvature:
         """
         if len(v) == 1 and left_out is None:
             return self._whole(v)
-        # The penalty, and the probabilities without an entry: spread over all rows alike.
-        out = self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
         v_by_class = v.transpose(0, 1)
         total = torch.zeros_like(v_by_class)
-        for which in range(len(self.entries.blocks)):
-            self._add_product(which, v_by_class, left_out, total)
-        return out + total.transpose(0, 1)
+        for which, block in enumerate(self.entries.blocks):
+            z = self._logits(which, v_by_class)
+            # w p (z − Σ_k p_k z_k), for every entry.
+            z.sub_(_row_sums(block, z)).mul_(block.p[:, None])
+            self._collect(which, z, left_out, total)
+        return self._plain(v) + total.transpose(0, 1)
+
+    def change(self, v: Tensor, left_out: Tensor, see: Callable[[EntryChange], None] | None = None) -> Tensor:
+        r"""Return how the gradient without each sample i changes from θ to θ + v, at all orders, `(B, C, D)`.
+
+        .. math:: \sum_{j \ne i} w_j\, \Delta p_{jc}\, x_j + (n-1)\,\mathrm{wd}\, v_c,\qquad
+                  \Delta p_c = p_c \frac{e_c - \sum_k p_k e_k}{1 + \sum_k p_k e_k},\quad e = \mathrm{expm1}(z)
+
+        over the entries, and what is left out of them to first order. `see` is called with each block's Δp.
+
+        Shapes: v `(B, C, D)`, of sum zero over the classes: those without an entry in a row count as not
+        moved; left_out, the position of each sample, `(B,)`.
+        """
+        v_by_class = v.transpose(0, 1)
+        total = torch.zeros_like(v_by_class)
+        for which, block in enumerate(self.entries.blocks):
+            moved = self._logits(which, v_by_class).clamp_max_(LARGE_SHIFT).expm1_()
+            mean = _row_sums(block, moved)
+            change = moved.sub_(mean).mul_(block.p[:, None]).div_(mean.add_(1.0).clamp_min_(LOST_DIGITS))
+            change.masked_fill_(_own(block, left_out), 0.0)
+            if see is not None:
+                see(EntryChange(block, self._gathered(which), self._weight(block), change))
+            self._collect(which, change, None, total)
+        return self._plain(v) + total.transpose(0, 1)
+
+    def _plain(self, v: Tensor) -> Tensor:
+        """Return the products of the penalty and of probabilities without an entry, spread over all rows."""
+        return self.model.loo_ridge * v + self.entries.rest.to(v)[:, None] * (v @ self.spread)
 
     @cached_property
     def _whole(self) -> WholeCurvature:
@@ -101,23 +130,29 @@ class BlockCurvature:
             self._kept[which] = x
         return x
 
-    def _add_product(self, which: int, v: Tensor, left_out: Tensor | None, total: Tensor) -> None:
-        """Add a block's part of the product to `total`. Shapes: v and total `(C, B, D)`."""
-        block = self.entries.blocks[which]
-        n_rows = block.rows.stop - block.rows.start
-        gathered, b = self._gathered(which), v.shape[1]
-        z = torch.empty((len(gathered), b), dtype=gathered.dtype, device=gathered.device)
-        for c, part in block.segments:
+    def _logits(self, which: int, v: Tensor) -> Tensor:
+        """Return `x v_c` of each entry of a block, `(e, B)`. Shapes: v `(C, B, D)`."""
+        gathered = self._gathered(which)
+        z = torch.empty((len(gathered), v.shape[1]), dtype=gathered.dtype, device=gathered.device)
+        for c, part in self.entries.blocks[which].segments:
             torch.mm(gathered[part], v[c].T, out=z[part])
-        # w p (z − Σ_k p_k z_k), for every entry.
-        p_z = torch.zeros((n_rows, b), dtype=z.dtype, device=z.device)
-        add_rows(p_z, block.row, z * block.p[:, None])
-        w = self.model.weight[block.rows].to(z.dtype)[block.row]
-        z.sub_(p_z[block.row]).mul_((block.p * w)[:, None])
+        return z
+
+    def _collect(self, which: int, image: Tensor, left_out: Tensor | None, total: Tensor) -> None:
+        """Add `Σ_j w_j image_jc x_j` of a block to `total`, without the samples that are left out.
+
+        Shapes: image `(e, B)`, overwritten; total `(C, B, D)`.
+        """
+        block, gathered = self.entries.blocks[which], self._gathered(which)
+        image.mul_(self._weight(block)[:, None])
         if left_out is not None:
-            z.masked_fill_(_own(block, n_rows, left_out), 0.0)
+            image.masked_fill_(_own(block, left_out), 0.0)
         for c, part in block.segments:
-            total[c].addmm_(z[part].T, gathered[part])
+            total[c].addmm_(image[part].T, gathered[part])
+
+    def _weight(self, block: Entries) -> Tensor:
+        """Return the sample weight of each entry, `(e,)` float32."""
+        return self.model.weight[block.rows].to(torch.float32)[block.row]
 
     def solve(self, right: Tensor, goal: float = 1e-8) -> Tensor:
         """Return `H̄⁻¹ v` for `right` of shape `(C − 1, D)`, by conjugate gradients, in float64."""
@@ -174,8 +209,15 @@ def class_blocks(model: SoftmaxModel, entries: ClassEntries, spread: Tensor | No
     return blocks
 
 
-def _own(block: Entries, n_rows: int, left_out: Tensor) -> Tensor:
+def _row_sums(block: Entries, z: Tensor) -> Tensor:
+    """Return `Σ_k p_k z_k` of each entry's row, `(e, B)`. Shapes: z `(e, B)`."""
+    total = torch.zeros((block.n_rows, z.shape[1]), dtype=z.dtype, device=z.device)
+    return add_rows(total, block.row, z * block.p[:, None])[block.row]
+
+
+def _own(block: Entries, left_out: Tensor) -> Tensor:
     """Return the mask `(e, B)` of entries that belong to the left-out sample itself."""
+    n_rows = block.n_rows
     where = left_out - block.rows.start
     inside = (where >= 0) & (where < n_rows)
     owner = torch.full((n_rows,), -1, dtype=torch.int64, device=left_out.device)

@@ -43,6 +43,11 @@ class Entries:
     segments: list[tuple[int, slice]]
 
     @property
+    def n_rows(self) -> int:
+        """Number of rows of the block."""
+        return int(self.rows.stop - self.rows.start)
+
+    @property
     def classes(self) -> Tensor:
         """Class of each entry, `(e,)`."""
         codes = torch.tensor([c for c, _ in self.segments], device=self.row.device)
@@ -53,6 +58,23 @@ class Entries:
     def variance(self) -> Tensor:
         """`p (1 − p)`, `(e,)`, exact also where p rounds to one: there `1 − p` is the label's residual."""
         return self.p * torch.where(self.residual < 0, -self.residual, 1.0 - self.p)
+
+
+@dataclass(frozen=True)
+class EntryChange:
+    """How B left-out models change the probabilities of one block's entries.
+
+    Attributes:
+        block: The entries.
+        x: Row of each, `(e, D)`.
+        weight: Its sample weight, `(e,)`.
+        change: Δp, zero for the left-out sample itself, `(e, B)`.
+    """
+
+    block: Entries
+    x: Tensor
+    weight: Tensor
+    change: Tensor
 
 
 @dataclass(frozen=True)
