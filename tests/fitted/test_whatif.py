@@ -11,7 +11,7 @@ from lsi.errors import InputError
 from lsi.fitted import whatif
 from lsi.loo.edits import update
 from lsi.loo.newton.built import Built
-from lsi.loo.newton.refine import Walk
+from lsi.loo.newton.refine import _Walk
 from lsi.probes.softmax.fit import Curvature
 
 RNG = np.random.default_rng(11)
@@ -175,7 +175,7 @@ def test_what_a_step_leaves_of_an_error_is_measured(large, monkeypatch):
     assert 0.85 * largest < inverse.contraction < 1.001 * largest
     # A first step certifies no more than that, however short it is.
     first = engine.solver.first_order(torch.arange(3))
-    walk = Walk.start(first, model.design.dtype)
+    walk = _Walk.start(first, model.design.dtype)
     sizes, never = torch.full((2, 3), 1e-9).double(), torch.zeros(3, dtype=torch.bool)
     assert (walk.contraction(sizes, never, least=inverse.contraction) == inverse.contraction).all()
     monkeypatch.setattr(update, "SLOW", 0.5 * largest)
@@ -257,6 +257,25 @@ def test_what_a_change_moves_most_is_found():
     assert joined.affected(before, k=2).tolist() == [300, 301]
     with pytest.raises(InputError, match="k must be at least 1"):
         joined.affected(before, k=0)
+
+
+def test_rows_that_join_do_not_pass_for_the_last_of_the_others(large, monkeypatch):
+    X, y = draw(300)
+    before = lsi.fit(X, y, probe=lsi.LinearProbe(1e-2))
+    joined = before.with_rows(5.0 * X[:2], y[:2])
+    seen = []
+
+    def rank(after, before, scores, k):
+        seen.extend(scores)
+        return np.arange(k)
+
+    monkeypatch.setattr(whatif, "rank_changes", rank)
+    joined.affected(before, k=2)
+    ((now, then),) = seen
+    assert len(now) == 302
+    assert len(then) == 300
+    # Two rows of 300 move no other row's energy by a third.
+    assert_allclose(then, now[:300], rtol=0.33)
 
 
 def test_ids_of_new_rows():

@@ -229,6 +229,7 @@ def most_affected(after: Run, before: Run, heads: Iterable[tuple[Any, Any]], k: 
     engines after and before the change.
     """
     place = torch.from_numpy(_place(after, before))
+    held = place >= 0  # rows that joined have no residual from before
     found = []
     for new, old in heads:
         now, then = _residuals(new.model), _residuals(old.model)
@@ -237,7 +238,7 @@ def most_affected(after: Run, before: Run, heads: Iterable[tuple[Any, Any]], k: 
             found.append((_energy(new, now), _energy(old, then)))
         else:
             there = np.zeros(len(then))
-            there[place] = _energy(new, then[place.to(then.device)])
+            there[place[held]] = _energy(new, then[place.to(then.device)])[held]
             found.append((_energy(new, now), there))
     return rank_changes(after, before, found, k)
 

@@ -18,7 +18,7 @@ from lsi.posterior import POSTERIORS
 from lsi.posterior.base import Removal
 from lsi.probes.softmax.blocks import BlockCurvature, class_blocks
 from lsi.probes.softmax.class_factors import ClassFactors
-from lsi.probes.softmax.entries import MOST, ClassEntries
+from lsi.probes.softmax.entries import MOST, ClassEntries, far_reaching
 from lsi.probes.softmax.fit import fit
 from lsi.probes.softmax.fit_blocks import fit_blocks, least_squares_start
 from lsi.probes.softmax.math import contrast_curvature
@@ -118,6 +118,18 @@ def test_fit_finds_the_same_optimum(case):
     model = fit_blocks(untrained(case, torch.float32))[0]
     reference = fit(untrained(case))[0]
     assert_allclose(model.theta, reference.theta, atol=1e-6)
+
+
+def test_fit_takes_new_factors_where_old_ones_stall():
+    """Rare categories: with the factors of the descent it took 27 steps, and on larger data it gave up."""
+    random = np.random.default_rng(1)
+    target, categories = random.integers(0, CLASSES, 1000), np.zeros((1000, 16))
+    for column in categories.T:
+        column[random.choice(1000, random.integers(2, 9), replace=False)] = 1.0
+    numbers = random.normal(size=(1000, 10)) + 1.5 * random.normal(size=(CLASSES, 10))[target]
+    features = np.concatenate([numbers, categories / categories.std(0)], axis=1)
+    case = Case("rare categories", features, target, weight_decay=1e-4)
+    fit_blocks(untrained(case, torch.float32), max_iterations=15)
 
 
 def test_fit_starts_from_least_squares(case):
@@ -316,6 +328,47 @@ def saturated_twins(n=1200, pairs=30, seed=3):
     return features, target, np.flatnonzero(features[:, 6:].any(1))
 
 
+def test_a_label_that_loses_all_of_its_probability_is_followed():
+    """In float32, 1 + ε keeps no digit where p falls from one to 1e-6, unless ε is seen from that class."""
+    X, y, twins = saturated_twins()
+    case = Case("twins", X, y, weight_decay=1e-4)
+    model, gap = trained(case)[0], 15.0
+    row, label = int(twins[0]), int(y[twins[0]])
+    column = int(X[row, 6:].argmax()) + 6
+    twin = int(np.setdiff1d(np.flatnonzero(X[:, column]), row)[0])
+    x = model.design.rows(0, len(y)).to(torch.float64)
+    logits = x @ (model.contrasts @ model.theta).T
+    others = torch.arange(CLASSES) != label
+    scale = gap / float(logits[row, label] - logits[row, others].max())
+    model, logits = replace(model, theta=scale * model.theta), scale * logits
+    v = torch.full((1, CLASSES, x.shape[1]), 0.0)
+    v[0, :, column] = gap / CLASSES / X[row, column]
+    v[0, label, column] *= 1.0 - CLASSES
+    moved = torch.softmax(logits + x @ v[0].T.to(torch.float64), 1) - torch.softmax(logits, 1)
+    moved[twin] = 0.0
+    assert 0.1 < -moved[row, label] < 0.9
+    curvature = BlockCurvature.of(model, ClassEntries.of(model, torch.ones(len(y), dtype=torch.bool)))
+    found = curvature.change(v, torch.tensor([twin]))[0, :, column] - model.loo_ridge * v[0, :, column]
+    assert_allclose(found, moved.T @ x[:, column], rtol=2e-4, atol=1e-4 * X[row, column])
+
+
+def test_rows_that_reach_far_have_all_their_entries():
+    X, y, twins = saturated_twins()
+    model = trained(Case("twins", X, y, weight_decay=1e-4))[0]
+    far = far_reaching(model, len(twins))
+    assert far.sum() == len(twins)
+    assert far[twins].float().mean() > 0.9
+    entries = ClassEntries.of(model, far)
+    counts = torch.cat([torch.bincount(block.row, minlength=block.n_rows) for block in entries.blocks])
+    assert bool((counts[far] == CLASSES).all())
+    assert bool((counts[~far] < CLASSES).any())
+    for block in entries.blocks:
+        at = block.classes[block.likeliest]
+        assert_allclose(
+            at, model.probabilities(model.design.rows(block.rows.start, block.rows.stop)).argmax(1)
+        )
+
+
 @each_posterior
 def test_coupled_walks_do_not_go_astray_on_twins_without_doubt(kind, monkeypatch):
     """A twin's curvature grows a thousandfold on the way: values were up to 10⁶ times too high."""
@@ -328,8 +381,10 @@ def test_coupled_walks_do_not_go_astray_on_twins_without_doubt(kind, monkeypatch
     error, certificate = np.abs(found["lsi"] / exact - 1.0), found["relative_error"]
     arrived = ~np.isinf(certificate)
     assert arrived.mean() > 0.9
-    assert error[arrived].max() < 1.0
-    assert (error > certificate).mean() <= 0.02
+    assert error[arrived].max() < 0.05
+    # Pilots tell of the others what the entries miss: of scores of 1e-4 nats a hundredth.
+    assert (error > certificate).mean() <= 0.03
+    assert (error > 5.0 * certificate).sum() == 0
 
 
 def test_a_subset_in_any_order_and_block_gives_the_same_values(monkeypatch):

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsi.divergence import Terms
 from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Shard, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.newton.blocks import BlockSolver
-from lsi.loo.newton.coupled import LARGEST, CoupledSolver, coupled_work
+from lsi.loo.newton.coupled import LARGEST, CoupledRefiner, coupled_work
 from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
 from lsi.loo.newton.refine import Refiner
 from lsi.loo.result import LooResult, loo_prediction
@@ -63,7 +62,7 @@ class BlockEngine(Engine):
         self._scorer = sparse_scorer(posterior, self.solver.decay_step)
         tol = AUDIT_TOLERANCE if settings.tol is None else settings.tol
         self._refiner = Refiner(self.model, self.solver, posterior, tol, settings.max_passes)
-        self._coupled = CoupledSolver(self.solver, posterior)
+        self._coupled = CoupledRefiner(self.solver, posterior)
 
     def exact(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return LSI at the optima, found in double precision, as `exact`. Shapes: positions `(n,)`."""
@@ -133,17 +132,16 @@ class BlockEngine(Engine):
         few, others = np.intersect1d(coupled, every), np.setdiff1d(coupled, every)
         self._replace(index, result, [few], work, "few", "couple_task", divided=False)
         self._replace(index, result, _parts(others, tasks, work.shard), work, "couple", "couple_task")
-        certificate, before = result.relative_error.copy(), result.lsi.copy()
+        certificate, before = np.nan_to_num(result.relative_error, posinf=np.inf), result.lsi.copy()
         apart = np.array_split(every, -(-PILOTS // REFINE_BLOCK))
         self._replace(index, result, apart, work, "pilots", "solve_task", divided=False)
         for kind, few in zip(kinds, pilots, strict=True):
             missed = np.abs(before[few] / np.maximum(result.lsi[few], TINY) - 1.0)
             missed[np.isinf(result.relative_error[few])] = np.inf  # the optimum was not found
-            arrived = np.isnan(certificate[few])  # others' errors are those of class blocks
-            certified = 2.0 * missed[arrived].max() if arrived.any() else np.inf
+            arrived = np.isfinite(certificate[few])  # others' values are of another kind
+            beyond = (missed - certificate[few])[arrived].max() if arrived.any() else np.inf
             others = np.setdiff1d(kind, few)
-            unknown = np.isinf(certificate[others])
-            result.relative_error[others] = np.where(unknown, np.inf, certified)
+            result.relative_error[others] = certificate[others] + 2.0 * max(beyond, 0.0)
 
     def _replace(
         self,
@@ -164,28 +162,12 @@ class BlockEngine(Engine):
             result.relative_error[part[~known]] = np.inf
 
     def couple_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
-        """Return the columns of a result after coupled steps, and whether the walks arrived, as `known`.
+        """Return the columns of a result after coupled steps, and which arrived, as `known`.
 
         Shapes: positions `(n,)`.
         """
         held = self._block_bytes // (16 * self.model.n_classes * self.model.design.n_features)
-        return _ticked(halving(positions, max(1, min(LARGEST, held)), self._couple_few), tick)
-
-    def _couple_few(self, positions: np.ndarray) -> Arrays:
-        where = torch.from_numpy(positions).to(self.model.design.device)
-        found = self._coupled.solve(where)
-        columns = {**self._columns(where, found.delta, found.terms), "known": found.known}
-        return {name: column.cpu().numpy() for name, column in columns.items()}
-
-    def _columns(self, where: Tensor, delta: Tensor, terms: Terms) -> dict[str, Tensor]:
-        """Return what a result holds of removals, but for their certificates."""
-        probability, prediction = loo_prediction(self.model, where, delta)
-        return {
-            "mean_term": terms.mean,
-            "covariance_term": terms.covariance,
-            "loo_probability": probability,
-            "loo_prediction": prediction,
-        }
+        return self._refined(self._coupled, positions, max(1, min(LARGEST, held)), tick)
 
     def solve_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result at the optima, and which of them were reached, as `known`.
@@ -193,18 +175,30 @@ class BlockEngine(Engine):
         Shapes: positions `(n,)`.
         """
         even = -(-len(positions) // max(1, -(-len(positions) // REFINE_BLOCK)))
-        return _ticked(halving(positions, even, self._solve_few), tick)
+        return self._refined(self._refiner, positions, even, tick)
 
-    def _solve_few(self, positions: np.ndarray) -> Arrays:
-        where = torch.from_numpy(positions).to(self.model.design.device)
-        first = self.solver.first_order(where)
-        found = self._refiner.refine(first)
-        columns = {
-            **self._columns(where, found.delta, found.terms),
-            "relative_error": found.certificate,
-            "known": found.certificate <= self._refiner.tol,
-        }
-        return {name: column.cpu().numpy() for name, column in columns.items()}
+    def _refined(self, refiner: Refiner, positions: np.ndarray, together: int, tick: Tick) -> Arrays:
+        """Return what a refiner finds, so many samples together."""
+
+        def few(positions: np.ndarray) -> Arrays:
+            where = torch.from_numpy(positions).to(self.model.design.device)
+            found = refiner.refine(self.solver.first_order(where))
+            probability, prediction = loo_prediction(self.model, where, found.delta)
+            columns = {
+                "mean_term": found.terms.mean,
+                "covariance_term": found.terms.covariance,
+                "loo_probability": probability,
+                "loo_prediction": prediction,
+                "relative_error": found.certificate,
+                "known": found.certificate <= refiner.tol,
+            }
+            return {name: column.cpu().numpy() for name, column in columns.items()}
+
+        parts = []
+        for part in halving(positions, together, few):
+            parts.append(part)
+            tick(len(part["known"]))
+        return _joined(parts)
 
 
 def refined_counts(n_scored: int, n: int, d: int, c: int, n_entries: int) -> tuple[int, int]:
@@ -224,15 +218,6 @@ def _joined(parts: Iterable[Arrays]) -> Arrays:
     """Return the columns of several blocks, one after the other."""
     found = list(parts)
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-
-def _ticked(parts: Iterable[Arrays], tick: Tick) -> Arrays:
-    """Return the same, and tell of each block when it is done."""
-    found = []
-    for part in parts:
-        found.append(part)
-        tick(len(part["known"]))
-    return _joined(found)
 
 
 def _spread(places: np.ndarray, count: int) -> np.ndarray:

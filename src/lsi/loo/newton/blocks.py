@@ -37,6 +37,7 @@ class BlockRemoval:
         index: Positions, `(B,)`.
         x: Rows, `(B, D)`.
         residual: `w g'`, `(B, C')`.
+        reach: `H_c⁻¹ x`, `(B, C, D)`.
         downdate: `v_c / (1 − v_c x H_c⁻¹ x)`, `(B, C)`.
         delta: The step `δ_i`, `(B, C', D)`.
     """
@@ -44,6 +45,7 @@ class BlockRemoval:
     index: Tensor
     x: Tensor
     residual: Tensor
+    reach: Tensor
     downdate: Tensor
     delta: Tensor
 
@@ -101,7 +103,7 @@ class BlockSolver:
         pulled = weight * p * (shift - (p * shift).sum(1, keepdim=True))
         right = residual @ contrasts.T + pulled
         delta = contrasts.T @ (self.decay_step + (right / left)[:, :, None] * reach)
-        return BlockRemoval(index, x, residual, variance / left, delta)
+        return BlockRemoval(index, x, residual, reach, variance / left, delta)
 
     def solve(self, removal: BlockRemoval, right: Tensor) -> Tensor:
         """Return `H₋ᵢ⁻¹ v_i` for `right` of shape `(B, C', D)`, by conjugate gradients, roughly.
@@ -121,7 +123,7 @@ class BlockSolver:
         plain = self.curvature.precondition(right)
         x = removal.x.to(torch.float32)
         lift = (plain @ x[:, :, None])[:, :, 0] * removal.downdate.to(torch.float32)
-        return plain + lift[:, :, None] * self._reach(x)
+        return torch.addcmul(plain, lift[:, :, None], removal.reach)
 
     def _reach(self, x: Tensor) -> Tensor:
         """Return `H_c⁻¹ x` for all classes, `(B, C, D)`."""

@@ -56,7 +56,7 @@ class Refined:
 
 
 @dataclass
-class Walk:
+class _Walk:
     """Where the removals of a block that are not certified yet are on their way to their optima.
 
     Attributes:
@@ -81,7 +81,7 @@ class Walk:
     arrived: Tensor
 
     @classmethod
-    def start(cls, first: Removed, dtype: torch.dtype) -> Walk:
+    def start(cls, first: Removed, dtype: torch.dtype) -> _Walk:
         """Return the walk of all removals in `first`, before any step."""
         b, device = len(first.index), first.x.device
         unknown = torch.full((2, b), float("nan"), dtype=torch.float64, device=device)
@@ -91,11 +91,11 @@ class Walk:
         zero = torch.zeros_like(unknown[0])
         return cls(everything, Secants(), nothing, nothing, unknown, zero, never, never.clone())
 
-    def select(self, keep: Tensor) -> Walk:
+    def select(self, keep: Tensor) -> _Walk:
         """Return the removals picked by a mask."""
         names = ("active", "gradient", "step", "before", "astray", "arrived")
         kept = {name: getattr(self, name)[keep] for name in names}
-        return Walk(**kept, secants=self.secants.select(keep), sizes=self.sizes[:, keep])
+        return _Walk(**kept, secants=self.secants.select(keep), sizes=self.sizes[:, keep])
 
     def arrive(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Learn from the gradient behind the last step; return the gradient to go on from, and who overshot.
@@ -190,27 +190,31 @@ class Refiner:
             self._nothing(first),
             torch.full((b,), INF, dtype=torch.float64, device=device),
         )
-        seen, walk = self._seen(first), Walk.start(first, dtype)
+        seen, walk = self._seen(first), _Walk.start(first, dtype)
         walk.astray |= self.wary
         for _ in range(self.max_passes):
             self._step(first, seen, result, walk)
             walk = walk.select(walk.goes_on(result.certificate[walk.active] <= self.tol))
             if not len(walk.active):
                 return result
-        model = self.model
-        batch = EXACT_BYTES // (8 * model.n_samples * model.n_classes)
-        if 4.0 * model.n_samples * model.theta.numel() * EXACT_PRODUCTS <= EXACT_WORK and batch:
-            for which in walk.active.split(batch):
-                self._continue(first, result, which)
+        self._continue(first, result, walk.active)
         return result
 
-    def _continue(self, first: Removed, result: Refined, which: Tensor) -> None:
-        """Replace some results by those of the safe solver."""
+    def _continue(self, first: Removed, result: Refined, active: Tensor) -> None:
+        """Replace some results by those of the safe solver, where that is affordable."""
+        model = self.model
+        batch = EXACT_BYTES // (8 * model.n_samples * model.n_classes)
+        if 4.0 * model.n_samples * model.theta.numel() * EXACT_PRODUCTS > EXACT_WORK or not batch:
+            return
         if self._safe is None:
             self._safe = ExactScorer(self.posterior, self.solver)
+        for which in active.split(batch):
+            self._solve_safely(self._safe, first, result, which)
+
+    def _solve_safely(self, safe: ExactScorer, first: Removed, result: Refined, which: Tensor) -> None:
         part = first.select(which)
         start = torch.where((result.certificate[which] < 1.0)[:, None, None], result.delta[which], part.delta)
-        delta, error, terms = self._safe.score(part, start)
+        delta, error, terms = safe.score(part, start)
         result.delta[which] = delta.to(result.delta.dtype)
         result.certificate[which] = self.floor + 2.0 * MARGIN * error
         result.terms.mean[which], result.terms.covariance[which] = terms.mean, terms.covariance
@@ -235,7 +239,7 @@ class Refiner:
         swept = sweep(self.model, removal.index, delta, residual, x, self.posterior)
         return Removal(removal.index, x, own, delta), swept
 
-    def _step(self, first: Removed, seen: tuple[Tensor, ...], result: Refined, walk: Walk) -> None:
+    def _step(self, first: Removed, seen: tuple[Tensor, ...], result: Refined, walk: _Walk) -> None:
         """Take one step for each removal that still walks, and put what it finds into `result`."""
         active, removal = walk.active, first.select(walk.active)
         delta = result.delta[active]
@@ -287,12 +291,14 @@ class Refiner:
     def _shifted_terms(
         self, part: Any, delta: Tensor, shift: Any, frozen: Terms, size: Tensor, contraction: Tensor
     ) -> tuple[Terms, Tensor]:
-        """Return the terms at the shifted curvature, and κ; infinite where computing it is not worthwhile."""
+        """Return the terms at the shifted curvature, and κ; infinite where computing it is not worthwhile.
+
+        That is where even the next step, shorter by the contraction, would not be certified.
+        """
         kappa = torch.full_like(size, INF)
         terms = Terms(frozen.mean.clone(), frozen.covariance.clone())
-        worth = torch.ones_like(size, dtype=torch.bool)
-        if self.posterior.shift_is_current:
-            worth = self._certificate(size, contraction, torch.zeros_like(size)) <= self.tol
+        ahead = 1.0 if self.posterior.shift_is_current else contraction.clamp_max(1.0)
+        worth = self._certificate(size * ahead, contraction, torch.zeros_like(size)) <= self.tol
         if bool(worth.any()):
             picked = self._terms(part, delta, shift, worth)
             terms.mean[worth], terms.covariance[worth] = picked.mean, picked.covariance

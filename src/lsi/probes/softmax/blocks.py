@@ -24,7 +24,7 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.probes.softmax.cg import Operator, conjugate_gradients
 from lsi.probes.softmax.entries import ClassEntries, Entries, EntryChange
-from lsi.probes.softmax.math import LARGE_SHIFT, LOST_DIGITS, curvature_times
+from lsi.probes.softmax.math import LARGE_SHIFT, curvature_times
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.device import add_rows
 
@@ -86,9 +86,11 @@ class BlockCurvature:
         r"""Return how the gradient without each sample i changes from θ to θ + v, at all orders, `(B, C, D)`.
 
         .. math:: \sum_{j \ne i} w_j\, \Delta p_{jc}\, x_j + (n-1)\,\mathrm{wd}\, v_c,\qquad
-                  \Delta p_c = p_c \frac{e_c - \sum_k p_k e_k}{1 + \sum_k p_k e_k},\quad e = \mathrm{expm1}(z)
+                  \Delta p_c = p_c \frac{e_c - \varepsilon}{1 + \varepsilon},\quad
+                  e_c = \mathrm{expm1}(z_c - z_m),\quad \varepsilon = \sum_k p_k e_k
 
-        over the entries, and what is left out of them to first order. `see` is called with each block's Δp.
+        over the entries, m the likeliest class, and what is left out of them to first order. `see` is called
+        with each block's Δp.
 
         Shapes: v `(B, C, D)`, of sum zero over the classes: those without an entry in a row count as not
         moved; left_out, the position of each sample, `(B,)`.
@@ -96,9 +98,13 @@ class BlockCurvature:
         v_by_class = v.transpose(0, 1)
         total = torch.zeros_like(v_by_class)
         for which, block in enumerate(self.entries.blocks):
-            moved = self._logits(which, v_by_class).clamp_max_(LARGE_SHIFT).expm1_()
-            mean = _row_sums(block, moved)
-            change = moved.sub_(mean).mul_(block.p[:, None]).div_(mean.add_(1.0).clamp_min_(LOST_DIGITS))
+            z = self._logits(which, v_by_class)
+            # Beside the likeliest class: where it falls from nearly one, 1 + ε would lose its digits.
+            highest = z[block.likeliest]
+            moved = z.sub_(highest[block.row]).clamp_max_(LARGE_SHIFT).expm1_()
+            rest = highest.neg_().clamp_max_(LARGE_SHIFT).expm1_().mul_(block.rest[:, None])
+            mean = _row_sums(block, moved, rest)
+            change = moved.sub_(mean).mul_(block.p[:, None]).div_(mean.add_(1.0))
             change.masked_fill_(_own(block, left_out), 0.0)
             if see is not None:
                 see(EntryChange(block, self._gathered(which), self._weight(block), change))
@@ -209,9 +215,13 @@ def class_blocks(model: SoftmaxModel, entries: ClassEntries, spread: Tensor | No
     return blocks
 
 
-def _row_sums(block: Entries, z: Tensor) -> Tensor:
-    """Return `Σ_k p_k z_k` of each entry's row, `(e, B)`. Shapes: z `(e, B)`."""
-    total = torch.zeros((block.n_rows, z.shape[1]), dtype=z.dtype, device=z.device)
+def _row_sums(block: Entries, z: Tensor, total: Tensor | None = None) -> Tensor:
+    """Return `Σ_k p_k z_k` of each entry's row, added to `total`, `(e, B)`.
+
+    Shapes: z `(e, B)`, total `(n, B)`, overwritten.
+    """
+    if total is None:
+        total = torch.zeros((block.n_rows, z.shape[1]), dtype=z.dtype, device=z.device)
     return add_rows(total, block.row, z * block.p[:, None])[block.row]
 
 

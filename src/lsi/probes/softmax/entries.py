@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lsi.probes.softmax.math import residuals
-from lsi.probes.softmax.model import SoftmaxModel
+from lsi.probes.softmax.math import residuals, variances
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.device import add_rows
 
 NEGLIGIBLE = 1e-5  # a class with a smaller probability does not matter in a row
@@ -34,6 +34,8 @@ class Entries:
         p: Its probability, `(e,)` float32.
         residual: Its residual `p − e_y`, `(e,)` float32.
         segments: `(class, slice)` for each class that has entries.
+        likeliest: Entry of each row's likeliest class, `(n,)`.
+        rest: Probability of the classes without an entry, `(n,)` float32.
     """
 
     rows: slice
@@ -41,6 +43,8 @@ class Entries:
     p: Tensor
     residual: Tensor
     segments: list[tuple[int, slice]]
+    likeliest: Tensor
+    rest: Tensor
 
     @property
     def n_rows(self) -> int:
@@ -96,12 +100,17 @@ class ClassEntries:
         return sum(len(block.row) for block in self.blocks)
 
     @classmethod
-    def of(cls, model: SoftmaxModel) -> ClassEntries:
-        """Collect the entries of `model`: every probability that matters, and every label."""
+    def of(cls, model: SoftmaxModel, whole: Tensor | None = None) -> ClassEntries:
+        """Collect the entries of `model`: every probability that matters, and every label.
+
+        Args:
+            model: The trained probe.
+            whole: Which rows have an entry for each class, `(N,)`; None: none.
+        """
         rest = torch.zeros(model.n_classes, dtype=torch.float64, device=model.design.device)
         blocks = []
         for rows, p in _probability_blocks(model):
-            blocks.append(entries_of(rows, p, model.target[rows]))
+            blocks.append(entries_of(rows, p, model.target[rows], None if whole is None else whole[rows]))
             weight = model.weight[rows]
             rest += (p * weight[:, None].to(p.dtype)).sum(0, dtype=torch.float64)
             kept = blocks[-1].p.to(torch.float64) * weight[blocks[-1].row]
@@ -122,16 +131,18 @@ def _probability_blocks(model: SoftmaxModel) -> Iterator[tuple[slice, Tensor]]:
         yield rows, torch.cat(parts)
 
 
-def entries_of(rows: slice, p: Tensor, target: Tensor) -> Entries:
+def entries_of(rows: slice, p: Tensor, target: Tensor, whole: Tensor | None = None) -> Entries:
     """Return the entries of a block of rows: every probability that matters, and every label.
 
-    Shapes: p `(n, C)`, target `(n,)`.
+    Shapes: p `(n, C)`, target `(n,)`, and whole, the mask of rows of which all matter, `(n,)`.
     """
     least = p.topk(MOST, sorted=False).values.amin(1, keepdim=True) if p.shape[1] > MOST else p.new_zeros(1)
     if p.shape[1] > FEW:
         least = torch.maximum(least, SHARE * (1.0 - p.amax(1, keepdim=True)))
     keep = (p >= NEGLIGIBLE) & (p >= least)
     keep.scatter_(1, target[:, None], True)
+    if whole is not None:
+        keep |= whole[:, None]
     which, row = keep.T.nonzero(as_tuple=True)  # classes first, so that the entries come sorted by class
     counts = torch.bincount(which, minlength=keep.shape[1]).tolist()
     segments, low = [], 0
@@ -139,4 +150,29 @@ def entries_of(rows: slice, p: Tensor, target: Tensor) -> Entries:
         if count:
             segments.append((c, slice(low, low + count)))
         low += count
-    return Entries(rows, row, p[row, which], residuals(p, target)[row, which], segments)
+    likeliest = torch.empty(len(p), dtype=torch.int64, device=p.device)
+    of_row = (which == p.argmax(1)[row]).nonzero()[:, 0]
+    likeliest[row[of_row]] = of_row
+    residual, rest = residuals(p, target)[row, which], p.masked_fill(keep, 0.0).sum(1)
+    return Entries(rows, row, p[row, which], residual, segments, likeliest, rest)
+
+
+def far_reaching(model: SoftmaxModel, count: int) -> Tensor:
+    r"""Return the mask `(N,)` of the `count` rows that reach farthest, those of reach.
+
+    .. math:: x^\top A^{-1} x,\qquad
+              A = \sum_j w_j \overline{p_j (1 - p_j)}\, x_j x_j^\top + (n-1)\,\mathrm{wd}\,I
+
+    with the mean over the classes. Twins of what is left out and rows far out are among them: their
+    probabilities may grow a thousandfold.
+    """
+    d, device = model.design.n_features, model.design.device
+    curvature = torch.eye(d, dtype=torch.float64, device=device) * model.loo_ridge
+    for rows, x in model.design.blocks(ROWS):
+        weight = variances(model.probabilities(x)).mean(1) * model.weight[rows].to(x.dtype)
+        curvature += (x * weight[:, None]).T @ x
+    inverse = torch.linalg.inv(curvature)
+    reach = [((x.to(inverse) @ inverse) * x).sum(1) for _, x in model.design.blocks(ROWS)]
+    farthest = torch.zeros(model.n_samples, dtype=torch.bool, device=device)
+    farthest[torch.cat(reach).topk(min(count, model.n_samples)).indices] = True
+    return farthest

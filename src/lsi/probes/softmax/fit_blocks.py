@@ -67,7 +67,7 @@ def fit_blocks(
                 f"{decrement:.1e} nats). Standardise the features or raise weight_decay."
             )
         model, objective, gradient = line_search(model, step, decrement, objective)
-        if decrement > 0.05 * objective:  # a large step: the factors are out of date
+        if decrement > 0.05 * objective or stalled:  # the factors are out of date
             factors = ClassFactors.of(single)
         before, iteration = decrement, iteration + 1
         if progress is not None:
