@@ -101,11 +101,9 @@ class ClassEntries:
 
     @classmethod
     def of(cls, model: SoftmaxModel, whole: Tensor | None = None) -> ClassEntries:
-        """Collect the entries of `model`: every probability that matters, and every label.
+        """Collect the entries of `model`: every probability that matters, every label, all of some rows.
 
-        Args:
-            model: The trained probe.
-            whole: Which rows have an entry for each class, `(N,)`; None: none.
+        Shapes: whole, the mask of those rows, `(N,)`.
         """
         rest = torch.zeros(model.n_classes, dtype=torch.float64, device=model.design.device)
         blocks = []
