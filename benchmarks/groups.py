@@ -3,9 +3,10 @@
 `python -m benchmarks.groups --data FOLDER --samples 5000`: groups of 1, 2, 10, 100 and 1,000 rows, and half
 of the data; the posteriors diag, kron and full. Each group is a random one, or one of rows that belong
 together (the nearest to one row, which is harder). The reference trains the probe again on what is left and
-takes the divergence of dense precisions.
+takes the divergence of dense precisions. `--repeats` draws so many groups of each kind and size.
 """
 
+import json
 import time
 
 import numpy as np
@@ -71,9 +72,9 @@ def reference(X, y, left, theta, before, structure):
     return sum(dense_kl(before, second, helmert(len(theta)) @ delta))
 
 
-def groups_of(X, sizes, random):
+def groups_of(X, sizes, repeats, random):
     """Yield size, kind and members of each group."""
-    for size in sizes:
+    for size in np.repeat(sizes, repeats).tolist():
         yield size, "random", random.choice(len(X), size, replace=False)
         if 1 < size <= 1000:
             row = X[random.integers(len(X))]
@@ -85,10 +86,11 @@ def main():
     arguments.add_argument("--samples", type=int, default=5000)
     arguments.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 10, 100, 1000, 2500])
     arguments.add_argument("--posteriors", nargs="+", default=["diag", "kron", "full"])
+    arguments.add_argument("--repeats", type=int, default=1)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     X, y, source = cifar_features(options.data, options.samples)
-    groups = list(groups_of(X, options.sizes, np.random.default_rng(0)))
+    groups = list(groups_of(X, options.sizes, options.repeats, np.random.default_rng(0)))
     began, left = time.perf_counter(), []
     for _, _, members in groups:
         keep = np.setdiff1d(np.arange(len(X)), members)
@@ -120,6 +122,7 @@ def main():
                     "reference s": refits,
                 }
             )
+            print(json.dumps(rows[-1]), flush=True)
     facts = {
         "data": f"{source}, {len(X)} x {X.shape[1]}",
         "beyond the certificate": sum(row["error"] > row["certificate"] for row in rows),

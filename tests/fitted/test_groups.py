@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from tests.cases import CASES, POSTERIORS
 from tests.oracles import ridge
+from tests.oracles.brute_force import LeaveOneOut
 
 import lsi
 from lsi.tasks.groups import check_groups
@@ -117,6 +118,25 @@ def test_a_walk_that_does_not_end_is_trained_again(monkeypatch):
     again = fitted_on(case).groups(groups, interaction=False).to_frame()
     assert_allclose(again["lsi"], expected["lsi"], rtol=1e-3)
     assert (again["relative_error"] <= 1e-2).all()
+
+
+@every
+def test_most_of_a_class_leaves_in_single_precision(posterior, monkeypatch):
+    """What is left of its curvature is a small difference: float32 made values up to 2.8 times too high."""
+    monkeypatch.setattr("lsi.loo.newton.cost.DOUBLE_LIMIT", 0)
+    random, y = np.random.default_rng(0), np.arange(300) % 3
+    for scale, apart in ((1.0, 2.0), (3.0, 2.0), (10.0, 2.0)):
+        X = scale * (apart * random.normal(size=(3, 8))[y] + random.normal(size=(300, 8)))
+        groups = np.full(300, None, dtype=object)
+        groups[np.flatnonzero(y == 0)[:97]], groups[np.flatnonzero(y == 1)[:60]] = "most", "many"
+        method = lsi.Newton(tol=1e-6)  # walks do not end: both are trained again
+        fitted = lsi.fit(X, y, probe=lsi.LinearProbe(1e-4), posterior=posterior, method=method)
+        oracle = LeaveOneOut(np.c_[X, np.ones(300)], y, 3, 1e-4, np.ones(300))
+        for row in fitted.groups(groups, interaction=False).to_frame().itertuples():
+            mean, covariance = oracle.terms(
+                posterior, 1.0, tuple(np.flatnonzero(groups == row.group).tolist())
+            )
+            assert abs(row.lsi / (mean + covariance) - 1.0) <= row.relative_error
 
 
 @pytest.mark.parametrize(

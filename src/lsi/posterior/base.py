@@ -15,8 +15,9 @@ and fulfils, for a removal that moves the weights from :math:`\theta` to :math:`
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -164,6 +165,12 @@ class Posterior(ABC):
     @abstractmethod
     def coordinates(cls, design: Design) -> Tensor | None:
         """Return the orthonormal basis `(D₀, D)` in which this structure is cheapest, or None."""
+
+    def in_double(self) -> Posterior:
+        """Return the same posterior, of a model whose features are in double precision."""
+        double = copy.copy(self)
+        double.model = replace(self.model, design=self.model.design.astype(torch.float64))
+        return double
 
     @abstractmethod
     def new_shift(self, n_removed: int) -> Any:

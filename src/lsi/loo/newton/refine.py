@@ -22,8 +22,7 @@ engines are audited with: the solver only preconditions, and the gradient itself
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -174,10 +173,8 @@ class Refiner:
 
     def in_double(self, tol: float) -> Refiner:
         """Return the same in double precision, to another tolerance."""
-        double = replace(self.model, design=self.model.design.astype(torch.float64))
-        posterior = copy.copy(self.posterior)
-        posterior.model = double
-        return Refiner(double, self.solver, posterior, tol, self.max_passes)
+        posterior = self.posterior.in_double()
+        return Refiner(posterior.model, self.solver, posterior, tol, self.max_passes)
 
     def refine(self, first: Removed, start: Tensor | None = None) -> Refined:
         """Return the refined removals of the samples in `first`, from their first steps or from `start`.
