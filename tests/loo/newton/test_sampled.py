@@ -132,6 +132,19 @@ def sampler_of(X, y, monkeypatch, pool):
     return row_module.RowSampler(corrector.model, corrector._leverage, 1e-2 / 6.0, 0), solver
 
 
+def test_what_is_left_of_a_few_hundred_samples_is_swept_together(monkeypatch):
+    X, y, hard = sparse_twins(2000, 3)
+    subset = np.random.default_rng(0).permutation(np.union1d(hard, np.arange(200)))
+    swept, refine = [], engine.Refiner.refine
+    monkeypatch.setattr(engine, "SAMPLED_WORK", 0.0)
+    monkeypatch.setattr(
+        engine.Refiner, "refine", lambda self, first: swept.append(len(first.index)) or refine(self, first)
+    )
+    lsi.score(X, y, subset=subset, method=lsi.Newton(tol=3e-3), audit=False, label_noise=False)
+    assert 4 < sum(swept) < 64
+    assert len(swept) == 1
+
+
 @pytest.mark.parametrize("pool", [None, 400], ids=["all rows", "a pool"])
 def test_the_chance_to_be_read_is_what_it_says(pool, monkeypatch):
     """The sum of one over the chances of the rows that are read is the number of all others, on average."""

@@ -11,7 +11,7 @@ from lsi.loo.audit import REBUILD_LIMIT, default_count
 from lsi.loo.newton import block_engine
 from lsi.loo.newton.coupled import coupled_bytes, coupled_work
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
-from lsi.loo.newton.engine import REFINE_BLOCK, TASKS, samples_rows
+from lsi.loo.newton.engine import REFINE_BLOCK, SAMPLED_TASK, TASKS, samples_rows
 from lsi.loo.refit import PASSES, is_small
 from lsi.probes.softmax.fit import DENSE_START, SINGLE_START
 from lsi.probes.softmax.model import ROWS
@@ -95,7 +95,8 @@ def dense_cost(
 
     # A block of first-order steps, the rows of a Hessian's panels, and what the libraries need themselves.
     tensors = 3 * k * (c - 1) * item if holds_reach else 3 * k * item + 6 * 8 * c**2
-    together = min(block, n, max(REFINE_BLOCK, n_scored // TASKS))
+    least = SAMPLED_TASK if tol is not None and samples_rows(n, k, tol) else REFINE_BLOCK
+    together = min(block, n, max(least, n_scored // TASKS))
     working = together * tensors + 2 * min(n, ROWS) * k * item + (32 << 20)
     inverse = 2 * item if k > SINGLE_START or item == 8 else 2 * 8 + item  # in the memory of the factor
     matrices = (7 * 8 + 2 * item if full else inverse) * k**2

@@ -27,6 +27,9 @@ from lsi.probes.softmax.fit import Curvature
 from lsi.probes.softmax.model import SoftmaxModel
 
 REFINE_BLOCK = 64  # samples swept together
+# Samples of a task at least where rows are sampled: few of them are left to be swept, together if the task is
+# large enough. With 256 in place of 64 the scores of 1,000 of 50,000 took 13.3 s instead of 16.5 (one core).
+SAMPLED_TASK = 256
 # A task is one unit of a worker's work, and what an interruption may lose: at most TASK_WORK operations, and
 # at least TASKS tasks in a run unless they would be smaller than a block.
 TASK_WORK, TASKS = 6e11, 32
@@ -128,7 +131,8 @@ class NewtonEngine(Engine):
         if self._refiner is not None:
             share = SWEPT if self._corrector else 1.0
             each += share * 2 * 4.0 * n * k + 12.0 * LEVELS[0][0] * k
-        size = max(REFINE_BLOCK, min(n_scored // TASKS, int(TASK_WORK / each)))
+        least = SAMPLED_TASK if self._corrector else REFINE_BLOCK
+        size = max(least, min(n_scored // TASKS, int(TASK_WORK / each)))
         block = self.block_size()
         size = size - size % block if size > block else size
         return [slice(low, min(low + size, n_scored)) for low in range(0, n_scored, size)]
