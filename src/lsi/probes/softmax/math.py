@@ -119,18 +119,20 @@ def probability_shift(probabilities: Tensor, logit_shift: Tensor) -> Tensor:
     """
     common = probabilities.dim() == 2
     p = probabilities[:, :, None] if common else probabilities
-    # A constant added to all s_c changes nothing.
-    if logit_shift.dtype == torch.float64:
-        # With s = 0 for the likeliest class, its change keeps its digits where its p rounds to one.
-        likeliest = p.argmax(1, keepdim=True).expand(-1, 1, logit_shift.shape[2])
-        logit_shift = logit_shift - logit_shift.gather(1, likeliest)
+    # A constant added to all s_c changes nothing. With s = 0 for the likeliest class, its change keeps its
+    # digits where its p rounds to one, and so does 1 + ε where its p falls.
+    likeliest = p.argmax(1, keepdim=True)
+    if common:  # faster than gathering
+        s = logit_shift - logit_shift[torch.arange(len(p), device=p.device), likeliest[:, 0, 0]][:, None, :]
+    else:
+        s = logit_shift - logit_shift.gather(1, likeliest)
     # On a GPU, asking whether a rare case occurs takes longer than to allow for it.
-    asks = logit_shift.device.type == "cpu"
+    asks = s.device.type == "cpu"
     if not asks:
-        logit_shift = logit_shift - (logit_shift.amax(1, keepdim=True) - LARGE_SHIFT).clamp_min(0.0)
-    elif float(logit_shift.amax()) > LARGE_SHIFT:
-        logit_shift = logit_shift - logit_shift.amax(1, keepdim=True)
-    expm1_s = logit_shift.expm1()
+        s -= (s.amax(1, keepdim=True) - LARGE_SHIFT).clamp_min(0.0)
+    elif float(s.amax()) > LARGE_SHIFT:
+        s -= s.amax(1, keepdim=True)
+    expm1_s = s.expm1_()
     epsilon = torch.bmm(probabilities[:, None, :], expm1_s) if common else (p * expm1_s).sum(1, keepdim=True)
     normaliser = 1.0 + epsilon
     dp = expm1_s.sub_(epsilon).mul_(p).div_(normaliser)
