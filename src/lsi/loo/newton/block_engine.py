@@ -12,7 +12,7 @@ from lsi.execution.halving import halving
 from lsi.execution.work import Arrays, Shard, Tick, Work
 from lsi.loo.engine import Engine
 from lsi.loo.newton.blocks import BlockSolver
-from lsi.loo.newton.coupled import LARGEST, CoupledRefiner, coupled_work
+from lsi.loo.newton.coupled import CoupledRefiner, coupled_work, walked_together
 from lsi.loo.newton.optima import AUDIT_TOLERANCE, exact_optima
 from lsi.loo.newton.refine import Refiner
 from lsi.loo.result import LooResult, loo_prediction
@@ -118,7 +118,8 @@ class BlockEngine(Engine):
     def counts(self, n_scored: int) -> tuple[int, int]:
         """Return how many of the highest scores are solved, and how many after them get coupled steps."""
         model, n_entries = self.model, self.solver.curvature.entries.count
-        return refined_counts(n_scored, model.n_samples, model.design.n_features, model.n_classes, n_entries)
+        n, d, c = model.n_samples, model.design.n_features, model.n_classes
+        return refined_counts(n_scored, n, d, c, n_entries, self.posterior.name)
 
     def _refine(self, index: Tensor, tasks: list[slice], result: LooResult, work: Work) -> None:
         """Replace the values of the highest scores by better ones, and certify the others by pilots."""
@@ -166,8 +167,9 @@ class BlockEngine(Engine):
 
         Shapes: positions `(n,)`.
         """
-        held = self._block_bytes // (16 * self.model.n_classes * self.model.design.n_features)
-        return self._refined(self._coupled, positions, max(1, min(LARGEST, held)), tick)
+        model = self.model
+        together = walked_together(model.design.n_features, model.n_classes, self._block_bytes)
+        return self._refined(self._coupled, positions, together, tick)
 
     def solve_task(self, positions: np.ndarray, tick: Tick) -> Arrays:
         """Return the columns of a result at the optima, and which of them were reached, as `known`.
@@ -201,10 +203,10 @@ class BlockEngine(Engine):
         return _joined(parts)
 
 
-def refined_counts(n_scored: int, n: int, d: int, c: int, n_entries: int) -> tuple[int, int]:
+def refined_counts(n_scored: int, n: int, d: int, c: int, n_entries: int, posterior: str) -> tuple[int, int]:
     """Return how many scores are solved with the whole curvature, and how many get coupled steps."""
     solved = int(min(n_scored, SOLVE_WORK / solving_work(n, d, c, n_entries)))
-    return solved, int(min(n_scored - solved, COUPLE_WORK / coupled_work(n_entries, d, c)))
+    return solved, int(min(n_scored - solved, COUPLE_WORK / coupled_work(n_entries, d, c, posterior)))
 
 
 def solving_work(n_samples: int, n_features: int, n_classes: int, n_entries: int) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from lsi.loo.audit import REBUILD_LIMIT, default_count
 from lsi.loo.newton import block_engine
-from lsi.loo.newton.coupled import coupled_bytes, coupled_work
+from lsi.loo.newton.coupled import coupled_bytes, coupled_work, walked_together
 from lsi.loo.newton.dense import BLOCK_BYTES, block_of
 from lsi.loo.newton.engine import REFINE_BLOCK, SAMPLED_TASK, TASKS, samples_rows
 from lsi.loo.refit import PASSES, is_small
@@ -115,12 +115,15 @@ def blocks_cost(shape: Shape, posterior: str, tol: float | None) -> tuple[float,
     solved = block_engine.solving_work(n, d, c, entries)
     refine = 0.0
     if tol is not None:
-        refined, coupled = block_engine.refined_counts(n_scored, n, d, c, entries)
+        refined, coupled = block_engine.refined_counts(n_scored, n, d, c, entries, posterior)
         pilots = min(block_engine.PILOTS, n_scored - refined)
-        refine = (refined + pilots) * solved + coupled * coupled_work(entries, d, c)
+        refine = (refined + pilots) * solved + coupled * coupled_work(entries, d, c, posterior)
     audit = default_count(k, posterior) * 3 * solved
 
-    resident = 4 * n * d + 20 * entries + (coupled_bytes(n, d, c, entries) if tol is not None else 0)
+    resident = 4 * n * d + 20 * entries
+    if tol is not None:
+        together = min(n_scored, walked_together(d, c, block_engine.BLOCK_BYTES))
+        resident += coupled_bytes(together, d, c, entries)
     # What was measured for 20 to 1,000 classes; small data do not fill the blocks.
     working = min((512 << 20) + (3 << 30) * min(1.0, c / 1000), (64 << 20) + 300 * n * c)
     modes = 16 * 4 * c * c if posterior == "kron" else 0

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lsi.loo.newton.blocks import BlockSolver
 from lsi.loo.newton.refine import Refiner
+from lsi.loo.newton.secants import MEMORY
 from lsi.loo.newton.sweep import Sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.blocks import BlockCurvature
@@ -30,8 +31,9 @@ from lsi.probes.softmax.entries import GATHERED, ClassEntries, far_reaching
 TOL, SWEEPS = 0.1, 24  # errors are a hundredth of it in the median
 # Sweeps of a sample: 4 to 8 on artificial data, 9 on 2,000 × 512 CIFAR-10 features in 100 clusters, 15 of the
 # highest of 10,000 × 256. Beside products a sweep costs so much for an entry, and for a weight: exponentials,
-# and terms in double precision (diag; kron takes twice as long).
-TYPICAL_SWEEPS, ENTRY, ELEMENT = 6.0, 2.2e3, 8e3
+# and terms in double precision.
+TYPICAL_SWEEPS, ENTRY = 6.0, 2.2e3
+ELEMENT = {"diag": 8e3, "kron": 2e4}
 WHOLE = 0.25  # entries of far-reaching rows, as a share of the others
 LARGEST = 64  # samples walked together at most
 
@@ -81,15 +83,21 @@ def _with_far_rows(curvature: BlockCurvature) -> BlockCurvature:
     return replace(curvature, entries=ClassEntries.of(model, far_reaching(model, count)))
 
 
-def coupled_work(n_entries: int, n_features: int, n_classes: int) -> float:
+def coupled_work(n_entries: int, n_features: int, n_classes: int, posterior: str) -> float:
     """Return the operations of one sample's sweeps; `n_entries` probabilities of all rows are noticeable."""
     # Logits, gradient and curvature of the entries; the rough inverse.
     entries = (1.0 + WHOLE) * n_entries * (3.0 * 2.0 * n_features + ENTRY)
-    return TYPICAL_SWEEPS * (entries + n_classes * n_features * (4.0 * n_features + ELEMENT))
+    return TYPICAL_SWEEPS * (entries + n_classes * n_features * (4.0 * n_features + ELEMENT[posterior]))
 
 
-def coupled_bytes(n_samples: int, n_features: int, n_classes: int, n_entries: int) -> int:
+def walked_together(n_features: int, n_classes: int, block_bytes: int) -> int:
+    """Return how many samples are walked together: as many as have 16 bytes of a block for each weight."""
+    return max(1, min(LARGEST, block_bytes // (16 * n_classes * n_features)))
+
+
+def coupled_bytes(together: int, n_features: int, n_classes: int, n_entries: int) -> int:
     """Return the bytes of samples that are walked together: their steps so far, and the entries' logits."""
-    together, entries = min(LARGEST, n_samples), int((1.0 + WHOLE) * n_entries)
-    steps = (2 * int(TYPICAL_SWEEPS) + 8) * together * n_classes * n_features
+    entries = int((1.0 + WHOLE) * n_entries)
+    # Pairs of the last steps, and what forming terms in double precision takes: 900 × 512 in 100 classes.
+    steps = (2 * MEMORY + 38) * together * n_classes * n_features
     return 4 * (steps + 4 * min(entries, GATHERED // (4 * n_features)) * together) + 20 * entries
