@@ -39,9 +39,10 @@ class BlockEngine(Engine):
 
     Every sample is scored from class blocks. The highest scores are solved to their optima with the whole
     curvature, as many as SOLVE_WORK allows, and those that follow get steps that know how classes are coupled
-    (`CoupledSolver`), as many as COUPLE_WORK allows: of small data, all. Pilots among both kinds are solved
-    too; twice the largest error of the pilots of a kind is its certificate. A walk that does not arrive
-    leaves the value of the class blocks, of which nothing is known.
+    (`CoupledRefiner`), as many as COUPLE_WORK allows: of small data, all. Pilots among both kinds are solved
+    too. A certificate is what the sample's own steps left, if it took any, and twice what the pilots of its
+    kind miss beyond theirs. A walk that does not arrive leaves the value of the class blocks, of which
+    nothing is known.
 
     Args:
         curvature: Class blocks at the trained weights.

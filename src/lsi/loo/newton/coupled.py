@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from lsi.loo.newton.blocks import BlockSolver
+from lsi.loo.newton.neighbours import whitened
 from lsi.loo.newton.refine import Refiner
 from lsi.loo.newton.secants import MEMORY
 from lsi.loo.newton.sweep import Sweep
 from lsi.posterior.base import Posterior, Removal
 from lsi.probes.softmax.blocks import BlockCurvature
-from lsi.probes.softmax.entries import GATHERED, ClassEntries, far_reaching
+from lsi.probes.softmax.entries import GATHERED, ClassEntries
+from lsi.probes.softmax.model import ROWS, SoftmaxModel
 
 TOL, SWEEPS = 0.1, 24  # errors are a hundredth of it in the median
 # Sweeps of a sample: 4 to 8 on artificial data, 9 on 2,000 × 512 CIFAR-10 features in 100 clusters, 15 of the
@@ -47,10 +49,10 @@ class CoupledRefiner(Refiner):
     """
 
     wary = True
+    solver: BlockSolver
 
     def __init__(self, solver: BlockSolver, posterior: Posterior) -> None:
         super().__init__(solver.model, solver, posterior, TOL, SWEEPS)
-        self._blocks = solver
         self._curvature: BlockCurvature | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,13 +60,13 @@ class CoupledRefiner(Refiner):
         return {**super().__getstate__(), "_curvature": None}
 
     def _precondition(self, removal: Any, right: Tensor) -> Tensor:
-        contrasts = self._blocks.curvature.contrasts
-        step = self._blocks.precondition(removal, contrasts @ right.to(torch.float32))
+        contrasts = self.solver.curvature.contrasts
+        step = self.solver.precondition(removal, contrasts @ right.to(torch.float32))
         return (contrasts.T @ step).to(right.dtype)
 
     def _sweep(self, removal: Any, seen: tuple[Tensor, ...], delta: Tensor) -> tuple[Any, Sweep]:
         if self._curvature is None:
-            self._curvature = _with_far_rows(self._blocks.curvature)
+            self._curvature = _with_far_rows(self.solver.curvature)
         x, residual, own = seen
         contrasts, shift = self._curvature.contrasts, self.posterior.new_shift(len(x))
         add = partial(self.posterior.add_entries, shift)
@@ -81,6 +83,18 @@ def _with_far_rows(curvature: BlockCurvature) -> BlockCurvature:
     """Return the same curvature with all entries of the rows that reach farthest."""
     model, count = curvature.model, int(WHOLE * curvature.entries.count / curvature.model.n_classes)
     return replace(curvature, entries=ClassEntries.of(model, far_reaching(model, count)))
+
+
+def far_reaching(model: SoftmaxModel, count: int) -> Tensor:
+    """Return the mask `(N,)` of the `count` rows of largest `xᵀA⁻¹x`, with A as `whitened` has it.
+
+    Twins of what is left out and rows far out are among them: their probabilities may grow a thousandfold.
+    """
+    white = whitened(model)
+    reach = torch.cat([(x @ white).square().sum(1) for _, x in model.design.blocks(ROWS)])
+    farthest = torch.zeros(model.n_samples, dtype=torch.bool, device=reach.device)
+    farthest[reach.topk(min(count, model.n_samples)).indices] = True
+    return farthest
 
 
 def coupled_work(n_entries: int, n_features: int, n_classes: int, posterior: str) -> float:

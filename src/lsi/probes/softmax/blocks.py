@@ -24,11 +24,12 @@ from torch import Tensor
 from lsi.errors import InputError
 from lsi.probes.softmax.cg import Operator, conjugate_gradients
 from lsi.probes.softmax.entries import ClassEntries, Entries, EntryChange
-from lsi.probes.softmax.math import LARGE_SHIFT, curvature_times
+from lsi.probes.softmax.math import curvature_times
 from lsi.probes.softmax.model import ROWS, SoftmaxModel
 from lsi.system.device import add_rows
 
 DENSE_BYTES = 1 << 28  # probabilities that may be kept from one product to the next
+FARTHEST = 80.0  # change of a logit whose exponential float32 still holds
 KEPT_BYTES = 1 << 30  # gathered rows that may be kept from one product to the next
 
 
@@ -101,8 +102,8 @@ class BlockCurvature:
             z = self._logits(which, v_by_class)
             # Beside the likeliest class: where it falls from nearly one, 1 + ε would lose its digits.
             highest = z[block.likeliest]
-            moved = z.sub_(highest[block.row]).clamp_max_(LARGE_SHIFT).expm1_()
-            rest = highest.neg_().clamp_max_(LARGE_SHIFT).expm1_().mul_(block.rest[:, None])
+            moved = z.sub_(highest[block.row]).clamp_max_(FARTHEST).expm1_()
+            rest = highest.neg_().clamp_max_(FARTHEST).expm1_().mul_(block.rest[:, None])
             mean = _row_sums(block, moved, rest)
             change = moved.sub_(mean).mul_(block.p[:, None]).div_(mean.add_(1.0))
             change.masked_fill_(_own(block, left_out), 0.0)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lsi.probes.softmax.math import residuals, variances
-from lsi.probes.softmax.model import ROWS, SoftmaxModel
+from lsi.probes.softmax.math import residuals
+from lsi.probes.softmax.model import SoftmaxModel
 from lsi.system.device import add_rows
 
 NEGLIGIBLE = 1e-5  # a class with a smaller probability does not matter in a row
@@ -153,24 +153,3 @@ def entries_of(rows: slice, p: Tensor, target: Tensor, whole: Tensor | None = No
     likeliest[row[of_row]] = of_row
     residual, rest = residuals(p, target)[row, which], p.masked_fill(keep, 0.0).sum(1)
     return Entries(rows, row, p[row, which], residual, segments, likeliest, rest)
-
-
-def far_reaching(model: SoftmaxModel, count: int) -> Tensor:
-    r"""Return the mask `(N,)` of the `count` rows that reach farthest, those of reach.
-
-    .. math:: x^\top A^{-1} x,\qquad
-              A = \sum_j w_j \overline{p_j (1 - p_j)}\, x_j x_j^\top + (n-1)\,\mathrm{wd}\,I
-
-    with the mean over the classes. Twins of what is left out and rows far out are among them: their
-    probabilities may grow a thousandfold.
-    """
-    d, device = model.design.n_features, model.design.device
-    curvature = torch.eye(d, dtype=torch.float64, device=device) * model.loo_ridge
-    for rows, x in model.design.blocks(ROWS):
-        weight = variances(model.probabilities(x)).mean(1) * model.weight[rows].to(x.dtype)
-        curvature += (x * weight[:, None]).T @ x
-    inverse = torch.linalg.inv(curvature)
-    reach = [((x.to(inverse) @ inverse) * x).sum(1) for _, x in model.design.blocks(ROWS)]
-    farthest = torch.zeros(model.n_samples, dtype=torch.bool, device=device)
-    farthest[torch.cat(reach).topk(min(count, model.n_samples)).indices] = True
-    return farthest
